@@ -1,0 +1,216 @@
+"""benchmarks/results.md, written from what the comparisons left in benchmarks/data, beside the targets."""
+
+import json
+from collections.abc import Sequence
+from statistics import median
+from typing import Any
+
+from benchmarks.summary import DATA, HERE, spread
+
+# case of training_speed.py -> (least ratio to Stable-Baselines3, other targets, what PufferLib did elsewhere)
+TRAINING: dict[str, tuple[float | None, str, int | None]] = {
+    "cartpole-8": (4.0, "", 4_900),
+    "cartpole-64": (3.0, "3 times PufferLib", 14_400),
+    "arena": (None, "40,000/s; 4 times PufferLib", 10_600),
+    "arena-lstm": (None, "3 times PufferLib", 9_300),
+    "breakout": (1.7, "", None),
+}
+ARENA_TARGET = 40_000
+QUIET_LOAD = 1.5  # on two cores: above it another process took turns with what was measured
+INTRODUCTION = """Made by `make bench` (`benchmarks/run_all.py`). Medians and [ranges] of rounds that alternate between
+what is compared. Differences under 25% mean nothing on a machine shared with others; ratios are what counts."""
+GROWTH = """One core: {gflops:.0f} GFLOP/s in matrix products, copies {copies:.1f} GB/s. Microseconds are those of one
+agent step; the largest part is the limit that rules there."""
+Row = Sequence[str]
+
+
+def load(name: str) -> Any:
+    """The results of one script; None where it has not run."""
+    path = DATA / f"{name}.json"
+    return json.loads(path.read_text()) if path.exists() else None
+
+
+def table(head: Row, rows: Sequence[Row]) -> str:
+    lines = [head, ["---"] * len(head), *rows]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def at_most(value: float, limit: float) -> str:
+    return "met" if value <= limit else "**missed**"
+
+
+def at_least(value: float, limit: float) -> str:
+    return "met" if value >= limit else "**missed**"
+
+
+def training() -> str:
+    rows = []
+    for result in load("training_speed"):
+        case, rates = result["case"], result["rates"]
+        least, other, puffer = TRAINING[case]
+        ours = median(rates["metta"])
+        verdicts = []
+        if "sb3" in rates:
+            ratio = ours / median(rates["sb3"])
+            verdicts += [f"{least:g} times SB3: {at_least(ratio, least)}"] if least else []
+        if case == "arena":
+            verdicts.append(f"{ARENA_TARGET:,}/s: {at_least(ours, ARENA_TARGET)}")
+        if other:
+            verdicts.append("; ".join(part for part in other.split("; ") if "PufferLib" in part) + ": not in this run")
+        rows.append([
+            case, str(result["threads"]), spread(rates["metta"]), spread(rates["sb3"]) if "sb3" in rates else "-",
+            f"{ratio:.2f}" if "sb3" in rates else "-", f"{puffer:,}" if puffer else "-", "; ".join(verdicts),
+        ])  # fmt: skip
+    head = ("case", "threads", "metta", "Stable-Baselines3", "ratio", "PufferLib elsewhere", "target")
+    return f"""## Training: agent steps per second of the whole loop
+
+`training_speed.py`: same environment, network size, rollout, epochs and minibatches. PufferLib's wheel wants CUDA
+libraries, so it is not run here: its figures are from another machine of this kind on another day, and no ratio to them
+is claimed.
+
+{table(head, rows)}"""
+
+
+def checkpoints() -> str:
+    results = load("checkpoint_speed")
+    parts = ["## Checkpoints: milliseconds", f"`checkpoint_speed.py`. {conditions(results)}"]
+    for size, ways in results["sizes"].items():
+        rows = [[name, *(cell(ways, name, column) for column in ("blocked", "durable", "load"))] for name in ways]
+        parts.append(f"### {size}\n\n{table(('way', 'blocked', 'durable', 'load'), rows)}")
+    sizes = list(results["sizes"])
+    verdicts = [checkpoint_verdicts(size, results["sizes"][size]) for size in sizes]
+    names = list(dict.fromkeys(name for verdict in verdicts for name in verdict))
+    parts.append(table(("target", *sizes), [[name, *(v.get(name, "-") for v in verdicts)] for name in names]))
+    newest = {name: median(values) for name, values in results["newest"].items()}
+    ratio = newest["newest"] / newest["os.listdir"]
+    found = ", ".join(f"{name} {spread(values)} ms" for name, values in results["newest"].items())
+    parts.append(f"Newest checkpoint among 100,000 files: {found}; ratio {ratio:.2f}, at most 2: {at_most(ratio, 2)}.")
+    return "\n\n".join(parts)
+
+
+def cell(ways: dict[str, Any], name: str, column: str) -> str:
+    values = ways[name][column]
+    return "-" if name == "copy" and column != "blocked" else spread(values, 1 if max(values) < 100 else 0)
+
+
+def checkpoint_verdicts(size: str, ways: dict[str, Any]) -> dict[str, str]:
+    """Target -> the ratio reached, and whether that meets it."""
+
+    def ratio(column: str, other: str, limit: float) -> str:
+        value = median(ways["metta"][column]) / median(ways[other][column])
+        return f"{value:.2f}: {at_most(value, limit)}"
+
+    verdicts = {}
+    if size == "4MB":
+        blocked = median(ways["metta"]["blocked"])
+        verdicts["blocked at most 2 ms"] = f"{blocked:.1f} ms: {at_most(blocked, 2)}"
+    else:
+        verdicts["blocked at most 1.3 times the copy"] = ratio("blocked", "copy", 1.3)
+        for peer in ("DCP async_save", "Orbax async"):
+            if peer in ways:
+                verdicts[f"blocked no longer than {peer}"] = ratio("blocked", peer, 1.0)
+    for peer in ("DCP async_save", "Orbax async"):
+        if peer in ways:
+            verdicts[f"durable in half the time of {peer}"] = ratio("durable", peer, 0.5)
+    verdicts["durable within 1.2 times a raw write"] = ratio("durable", "raw write", 1.2)
+    verdicts["load at most 1.3 times torch.load"] = ratio("load", "torch.save", 1.3)
+    return verdicts
+
+
+def evaluation() -> str:
+    results = load("eval_speed")
+    parts = ["## Evaluation", f"`eval_speed.py`. {conditions(results)}"]
+    if "cartpole" in results:
+        rates = results["cartpole"]
+        best = max((name for name in rates if name != "metta"), key=lambda name: median(rates[name]))
+        ratio = median(rates["metta"]) / median(rates[best])
+        rows = [[name, spread(values, 1)] for name, values in rates.items()]
+        parts.append(table(("CartPole-v1, 100 episodes of 500 steps", "episodes/s"), rows))
+        parts.append(f"metta beside {best}: {ratio:.2f} times, at least 5: {at_least(ratio, 5)}.")
+    if "arena" in results:
+        rates = results["arena"]
+        ratio = median(rates["batched"]) / median(rates["one at a time"])
+        parts.append(table(("arena", "episodes/s"), [[name, spread(values, 1)] for name, values in rates.items()]))
+        parts.append(f"Batched beside one at a time: {ratio:.2f} times, at least 3: {at_least(ratio, 3)}.")
+    if "all" in results:
+        together, apart = (median(values) for values in results["all"].values())
+        verdict = "met" if together < apart else "**missed**"
+        parts.append(
+            f"50 checkpoints, 10 episodes each: `epoch=all` {together:.0f} s, 50 calls {apart:.0f} s, less: {verdict}."
+        )
+    return "\n\n".join(parts)
+
+
+def growth() -> str:
+    results = load("growth")
+    machine = results["machine"]
+    parts = [
+        "## Growth, and the limit",
+        f"`growth.py`. {conditions(results)}",
+        GROWTH.format(gflops=machine["flops"] / 1e9, copies=machine["copy"] / 1e9),
+    ]
+    head = ("", "parameters", "steps/s", "env", "arithmetic", "memory", "calls", "largest")
+    rows = []
+    for sweep in ("num_envs", "agents", "parameters"):
+        for label, line in results.get(sweep, {}).items():
+            us = [f"{value:.2f} us" for value in line["us"].values()]
+            name = f"{label} parameters" if sweep == "parameters" else f"{sweep}={label}"
+            rate = f"{line['steps_per_second']:,.0f}"
+            rows.append([name, f"{line['parameters']:,}", rate, *us, line["largest"]])
+    if rows:
+        parts += [table(head, rows), "![growth](growth.svg)"]
+    if "limit" in results:
+        rows = []
+        for case, line in results["limit"].items():
+            best = max(line["fractions"].values())
+            verdict = f"50%: {at_least(best, 0.5)}" if case == "arena" else "-"
+            reached = [f"{spread(line['rates'][n])} ({line['fractions'][n]:.0%})" for n in line["rates"]]
+            rows.append([case, f"{line['limit']:,.0f}", *reached, f"{line['share_of_peak']:.0%}", verdict])
+        workers = [f"num_workers={n}" for n in next(iter(results["limit"].values()))["rates"]]
+        limit_head = ("case", "limit, steps/s", *workers, "share of one core's peak", "target")
+        parts += [
+            "The limit is `cores / (env time + arithmetic at the peak of matrix products)`.",
+            table(limit_head, rows),
+        ]
+    return "\n\n".join(parts)
+
+
+def printed() -> str:
+    """What the scripts without a file of their own printed."""
+    parts = []
+    for name, what in (("eval_db", "Scores: 5 million rows"), ("env_speed", "The environments alone")):
+        path = DATA / f"{name}.txt"
+        if path.exists():
+            parts.append(f"## {what}\n\n`{name}.py`:\n\n```\n{path.read_text().strip()}\n```")
+    return "\n\n".join(parts)
+
+
+def conditions(results: dict[str, Any]) -> str:
+    settings = results["conditions"]
+    said = f"{settings['threads']} torch thread(s); the machine's load before it began: {settings['load']}."
+    busy = " **It was busy: what is met or missed here is not settled.**"
+    return said + (busy if settings["load"] >= QUIET_LOAD else "")
+
+
+def versions() -> str:
+    """Of the last script that noted them: cores and packages."""
+    for name in ("growth", "eval_speed", "checkpoint_speed"):
+        if (results := load(name)) is not None:
+            skipped = ("threads", "load", "seconds", "cores", "python")
+            noted = results["conditions"]
+            packages = ", ".join(f"{key} {value}" for key, value in noted.items() if key not in skipped)
+            return f"{noted['cores']} cores, Python {noted['python']}, {packages}."
+    return ""
+
+
+def write_results(notes: str = "") -> None:
+    sections = {"training_speed": training, "checkpoint_speed": checkpoints, "eval_speed": evaluation, "growth": growth}
+    text = [
+        "# Results",
+        INTRODUCTION,
+        versions(),
+        notes,
+        *(section() for name, section in sections.items() if load(name) is not None),
+        printed(),
+    ]
+    (HERE / "results.md").write_text("\n\n".join(part for part in text if part) + "\n")

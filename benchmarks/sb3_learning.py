@@ -1,0 +1,224 @@
+"""Trains Stable-Baselines3's PPO on one environment with one seed, evaluates it, appends one line to a results file.
+
+    OMP_NUM_THREADS=1 .venv-bench/bin/python benchmarks/sb3_learning.py Pendulum-v1 --seed 0 --out sb3.jsonl
+
+It runs in its own virtual environment (benchmarks/requirements.txt), so that what users install stays free of peers.
+`--settings zoo` takes the settings of RL Baselines3 Zoo, `--settings default` those that PPO has when nothing is given;
+whichever scores better is the one to compare with. arena and navigation are metta's own recipes, played through
+sb3_mettagrid.py (PYTHONPATH=. then): `--settings own` are those chosen there, for the zoo has none.
+A line that the results file already holds is not trained again.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import platform
+import time
+from importlib.metadata import version
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from stable_baselines3.common.vec_env import VecEnv
+
+EVAL_EPISODES = 100
+EVAL_SEED = 1_000_000  # far from the training seeds, and the same for every agent
+EVAL_ENVS = 10
+MAX_STEPS = {
+    "CartPole-v1": 200_000,
+    "Pendulum-v1": 500_000,
+    "MinAtar/Breakout-v1": 500_000,
+    "navigation": 1_000_000,
+    "arena": 2_000_000,
+}
+PACKAGES = ("stable-baselines3", "torch", "gymnasium", "numpy", "minatar", "mettagrid")
+METTAGRID = ("navigation", "arena")
+
+# Settings by environment. A number in "linear" is a start value that falls linearly to 0 over the training.
+ZOO: dict[str, dict[str, Any]] = {
+    "CartPole-v1": {
+        "n_envs": 8, "n_steps": 32, "batch_size": 256, "n_epochs": 20, "gae_lambda": 0.8, "gamma": 0.98,
+        "ent_coef": 0.0, "linear": {"learning_rate": 1e-3, "clip_range": 0.2},
+    },
+    "Pendulum-v1": {
+        "n_envs": 4, "n_steps": 1024, "n_epochs": 10, "gae_lambda": 0.95, "gamma": 0.9, "ent_coef": 0.0,
+        "learning_rate": 1e-3, "clip_range": 0.2, "use_sde": True, "sde_sample_freq": 4,
+    },
+    "MinAtar/Breakout-v1": {  # the zoo's Atari settings; it has none for MinAtar
+        "n_envs": 8, "n_steps": 128, "batch_size": 256, "n_epochs": 4, "vf_coef": 0.5, "ent_coef": 0.01, "gamma": 0.99,
+        "linear": {"learning_rate": 2.5e-4, "clip_range": 0.1},
+    },
+}  # fmt: skip
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("env", choices=MAX_STEPS)
+    parser.add_argument("--seed", type=int, required=True)
+    parser.add_argument("--out", type=Path, required=True, help="results file, JSON lines, appended to")
+    parser.add_argument("--settings", choices=("zoo", "default", "own"), help="zoo, or own for MettaGrid")
+    parser.add_argument("--steps", type=int, help="environment steps (agent steps), if not those of the table")
+    parser.add_argument("--eval-episodes", type=int, default=EVAL_EPISODES)
+    args = parser.parse_args()
+    settings = args.settings or ("own" if args.env in METTAGRID else "zoo")
+    steps = args.steps or MAX_STEPS[args.env]
+    key: dict[str, Any] = {
+        "lib": "stable-baselines3",
+        "env": args.env,
+        "seed": args.seed,
+        "settings": settings,
+        "asked_steps": steps,
+    }
+    if args.env in METTAGRID:  # the same game by name is another one when its settings have changed
+        from sb3_mettagrid import env_settings
+
+        key["env_settings"] = env_settings(args.env)
+    if is_recorded(args.out, key):
+        print(f"{args.out} has {key} already")
+        return
+    result = key | measure(args.env, args.seed, settings, steps, args.eval_episodes)
+    args.out.parent.mkdir(parents=True, exist_ok=True)
+    with args.out.open("a") as file:
+        file.write(json.dumps(result) + "\n")
+    print({name: value for name, value in result.items() if name != "returns"})
+
+
+def is_recorded(results: Path, key: dict[str, Any]) -> bool:
+    lines = results.read_text().splitlines() if results.exists() else []
+    return any(key.items() <= json.loads(line).items() for line in lines)
+
+
+def measure(env: str, seed: int, settings: str, steps: int, eval_episodes: int) -> dict[str, Any]:
+    """Trains and evaluates. Means are over episodes; an episode of several agents counts with its agents' mean."""
+    import numpy as np
+    import torch
+
+    torch.set_num_threads(1)
+    chosen = settings_for(env, settings)
+    ppo_settings = dict(chosen)
+    train_envs = make_envs(env, ppo_settings.pop("n_envs"), seed)
+    model = build(env, train_envs, seed, ppo_settings)
+    start = time.perf_counter()
+    model.learn(steps)
+    seconds = time.perf_counter() - start
+    train_envs.close()
+    start = time.perf_counter()
+    returns = {
+        "sampled": evaluate(env, model, eval_episodes, deterministic=False),
+        "random": evaluate(env, None, eval_episodes, deterministic=False),
+    }
+    if env not in METTAGRID:  # there the most likely action walks into a wall and stays, as with every agent
+        returns["deterministic"] = evaluate(env, model, eval_episodes, deterministic=True)
+    return {
+        "steps": model.num_timesteps,
+        "hyperparameters": chosen,
+        "parameters": sum(parameter.numel() for parameter in model.policy.parameters()),
+        "mean": {name: float(np.mean(values)) for name, values in returns.items()},
+        "std": {name: float(np.std(values, ddof=1)) for name, values in returns.items()},
+        "seconds": round(seconds, 1),
+        "eval_seconds": round(time.perf_counter() - start, 1),
+        "versions": {"python": platform.python_version()} | {name: version(name) for name in PACKAGES},
+        "returns": {name: [round(float(value), 4) for value in values] for name, values in returns.items()},
+    }
+
+
+def settings_for(env: str, settings: str) -> dict[str, Any]:
+    if env in METTAGRID:
+        from sb3_mettagrid import SETTINGS
+
+        return SETTINGS[env] if settings == "own" else {"n_envs": SETTINGS[env]["n_envs"]}
+    return ZOO[env] if settings == "zoo" else {"n_envs": 1}
+
+
+def make_envs(env: str, num_envs: int, seed: int) -> VecEnv:
+    if env in METTAGRID:
+        from sb3_mettagrid import MettaVecEnv
+
+        return MettaVecEnv(env, num_envs, seed)
+    import gymnasium
+    from stable_baselines3.common.env_util import make_vec_env
+
+    if env.startswith("MinAtar/") and env not in gymnasium.registry:
+        from minatar.gym import register_envs
+
+        register_envs()
+    return make_vec_env(env, n_envs=num_envs, seed=seed)
+
+
+def build(env: str, envs: VecEnv, seed: int, settings: dict[str, Any]) -> Any:
+    """The PPO model, with the network that is customary for the kind of observation."""
+    from stable_baselines3 import PPO
+
+    settings = dict(settings)
+    for name, first in settings.pop("linear", {}).items():
+        settings[name] = lambda remaining, first=first: remaining * first
+    policy_kwargs: dict[str, Any] = {}
+    if env in METTAGRID:
+        from sb3_mettagrid import policy_settings
+
+        policy_kwargs = policy_settings(envs)
+    elif env.startswith("MinAtar/"):
+        policy_kwargs = {"features_extractor_class": minatar_cnn_class(), "net_arch": []}
+    return PPO("MlpPolicy", envs, seed=seed, device="cpu", policy_kwargs=policy_kwargs, **settings)
+
+
+def minatar_cnn_class() -> type:
+    """The network of the MinAtar paper (Young and Tian 2019): 16 3x3 filters, then 128 hidden units."""
+    import torch
+    from gymnasium import spaces
+    from stable_baselines3.common.torch_layers import BaseFeaturesExtractor
+    from torch import nn
+
+    class MinAtarCNN(BaseFeaturesExtractor):
+        def __init__(self, observation_space: spaces.Box):
+            super().__init__(observation_space, features_dim=128)
+            height, width, channels = observation_space.shape
+            self.layers = nn.Sequential(
+                nn.Conv2d(channels, 16, kernel_size=3),
+                nn.ReLU(),
+                nn.Flatten(),
+                nn.Linear(16 * (height - 2) * (width - 2), 128),
+                nn.ReLU(),
+            )
+
+        def forward(self, observations: torch.Tensor) -> torch.Tensor:
+            """observations [B, height, width, channels], 0 or 1 -> [B, 128]."""
+            return self.layers(observations.permute(0, 3, 1, 2))
+
+    return MinAtarCNN
+
+
+def evaluate(env: str, model: Any | None, episodes: int, deterministic: bool) -> list[float]:
+    """Returns of fresh episodes, the same ones for every model; a model of None acts at random."""
+    if env in METTAGRID:
+        from sb3_mettagrid import play
+
+        return play(env, model, episodes, EVAL_SEED, deterministic)
+    from stable_baselines3.common.evaluation import evaluate_policy
+
+    envs = make_envs(env, min(EVAL_ENVS, episodes), EVAL_SEED)
+    envs.action_space.seed(EVAL_SEED)
+    player = model or RandomModel(envs)
+    returns, _ = evaluate_policy(player, envs, episodes, deterministic=deterministic, return_episode_rewards=True)
+    envs.close()
+    assert isinstance(returns, list)
+    return returns
+
+
+class RandomModel:
+    """Acts at random, with the one method that evaluate_policy needs."""
+
+    def __init__(self, envs: VecEnv):
+        self.envs = envs
+
+    def predict(
+        self, observation: Any, state: Any = None, episode_start: Any = None, deterministic: bool = False
+    ) -> Any:
+        import numpy as np
+
+        return np.stack([self.envs.action_space.sample() for _ in range(len(observation))]), None
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,40 @@
+"""What the comparisons share: medians with their ranges, and where the results go."""
+
+import json
+import os
+import statistics
+import sys
+from collections.abc import Sequence
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+HERE = Path(__file__).parent
+DATA = HERE / "data"
+WORK = HERE / "work"  # scratch, on the same disk as the project; git ignores it
+PACKAGES = ("torch", "numpy", "gymnasium", "mettagrid", "stable_baselines3", "orbax-checkpoint", "ale-py", "zlib-ng")
+
+
+def spread(values: Sequence[float], digits: int = 0) -> str:
+    """Median and range: `5 [4, 7]`."""
+    median, low, high = statistics.median(values), min(values), max(values)
+    return f"{median:,.{digits}f} [{low:,.{digits}f}, {high:,.{digits}f}]"
+
+
+def conditions(threads: int, **settings: Any) -> dict[str, Any]:
+    """What a result depends on beside the code, the machine's load of the last minute before it among it."""
+    packages = {}
+    for name in PACKAGES:
+        try:
+            packages[name] = version(name)
+        except PackageNotFoundError:
+            packages[name] = "not installed"
+    python = sys.version.split()[0]
+    load = round(os.getloadavg()[0], 1)
+    return {"cores": os.cpu_count(), "threads": threads, "load": load, **settings, "python": python, **packages}
+
+
+def write(name: str, results: dict[str, Any]) -> None:
+    """To benchmarks/data/NAME.json."""
+    DATA.mkdir(exist_ok=True)
+    (DATA / f"{name}.json").write_text(json.dumps(results, indent=1) + "\n")

@@ -1,0 +1,149 @@
+"""Agent steps per second of the whole training loop, metta beside Stable-Baselines3, interleaved on this machine.
+
+    PYTHONPATH=. .venv-bench/bin/python benchmarks/training_speed.py [--rounds 3] [--only cartpole-8 ...]
+
+Same environment, network size, rollout, epochs and minibatches for both; warm-up first. Each measurement is a process
+of its own; rounds alternate between the libraries, and what counts is the median and the ratio of medians. Writes
+benchmarks/data/training_speed.json.
+"""
+
+import argparse
+import json
+import os
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+HERE = Path(__file__).parent
+SECONDS = 8.0  # measured, after warm-up
+CARTPOLE = {"env": "CartPole-v1", "horizon": 128, "update_epochs": 4}
+ARENA = {"env": "arena", "num_envs": 8, "horizon": 64, "update_epochs": 1, "minibatch_size": 4096}
+# name -> (settings of metta's trainer, the libraries compared)
+CASES: dict[str, tuple[dict[str, Any], tuple[str, ...]]] = {
+    "cartpole-8": ({**CARTPOLE, "num_envs": 8, "minibatch_size": 256}, ("metta", "sb3")),
+    "cartpole-64": ({**CARTPOLE, "num_envs": 64, "minibatch_size": 2048}, ("metta", "sb3")),
+    "arena": (ARENA, ("metta", "sb3")),
+    "arena-lstm": ({**ARENA, "lstm": True}, ("metta",)),
+    "breakout": (
+        {"env": "ALE/Breakout-v5", "num_envs": 8, "horizon": 128, "update_epochs": 4, "minibatch_size": 256},
+        ("metta", "sb3"),
+    ),
+}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--only", nargs="*", choices=CASES, default=list(CASES))
+    parser.add_argument("--threads", type=int, nargs="*", default=[1, 2])
+    parser.add_argument("--measure", nargs=2, metavar=("CASE", "LIBRARY"), help="measure one, here")
+    args = parser.parse_args()
+    if args.measure:
+        case, library = args.measure
+        settings = CASES[case][0]
+        print(json.dumps(measure_metta(settings) if library == "metta" else measure_sb3(settings)))
+        return
+    results = [compare(case, threads, args.rounds) for case in args.only for threads in args.threads]
+    (HERE / "data" / "training_speed.json").write_text(json.dumps(results, indent=1) + "\n")
+
+
+def compare(case: str, threads: int, rounds: int) -> dict[str, Any]:
+    libraries = CASES[case][1]
+    rates: dict[str, list[float]] = {library: [] for library in libraries}
+    for _ in range(rounds):
+        for library in libraries:
+            command = [sys.executable, __file__, "--measure", case, library]
+            environment = {**os.environ, "OMP_NUM_THREADS": str(threads), "OMP_WAIT_POLICY": "passive"}
+            output = subprocess.run(command, check=True, env=environment, stdout=subprocess.PIPE, text=True).stdout
+            rates[library].append(json.loads(output.splitlines()[-1])["steps_per_second"])
+    result = {"case": case, "threads": threads, "cores": os.cpu_count(), "rates": rates}
+    medians = {library: statistics.median(values) for library, values in rates.items()}
+    ratio = f"  ratio {medians['metta'] / medians['sb3']:.2f}" if "sb3" in medians else ""
+    shown = "  ".join(
+        f"{library} {medians[library]:,.0f} [{min(values):,.0f}, {max(values):,.0f}]"
+        for library, values in rates.items()
+    )
+    print(f"{case} threads={threads}: {shown}{ratio}", flush=True)
+    return result
+
+
+def timed(step: Callable[[], int]) -> float:
+    """Steps per second of repeated calls of `step`, which returns how many it did."""
+    step()
+    start, done = time.perf_counter(), 0
+    while time.perf_counter() - start < SECONDS:
+        done += step()
+    return done / (time.perf_counter() - start)
+
+
+def measure_metta(settings: dict[str, Any]) -> dict[str, float]:
+    from metta.rl.train_config import TrainConfig
+    from metta.rl.trainer import Trainer
+
+    trainer = Trainer(TrainConfig(run="speed", total_timesteps=10**9, device="cpu", **settings))
+
+    def epoch() -> int:
+        before = trainer.agent_steps
+        trainer.run_epoch()
+        return trainer.agent_steps - before
+
+    for _ in range(2):
+        epoch()
+    rate = timed(epoch)
+    trainer.close()
+    return {
+        "steps_per_second": rate,
+        "parameters": sum(parameter.numel() for parameter in trainer.agent.parameters()),
+    }
+
+
+def measure_sb3(settings: dict[str, Any]) -> dict[str, float]:
+    import torch
+    from stable_baselines3 import PPO
+
+    torch.set_num_threads(int(os.environ["OMP_NUM_THREADS"]))
+    envs, policy, kwargs = sb3_environment(settings)
+    batch = envs.num_envs * settings["horizon"]
+    model = PPO(
+        policy, envs, n_steps=settings["horizon"], batch_size=settings["minibatch_size"],
+        n_epochs=settings["update_epochs"], device="cpu", policy_kwargs=kwargs,
+    )  # fmt: skip
+
+    def rollout_and_update() -> int:
+        model.learn(batch, reset_num_timesteps=False)
+        return batch
+
+    rate = timed(rollout_and_update)
+    return {
+        "steps_per_second": rate,
+        "parameters": sum(parameter.numel() for parameter in model.policy.parameters()),
+    }
+
+
+def sb3_environment(settings: dict[str, Any]) -> tuple[Any, str, dict[str, Any]]:
+    """(vector environment, policy, policy_kwargs): those a user of Stable-Baselines3 would take."""
+    if settings["env"] == "arena":
+        from sb3_mettagrid import MettaVecEnv, policy_settings
+
+        envs = MettaVecEnv("arena", settings["num_envs"], 0)
+        return envs, "MlpPolicy", policy_settings(envs)
+    if settings["env"].startswith("ALE/"):
+        import ale_py
+        import gymnasium
+        from stable_baselines3.common.env_util import make_atari_env
+        from stable_baselines3.common.vec_env import VecFrameStack
+
+        gymnasium.register_envs(ale_py)
+        envs = VecFrameStack(make_atari_env("BreakoutNoFrameskip-v4", n_envs=settings["num_envs"], seed=0), 4)
+        return envs, "CnnPolicy", {}
+    from stable_baselines3.common.env_util import make_vec_env
+
+    return make_vec_env(settings["env"], n_envs=settings["num_envs"], seed=0), "MlpPolicy", {}
+
+
+if __name__ == "__main__":
+    main()

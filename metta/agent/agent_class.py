@@ -1,0 +1,54 @@
+"""Finding the class named by `agent=`: PolicyAgent itself, `package.module:MyAgent` or `path/to/file.py:MyAgent`."""
+
+import importlib
+import importlib.util
+import sys
+from pathlib import Path
+from types import ModuleType
+
+import cloudpickle
+
+from metta.agent.policy_agent import PolicyAgent
+
+
+def load_agent_class(name: str | None) -> type[PolicyAgent]:
+    """The agent class of that name (None: PolicyAgent). ValueError, in one line, says what was not found.
+
+    A class from a file is marked to be saved by value: its checkpoints load where the file is not.
+    """
+    if name is None:
+        return PolicyAgent
+    place, separator, class_name = name.rpartition(":")
+    if not separator or not place or not class_name:
+        raise ValueError(f"agent={name}: expected path/to/file.py:MyAgent or package.module:MyAgent")
+    module = _module_from_file(name, Path(place)) if place.endswith(".py") else _module(name, place)
+    found = getattr(module, class_name, None)
+    if found is None:
+        classes = [key for key, value in vars(module).items() if is_agent(value) and value is not PolicyAgent]
+        raise ValueError(f"agent={name}: no {class_name} in {place}; it has {', '.join(classes) or 'no agent class'}")
+    if not is_agent(found):
+        raise ValueError(f"agent={name}: {class_name} is not a subclass of metta.agent.policy_agent.PolicyAgent")
+    return found
+
+
+def is_agent(value: object) -> bool:
+    return isinstance(value, type) and issubclass(value, PolicyAgent)
+
+
+def _module(name: str, place: str) -> ModuleType:
+    try:
+        return importlib.import_module(place)
+    except ImportError as error:
+        raise ValueError(f"agent={name}: cannot import {place}: {error}") from error
+
+
+def _module_from_file(name: str, path: Path) -> ModuleType:
+    if not path.is_file():
+        raise ValueError(f"agent={name}: no file {path}")
+    spec = importlib.util.spec_from_file_location(f"metta_agent_{path.stem}", path)
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module
+    spec.loader.exec_module(module)
+    cloudpickle.register_pickle_by_value(module)
+    return module

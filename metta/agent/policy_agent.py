@@ -1,0 +1,117 @@
+"""The agent: everything needed to act, in one nn.Module that torch.save writes and torch.load brings back."""
+
+import math
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from metta.agent.distributions import Categorical, Gaussian
+from metta.agent.encoders import Normalizer, build_encoder, orthogonal
+from metta.envs.env_spec import EnvSpec
+
+State = tuple[Tensor, ...]
+
+
+class PolicyAgent(nn.Module):
+    """Encoder, optional LSTM, policy head and value head; acts alone, on raw observations.
+
+    To write your own, subclass it and replace `build_encoder` (the features) or `forward` (everything).
+    """
+
+    encoder: Any  # an nn.Module with output_size, and head_size where its features are two halves
+
+    def __init__(self, env: EnvSpec, hidden_size: int | None = None, lstm: bool = False):
+        super().__init__()
+        self.env = env
+        self.encoder = self.build_encoder(env, hidden_size)
+        size = self.encoder.output_size
+        self.lstm = orthogonal(nn.LSTM(size, size), 1.0) if lstm else None
+        # A twin encoder's features are two halves, the policy's and the value's, until an LSTM mixes them.
+        self.head_size = size if lstm else getattr(self.encoder, "head_size", size)
+        action_size = math.prod(env.action_shape)
+        self.distribution = Gaussian(action_size) if env.num_actions is None else Categorical(env.num_actions)
+        self.policy = orthogonal(nn.Linear(self.head_size, env.num_actions or action_size), 0.01)
+        self.log_std = nn.Parameter(torch.zeros(action_size)) if env.num_actions is None else None
+        self.value = orthogonal(nn.Linear(self.head_size, 1), 1.0)
+
+    def build_encoder(self, env: EnvSpec, hidden_size: int | None) -> nn.Module:
+        """A module from observations `[..., *env.observation_shape]` to features `[..., output_size]`.
+
+        It has the attribute `output_size`; `hidden_size` is the user's, None where none was given.
+        """
+        return build_encoder(env, hidden_size)
+
+    def initial_state(self, batch_size: int) -> State:
+        """Zeroed recurrent state, each tensor `[batch_size, size]`; empty without an LSTM."""
+        if self.lstm is None:
+            return ()
+        zeros = torch.zeros(batch_size, self.lstm.hidden_size, device=next(self.parameters()).device)
+        return zeros, zeros.clone()
+
+    def forward(
+        self, observations: Tensor, state: State = (), starts: Tensor | None = None
+    ) -> tuple[Tensor, Tensor, State]:
+        """Distribution parameters `[..., P]`, values `[...]` and the next state.
+
+        observations: `[B, *shape]` for one step or `[T, B, *shape]` for T of them; starts: bool `[B]` or `[T, B]`,
+        where an episode begins, so that its state is zeroed first; state: that of `initial_state(B)` or a later one.
+        """
+        features = self.encoder(observations)
+        if self.lstm is not None:
+            one_step = features.dim() == 2
+            if one_step:
+                features, starts = features.unsqueeze(0), None if starts is None else starts.unsqueeze(0)
+            features, state = self._recur(features, state or self.initial_state(features.shape[1]), starts)
+            if one_step:
+                features = features.squeeze(0)
+        params = self.policy(features[..., : self.head_size])
+        if self.log_std is not None:
+            params = torch.cat((params, self.log_std.expand_as(params)), -1)
+        return params, self.value(features[..., -self.head_size :]).squeeze(-1), state
+
+    def _recur(self, features: Tensor, state: State, starts: Tensor | None) -> tuple[Tensor, State]:
+        """The LSTM over `[T, B, size]`, cut where any row begins an episode: few cuts, few calls."""
+        assert self.lstm is not None
+        steps = features.shape[0]
+        cuts = [] if starts is None else starts.any(1).nonzero().flatten().tolist()
+        outputs = []
+        for begin, end in zip([0, *(t for t in cuts if t > 0)], [*(t for t in cuts if t > 0), steps], strict=True):
+            if begin in cuts:
+                assert starts is not None
+                keep = (~starts[begin]).unsqueeze(-1).to(features.dtype)
+                state = (state[0] * keep, state[1] * keep)
+            output, (h, c) = self.lstm(features[begin:end], (state[0].unsqueeze(0), state[1].unsqueeze(0)))
+            state = (h.squeeze(0), c.squeeze(0))
+            outputs.append(output)
+        return outputs[0] if len(outputs) == 1 else torch.cat(outputs), state
+
+    @torch.inference_mode()
+    def act(
+        self,
+        observations: np.ndarray | Tensor,
+        state: State = (),
+        starts: np.ndarray | Tensor | None = None,
+        deterministic: bool = False,
+        noise: Tensor | None = None,
+    ) -> tuple[np.ndarray, State]:
+        """Actions for a batch of observations `[B, *shape]`, as numpy `[B, *action_shape]`, and the next state.
+
+        Sampled (with `noise` from `distribution.noise(B)`, or fresh), or the most likely ones when deterministic.
+        """
+        device = next(self.parameters()).device
+        starts = None if starts is None else torch.as_tensor(starts, device=device)
+        params, _, state = self(torch.as_tensor(observations, device=device), state, starts)
+        if deterministic:
+            actions = self.distribution.mode(params)
+        else:
+            noise = self.distribution.noise(params.shape[0], device=device) if noise is None else noise
+            actions = self.distribution.sample(params, noise.to(device))
+        return actions.reshape(-1, *self.env.action_shape).cpu().numpy(), state
+
+    def update_normalizers(self, observations: Tensor) -> None:
+        """Take observations `[T, B, *shape]` into the running statistics of every Normalizer inside."""
+        for module in self.modules():
+            if isinstance(module, Normalizer):
+                module.update(observations.flatten(0, 1).flatten(1))

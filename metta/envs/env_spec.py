@@ -1,0 +1,40 @@
+"""What an agent must know about its environment: plain data, small enough to live in every agent file."""
+
+from dataclasses import dataclass, field
+from typing import Any
+
+
+@dataclass(frozen=True)
+class TokenSpec:
+    """How to read MettaGrid's observations, `[tokens, 3]` of (packed location, feature id, value) in uint8.
+
+    A location is `row << 4 | column` inside the window, or 0xFE for a value that has no place; padding has feature 255.
+    """
+
+    window: tuple[int, int]  # height, width
+    features: tuple[tuple[int, str, float], ...]  # id, name, normalization: a value divided by it is at most about 1
+    tags: tuple[str, ...]  # a token of the feature "tag" has an index into this as its value
+    action_names: tuple[str, ...]  # and one of the feature "last_action" an index into this
+
+
+@dataclass(frozen=True)
+class EnvSpec:
+    """One environment's name, settings and spaces, the same for each of its agents."""
+
+    name: str  # as the user typed it: "arena", "CartPole-v1"
+    settings: dict[str, Any]  # the env.KEY=VALUE given, and no others
+    num_agents: int
+    observation_kind: str  # "vector", "image" or "tokens"
+    observation_shape: tuple[int, ...]  # of one agent
+    observation_dtype: str  # numpy's name: "float32", "uint8" or "bool"
+    num_actions: int | None  # None: continuous actions
+    action_low: tuple[float, ...] | None = None  # bounds of continuous actions, flattened; may be infinite
+    action_high: tuple[float, ...] | None = None
+    action_shape: tuple[int, ...] = ()  # of one agent; () for discrete actions
+    tokens: TokenSpec | None = field(default=None, repr=False)  # MettaGrid only
+
+    @property
+    def label(self) -> str:
+        """The environment's name in eval.db: "arena", or with settings "arena[max_steps=100,num_agents=4]"."""
+        settings = ",".join(f"{key}={value}" for key, value in sorted(self.settings.items()))
+        return f"{self.name}[{settings}]" if settings else self.name

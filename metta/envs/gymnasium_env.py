@@ -1,0 +1,219 @@
+"""Any Gymnasium id with Box observations and Discrete or Box actions, as an environment of one agent."""
+
+import difflib
+import importlib
+import importlib.util
+import inspect
+from collections.abc import Callable
+from typing import Any
+
+import gymnasium
+import numpy as np
+from gymnasium import spaces
+from gymnasium.envs.registration import EnvSpec as GymnasiumSpec
+from gymnasium.envs.registration import load_env_creator
+
+from metta.envs.env_spec import EnvSpec
+from metta.envs.make_env import METTAGRID_NAMES
+
+# Ids that exist only once a package has been imported: (prefix of the id, module, what to install).
+PACKAGES = (
+    ("ALE/", "ale_py", "ale-py opencv-python-headless"),
+    ("MinAtar/", "minatar", "minatar"),
+    ("MiniGrid-", "minigrid", "minigrid"),
+)
+
+
+class GymnasiumEnv:
+    """One Gymnasium environment. See `Env` for the methods.
+
+    Settings are arguments of the environment's own, and two of ours: `max_episode_steps` replaces the registered limit;
+    `preprocessing=False` leaves out what ALE/ (84x84 grey, frame skip 4, stack of 4) and MiniGrid- (image only) get.
+    Continuous actions are clipped to the action space's bounds before the environment sees them. A step is terminated
+    or truncated, never both: where an environment says both, terminated it is.
+    """
+
+    def __init__(self, name: str, settings: dict[str, Any], render_mode: str | None = None):
+        self._env, self._max_steps = make_gymnasium(name, settings, render_mode)
+        observation_space, action_space = self._env.observation_space, self._env.action_space
+        kind, shape, dtype = describe_observations(name, observation_space)
+        actions = describe_actions(name, action_space)
+        self._shape = observation_space.shape
+        self.spec = EnvSpec(name, dict(settings), 1, kind, shape, dtype, **actions)
+        self._convert = action_converter(action_space)
+        self._step = self._env.step
+        # MinAtar keeps its sticky action from one episode to the next; an episode must depend on its seed alone.
+        game = getattr(self._env.unwrapped, "game", None) if "MinAtar/" in name else None
+        self._sticky_game = game if hasattr(game, "last_action") else None
+        self._length = 0
+
+    def bind(
+        self, observations: np.ndarray, rewards: np.ndarray, terminated: np.ndarray, truncated: np.ndarray
+    ) -> None:
+        self._row = observations[0].reshape(self._shape)
+        assert np.shares_memory(self._row, observations)
+        self._rewards, self._terminated, self._truncated = rewards, terminated, truncated
+
+    def reset(self, seed: int) -> None:
+        if self._sticky_game is not None:
+            self._sticky_game.last_action = 0
+        self._row[...] = self._env.reset(seed=seed)[0]
+        self._length = 0
+
+    def step(self, actions: np.ndarray) -> None:
+        observation, reward, terminated, truncated, _ = self._step(self._convert(actions))
+        self._length += 1
+        self._row[...] = observation
+        self._rewards[0] = reward
+        self._terminated[0] = terminated
+        self._truncated[0] = not terminated and (truncated or self._length == self._max_steps)
+
+    def metrics(self) -> dict[str, float]:
+        return {}
+
+    @property
+    def metadata(self) -> dict[str, Any]:
+        """Gymnasium's: what `render_modes` there are, and `render_fps`."""
+        return self._env.metadata
+
+    def render(self) -> Any:
+        return self._env.render()
+
+    def close(self) -> None:
+        self._env.close()
+
+
+def make_gymnasium(name: str, settings: dict[str, Any], render_mode: str | None) -> tuple[gymnasium.Env, int | None]:
+    """The environment without Gymnasium's checking wrappers (a tenth of CartPole's time), and its limit of steps."""
+    spec = check_settings(name, settings)
+    settings = dict(settings)
+    max_steps = settings.pop("max_episode_steps", spec.max_episode_steps)
+    preprocessing = settings.pop("preprocessing", True)
+    atari = preprocessing and spec.id.startswith("ALE/")
+    if atari:
+        settings["frameskip"] = 1  # the preprocessing skips them itself
+    if render_mode is not None:
+        settings["render_mode"] = render_mode
+    try:
+        env = gymnasium.make(name, max_episode_steps=-1, disable_env_checker=True, **settings)
+        if isinstance(env, gymnasium.wrappers.OrderEnforcing):
+            env = env.env
+        if atari:
+            env = gymnasium.wrappers.AtariPreprocessing(env)
+            env = gymnasium.wrappers.FrameStackObservation(env, 4)
+        elif preprocessing and spec.id.startswith("MiniGrid-"):
+            from minigrid.wrappers import ImgObsWrapper
+
+            env = ImgObsWrapper(env)
+    except (gymnasium.error.Error, ImportError, TypeError, ValueError, AssertionError) as error:
+        raise ValueError(f"env={name} cannot be made: {' '.join(str(error).split())}") from error
+    return env, max_steps
+
+
+def package_of(env_id: str) -> tuple[str, str] | None:
+    """The module whose import brings the id, and what to install for it; None where the id does not tell."""
+    return next(((module, install) for prefix, module, install in PACKAGES if env_id.startswith(prefix)), None)
+
+
+def find_gymnasium_spec(name: str) -> GymnasiumSpec:
+    """The registered spec of an id, its package imported where that is known. ValueError, with the nearest names."""
+    module, _, env_id = name.rpartition(":")
+    package = package_of(env_id)
+    if module:
+        try:
+            importlib.import_module(module)
+        except ImportError as error:
+            raise ValueError(f"env={name}: {error}") from error
+    elif package is not None and env_id not in gymnasium.registry:
+        if importlib.util.find_spec(package[0]) is None:
+            raise ValueError(f"env={name} needs the package {package[0]}, which is missing: pip install {package[1]}")
+        if package[0] == "minatar":
+            importlib.import_module("minatar.gym").register_envs()
+        else:
+            importlib.import_module(package[0])
+    if env_id in gymnasium.registry:
+        return gymnasium.registry[env_id]
+    names = sorted({*gymnasium.registry, *METTAGRID_NAMES})
+    by_case = {known.lower(): known for known in names}
+    near = [by_case[key] for key in difflib.get_close_matches(env_id.lower(), by_case, 3, 0.0)]
+    raise ValueError(f"env={name} is not an environment; nearest: {', '.join(near)}")
+
+
+def check_settings(name: str, settings: dict[str, Any]) -> GymnasiumSpec:
+    """The spec of `name`. ValueError unless it exists and takes these settings, by names and types of its arguments."""
+    spec = find_gymnasium_spec(name)
+    if not settings:
+        return spec
+    assert spec.entry_point is not None
+    try:
+        creator = load_env_creator(spec.entry_point) if isinstance(spec.entry_point, str) else spec.entry_point
+        parameters = dict(inspect.signature(creator).parameters)
+    except (ImportError, gymnasium.error.Error) as error:
+        raise ValueError(f"env={name} cannot be made: {' '.join(str(error).split())}") from error
+    takes_any = any(p.kind is p.VAR_KEYWORD for p in parameters.values())
+    defaults = {key: p.default for key, p in parameters.items() if p.kind in (p.KEYWORD_ONLY, p.POSITIONAL_OR_KEYWORD)}
+    defaults.pop("render_mode", None)
+    defaults |= {**spec.kwargs, "max_episode_steps": spec.max_episode_steps}
+    if any(spec.id.startswith(prefix) for prefix in ("ALE/", "MiniGrid-")):
+        defaults["preprocessing"] = True
+    for key, value in settings.items():
+        if key not in defaults and (not takes_any or key == "render_mode"):
+            raise ValueError(f"env.{key} is not a setting of {name}; it has {', '.join(sorted(defaults))}")
+        if key == "max_episode_steps":
+            wanted = "" if type(value) is int and value >= 1 else "a whole number from 1 on"
+        else:
+            wanted = misfit(value, defaults.get(key))
+        if wanted:
+            raise ValueError(f"env.{key} of {name} must be {wanted}, not {value!r}")
+    return spec
+
+
+def misfit(value: Any, default: Any) -> str:
+    """What the value of a setting should have been, judged by its default; "" where it fits or nobody can tell."""
+    if isinstance(default, bool):
+        return "" if isinstance(value, bool) else "true or false"
+    if isinstance(default, int | float):
+        return "" if isinstance(value, int | float) and not isinstance(value, bool) else "a number"
+    if isinstance(default, str):
+        return "" if isinstance(value, str) else "text"
+    return ""
+
+
+def describe_observations(name: str, space: spaces.Space) -> tuple[str, tuple[int, ...], str]:
+    """Kind, shape and dtype as EnvSpec has them: 3-D arrays and 2-D bytes are images, the rest flat vectors."""
+    if not isinstance(space, spaces.Box) or len(space.shape) > 3 or 0 in space.shape:
+        raise ValueError(f"env={name} has observations that no agent reads: {space}; wanted a Box of 0 to 3 dimensions")
+    dtype = space.dtype.name if space.dtype.name in ("bool", "uint8") else "float32"
+    if len(space.shape) == 3:
+        return "image", space.shape, dtype
+    if len(space.shape) == 2 and dtype == "uint8":
+        return "image", (1, *space.shape), dtype
+    return "vector", (int(np.prod(space.shape)),), dtype
+
+
+def describe_actions(name: str, space: spaces.Space) -> dict[str, Any]:
+    """The fields of EnvSpec about actions."""
+    if isinstance(space, spaces.Discrete):
+        return {"num_actions": int(space.n)}
+    if isinstance(space, spaces.Box) and np.issubdtype(space.dtype, np.floating) and 0 not in space.shape:
+        low, high = (tuple(float(x) for x in bound.flat) for bound in (space.low, space.high))
+        return {"num_actions": None, "action_low": low, "action_high": high, "action_shape": space.shape or (1,)}
+    raise ValueError(f"env={name} has actions that no agent produces: {space}; wanted Discrete or a Box of floats")
+
+
+def action_converter(space: spaces.Space) -> Callable[[np.ndarray], Any]:
+    """From a row of actions `[1, *action_shape]` to what the environment's step takes."""
+    if isinstance(space, spaces.Discrete):
+        # The type that Discrete.sample draws: recorded actions come as bytes, in which `action - 1` would wrap around,
+        # and Discrete.contains takes 1.7 times as long with Python's int.
+        integer, start = space.dtype.type, space.start
+        return (lambda actions: integer(actions[0] + start)) if start else (lambda actions: integer(actions[0]))
+    assert isinstance(space, spaces.Box)
+    low, high, shape, dtype = space.low, space.high, space.shape, space.dtype
+
+    def convert(actions: np.ndarray) -> np.ndarray:
+        action = actions.reshape(shape).astype(dtype)
+        np.maximum(action, low, out=action)
+        return np.minimum(action, high, out=action)
+
+    return convert

@@ -1,0 +1,301 @@
+"""Many copies of an environment in lockstep, in this process or in workers. An episode is a seed and its actions."""
+
+import mmap
+import weakref
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+
+from metta.envs.make_env import Env, check_env, check_env_name, make_env
+from metta.envs.workers import (
+    Arrays,
+    EnvError,
+    EnvGroup,
+    Worker,
+    close_workers,
+    gymnasium_spec_bytes,
+    shared_memory_file,
+)
+
+__all__ = [
+    "DealtSeeds",
+    "Env",
+    "EnvError",
+    "Episode",
+    "EpisodeSeeds",
+    "VecEnv",
+    "check_env",
+    "check_env_name",
+    "make_env",
+]
+
+
+@dataclass(frozen=True)
+class EpisodeSeeds:
+    """Training's seeds: every episode of every environment has its own, derived from the run's."""
+
+    seed: int
+
+    def __call__(self, env_index: int, episode_index: int) -> int | None:
+        sequence = np.random.SeedSequence((self.seed, env_index, episode_index))
+        return int(sequence.generate_state(1)[0]) & 0x7FFFFFFF
+
+
+@dataclass(frozen=True)
+class DealtSeeds:
+    """Evaluation's seeds: episode i of `episodes` has seed first + i and is played by environment i modulo num_envs.
+
+    Dealt beforehand, so that short episodes are not counted more often than long ones. None: nothing left to play.
+    """
+
+    first: int
+    episodes: int
+    num_envs: int
+
+    def __call__(self, env_index: int, episode_index: int) -> int | None:
+        episode = env_index + episode_index * self.num_envs
+        return self.first + episode if episode < self.episodes else None
+
+
+@dataclass
+class Episode:
+    """A whole episode, over."""
+
+    env_index: int
+    episode_index: int
+    seed: int
+    length: int  # steps
+    returns: np.ndarray  # [num_agents] float64: sums of rewards
+    metrics: dict[str, float]  # the environment's own statistics
+    actions: np.ndarray  # [length, num_agents, *action_shape]: with the seed, the episode again
+
+
+class ActionLog:
+    """The actions `[B, *action_shape]` of every step since the oldest unfinished episode began."""
+
+    def __init__(self, row_shape: tuple[int, ...], dtype: np.dtype, num_steps: int = 0):
+        self.rows = np.zeros((max(64, 2 * num_steps), *row_shape), dtype)
+        self.first_step = 0  # that of rows[0]
+        self.next_step = num_steps
+
+    @property
+    def full(self) -> bool:
+        return self.next_step - self.first_step == len(self.rows)
+
+    def make_room(self, oldest: int) -> None:
+        """Forget the actions before step `oldest`, and grow where that does not free half of the memory."""
+        kept = self.rows[oldest - self.first_step :]
+        if 2 * len(kept) > len(self.rows):
+            self.rows = np.zeros((2 * len(self.rows), *self.rows.shape[1:]), self.rows.dtype)
+        self.rows[: len(kept)] = kept
+        self.first_step = oldest
+
+    def append(self, actions: np.ndarray) -> None:
+        self.rows[self.next_step - self.first_step] = actions
+        self.next_step += 1
+
+    def since(self, step: int, rows: slice) -> np.ndarray:
+        """A copy of the actions in these rows from `step` on, `[steps, rows, *action_shape]`."""
+        return self.rows[step - self.first_step : self.next_step - self.first_step, rows].copy()
+
+
+class VecEnv:
+    """`num_envs` copies of the environment `name`, each playing one episode after the other.
+
+    Row b = env_index * num_agents + agent_index of each array belongs to one agent. The arrays are overwritten by every
+    step. In rows whose episode just ended, `observations` hold the first observation of the next episode already, and
+    `final_observations` the last one of the episode that ended. An episode ends when all its agents are done.
+
+    `episode_seeds(env_index, episode_index)` gives each episode's seed, or None: that environment idles from then on
+    (`active` is False, its rewards and flags are 0). `num_workers` processes step the environments, at most one for
+    each; with 0 this process does. That changes the speed, never a result.
+
+    Raises ValueError where the environment cannot be made, and EnvError where it, or a worker, fails later.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        num_envs: int,
+        episode_seeds: Callable[[int, int], int | None],
+        num_workers: int = 0,
+        settings: dict[str, Any] | None = None,
+    ):
+        if num_envs < 1 or num_workers < 0:
+            raise ValueError(f"num_envs={num_envs} must be at least 1, and num_workers={num_workers} at least 0")
+        probe = make_env(name, settings)
+        self.spec = probe.spec
+        probe.close()
+        self.num_envs, self.num_agents = num_envs, self.spec.num_agents
+        self.batch_size = num_envs * self.num_agents
+        self.episode_seeds = episode_seeds
+        self._group: EnvGroup | None = None
+        self._workers: list[Worker] = []
+        num_bytes = Arrays.num_bytes(self.spec, num_envs)
+        if num_workers == 0:
+            self._arrays = Arrays.over(bytearray(num_bytes), self.spec, num_envs)
+            self._group = EnvGroup(name, settings or {}, self._arrays, num_envs, range(num_envs))
+            self._finalizer = weakref.finalize(self, self._group.close)
+        else:
+            with shared_memory_file(num_bytes) as file:
+                self._arrays = Arrays.over(mmap.mmap(file.fileno(), num_bytes), self.spec, num_envs)
+                self._start_workers(file, min(num_workers, num_envs))
+        self.observations = self._arrays.observations
+        self.final_observations = self._arrays.final_observations
+        self.rewards = self._arrays.rewards
+        self.terminated = self._arrays.terminated
+        self.truncated = self._arrays.truncated
+        self.active = np.zeros(num_envs, bool)
+        self._seeds = np.full(num_envs, -1)
+        self._starts = np.zeros(num_envs, np.int64)  # the step at which each unfinished episode began
+        self._episode_index = np.zeros(num_envs, np.int64)
+        self._returns = np.zeros(self.batch_size)
+        self._log_dtype = self._arrays.actions.dtype
+        if self.spec.num_actions is not None:
+            self._log_dtype = np.min_scalar_type(self.spec.num_actions - 1)
+        self._waiting = False
+
+    def _start_workers(self, file: Any, num_workers: int) -> None:
+        gymnasium_spec = gymnasium_spec_bytes(self.spec.name)
+        setup = {"spec": self.spec, "gymnasium_spec": gymnasium_spec, "num_envs": self.num_envs}
+        bounds = np.linspace(0, self.num_envs, num_workers + 1).astype(int).tolist()
+        self._finalizer = weakref.finalize(self, partial(close_workers, self._workers))
+        try:
+            for begin, end in pairwise(bounds):
+                self._workers.append(Worker(file, {**setup, "indices": range(begin, end)}))
+            for worker in self._workers:
+                worker.receive()
+        except BaseException:
+            self.close()
+            raise
+
+    def reset(self) -> np.ndarray:
+        """Begin episode 0 of every environment; returns `observations`."""
+        assert not self._waiting
+        self._log = ActionLog(self._arrays.actions.shape, self._log_dtype)
+        self.rewards[:] = 0
+        self._episode_index[:] = 0
+        self._begin(range(self.num_envs))
+        return self.observations
+
+    def step(self, actions: np.ndarray) -> list[Episode]:
+        """One step of every environment with actions `[B, *action_shape]`; returns the episodes that it ended."""
+        self.send(actions)
+        return self.recv()
+
+    def send(self, actions: np.ndarray) -> None:
+        """Begin a step. Until `recv` has returned, what the arrays hold is undefined."""
+        assert not self._waiting and actions.shape == self._arrays.actions.shape
+        self._arrays.actions[:] = actions
+        if self._log.full:
+            self._log.make_room(int(self._starts.min(initial=self._log.next_step, where=self.active)))
+        self._log.append(self._arrays.actions)
+        for worker in self._workers:
+            worker.send("step")
+        if self._group is not None:
+            self._ended = self._group.step()
+        self._waiting = True
+
+    def recv(self) -> list[Episode]:
+        """Wait for the end of the step; returns the episodes that it ended."""
+        assert self._waiting
+        ended = self._ended if self._group is not None else [pair for w in self._workers for pair in w.receive()]
+        self._waiting = False
+        self._returns += self.rewards
+        return [self._finish(index, metrics) for index, metrics in ended]
+
+    def state_dict(self) -> dict[str, Any]:
+        """What `load_state_dict` needs to come back to this step, as plain arrays."""
+        assert not self._waiting
+        starts = np.where(self.active, self._starts, self._log.next_step)
+        return {
+            "episode_index": self._episode_index.copy(),
+            "seeds": self._seeds.copy(),
+            "actions": [self._log.since(start, self._rows(index)) for index, start in enumerate(starts)],
+            "returns": self._returns.copy(),
+            "observations": self.observations.copy(),
+            "terminated": self.terminated.copy(),
+            "truncated": self.truncated.copy(),
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> list[int]:
+        """Replay the unfinished episodes up to the step of `state_dict`.
+
+        Returns the environments whose observation or return so far came out differently: they do not reproduce, and
+        begin their next episode instead. `rewards` and `final_observations` are not restored.
+        """
+        assert not self._waiting
+        if len(state["seeds"]) != self.num_envs:
+            raise ValueError(f"the saved state is of num_envs={len(state['seeds'])}, this is num_envs={self.num_envs}")
+        lengths = np.array([len(actions) for actions in state["actions"]])
+        self._log = ActionLog(self._arrays.actions.shape, self._log_dtype, int(lengths.max()))
+        self._episode_index[:] = state["episode_index"]
+        self._arrays.next_seeds[:] = state["seeds"]
+        everywhere = dict(enumerate(state["actions"]))
+        self._call("begin", everywhere)
+        self._returns[:] = np.concatenate(self._call("replay", everywhere))
+        for index, actions in enumerate(state["actions"]):
+            self._began(index)
+            self._starts[index] -= lengths[index]
+            self._log.rows[self._starts[index] : self._log.next_step, self._rows(index)] = actions
+        differing = [index for index in np.flatnonzero(self.active).tolist() if not self._came_back(index, state)]
+        for name in ("observations", "terminated", "truncated"):
+            getattr(self, name)[:] = state[name]
+        self._episode_index[differing] += 1
+        self._begin(differing)
+        return differing
+
+    def close(self) -> None:
+        """Close the environments and end the worker processes. Happens by itself when the VecEnv is collected."""
+        self._finalizer()
+
+    def _begin(self, indices: Sequence[int]) -> None:
+        """Begin the episodes `_episode_index` of these environments, whatever they were at."""
+        for index in indices:
+            self._set_next_seed(index, self._episode_index[index])
+        self._call("begin", dict.fromkeys(indices))
+        for index in indices:
+            for array in (self._returns, self.terminated, self.truncated):
+                array[self._rows(index)] = 0
+            self._began(index)
+
+    def _began(self, index: int) -> None:
+        """Take note that environment `index` has begun the episode `_episode_index[index]`."""
+        self._seeds[index] = self._arrays.next_seeds[index]
+        self.active[index] = self._seeds[index] >= 0
+        self._starts[index] = self._log.next_step
+        self._set_next_seed(index, self._episode_index[index] + 1)
+
+    def _finish(self, index: int, metrics: dict[str, float]) -> Episode:
+        """The episode that environment `index` just ended; it has begun the next already."""
+        rows, seed, number = self._rows(index), int(self._seeds[index]), int(self._episode_index[index])
+        actions = self._log.since(self._starts[index], rows)
+        episode = Episode(index, number, seed, len(actions), self._returns[rows].copy(), metrics, actions)
+        self._returns[rows] = 0
+        self._episode_index[index] += 1
+        self._began(index)
+        return episode
+
+    def _set_next_seed(self, index: int, episode_index: int) -> None:
+        seed = self.episode_seeds(index, int(episode_index))
+        self._arrays.next_seeds[index] = -1 if seed is None else seed
+
+    def _came_back(self, index: int, state: dict[str, Any]) -> bool:
+        rows = self._rows(index)
+        pairs = ((self.observations, state["observations"]), (self._returns, state["returns"]))
+        return all(mine[rows].tobytes() == theirs[rows].tobytes() for mine, theirs in pairs)
+
+    def _rows(self, index: int) -> slice:
+        return slice(index * self.num_agents, (index + 1) * self.num_agents)
+
+    def _call(self, method: str, arguments: dict[int, Any]) -> list[Any]:
+        """Call a method of each EnvGroup with its share of `arguments`, by environment; answers in their order."""
+        if self._group is not None:
+            return getattr(self._group, method)(arguments)
+        for worker in self._workers:
+            worker.send(method, {index: value for index, value in arguments.items() if index in worker.indices})
+        return [answer for worker in self._workers for answer in worker.receive()]

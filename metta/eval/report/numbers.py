@@ -1,0 +1,52 @@
+"""The numbers of a report as CSV: a file for each plot, and one with every score."""
+
+import csv
+import io
+from collections.abc import Iterator, Sequence
+from typing import TypeAlias
+
+from metta.eval.comparison import Comparison
+from metta.eval.report.plots import Intervals, Lines, Matrix, Plot
+
+Table: TypeAlias = Iterator[Sequence[object]]
+
+
+def csv_text(rows: Table) -> str:
+    """Numbers are written in full: what is read back is what was computed."""
+    text = io.StringIO()
+    csv.writer(text, lineterminator="\n").writerows(rows)
+    return text.getvalue()
+
+
+def score_rows(comparison: Comparison) -> Table:
+    """Every evaluation of every run, as EvalDB.get_scores has it."""
+    yield "runs", "run", "epoch", "env", "mean", "low", "high", "iqm", "episodes"
+    for group in comparison.groups:
+        for run in group.runs:
+            for epoch, scores in sorted(comparison.scores[run].items()):
+                for env, s in sorted(scores.items()):
+                    yield group.name, run, epoch, env, s.mean, s.low, s.high, s.iqm, s.episodes
+
+
+def plot_rows(plot: Plot, names: Sequence[str]) -> Table:
+    """`names`: of the groups. A curve without a band has empty low and high."""
+    match plot:
+        case Lines():
+            yield "runs", plot.x, plot.y or "value", "low", "high"
+            for name, curve in zip(names, plot.curves, strict=True):
+                if curve is not None:
+                    none = [""] * len(curve.x)
+                    low = none if curve.low is None else curve.low.tolist()
+                    high = none if curve.high is None else curve.high.tolist()
+                    for x, *rest in zip(curve.x.tolist(), curve.y.tolist(), low, high, strict=True):
+                        yield name, int(x) if x.is_integer() else x, *rest
+        case Intervals():
+            yield "runs", plot.x, "low", "high"
+            for one in plot.rows:
+                yield one.label, *one.estimate
+        case Matrix():
+            yield "A", "B", "P(A > B)", "low", "high"
+            for a, row in zip(plot.labels, plot.cells, strict=True):
+                for b, estimate in zip(plot.labels, row, strict=True):
+                    if estimate is not None:
+                        yield a, b, *estimate

@@ -1,0 +1,172 @@
+"""The report as one HTML file: plain data, and a script that draws it. It fetches nothing, so it opens anywhere."""
+
+import html
+import json
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+from metta.eval.comparison import FEW_SEEDS, Comparison, Curve
+from metta.eval.report.plots import MAIN_CURVES, Intervals, Lines, Matrix, Plot, Section, file_name
+from metta.eval.report.run_files import RunFiles
+from metta.eval.statistics import RESAMPLES, Floats
+
+MAIN_PLOTS = {f"training_{file_name(name)}" for name in MAIN_CURVES}
+METHODS = f"""\
+Scores are of fixed episodes: each evaluation plays the same seeds, with the whole agent of one checkpoint file. \
+An interval holds 95% of {RESAMPLES} bootstrap resamples (percentiles). Of a single run the episodes are drawn anew; \
+of several seeds of one setting whole runs are, because all episodes of a run share one policy.
+The interquartile mean is the mean of the middle half of all episodes. P(A > B) is the share of episodes, paired by \
+seed, in which A got more reward than B, ties counting half, over all pairs of their runs. Both, and the performance \
+profile, follow Agarwal et al. 2021, Deep Reinforcement Learning at the Edge of the Statistical Precipice \
+(arXiv 2108.13264).
+With fewer than {FEW_SEEDS} seeds an interval means little for the setting: it does not see how much training itself \
+varies from seed to seed."""
+
+
+@dataclass(frozen=True)
+class Report:
+    """All that is in a report; `train_dir` is where its links lead."""
+
+    train_dir: Path
+    comparison: Comparison
+    sections: list[Section]
+    runs: list[RunFiles]
+    notes: list[str]
+
+
+def page(report: Report, path: Path) -> str:
+    """The HTML of a report that will lie at `path`, from where its links to checkpoints and replays lead."""
+    content = page_data(report, path)
+    # "<" would let a name end the script element that the data lies in.
+    data = json.dumps(content, separators=(",", ":"), allow_nan=False).replace("<", "\\u003c")
+    parts = {"title": html.escape(f"{content['title']} · metta"), "data": data}
+    parts |= {name: _source(file) for name, file in SOURCES.items()}
+    pieces = _source("page.html").split("{{")
+    named = (piece.partition("}}") for piece in pieces[1:])
+    return pieces[0] + "".join(parts[name] + rest for name, _, rest in named)
+
+
+SOURCES = {"style": "page.css", "charts": "charts.js", "script": "page.js"}
+
+
+def _source(name: str) -> str:
+    return files("metta.eval.report").joinpath(name).read_text(encoding="utf-8")
+
+
+def page_data(report: Report, path: Path) -> dict[str, Any]:
+    comparison, made = report.comparison, datetime.now().astimezone()
+    axes = Axes()
+    return {
+        "title": title([group.name for group in comparison.groups]),
+        "about": f"{report.train_dir} · {made:%Y-%m-%d %H:%M %Z}",
+        "groups": [{"name": group.name, "runs": group.runs} for group in comparison.groups],
+        "notes": report.notes,
+        "summary": summary(comparison),
+        "sections": [
+            {"title": section.title, "plots": [plot_data(plot, axes) for plot in section.plots]}
+            for section in report.sections
+        ],
+        "xs": axes.values,
+        "runs": [run_data(run, report.train_dir, path) for run in report.runs],
+        "methods": METHODS.splitlines(),
+    }
+
+
+def title(names: Sequence[str]) -> str:
+    if len(names) == 1:
+        return names[0]
+    if len(names) > 6:
+        return f"{names[0]}, {names[1]} and {len(names) - 2} others"
+    return f"{', '.join(names[:-1])} and {names[-1]}"
+
+
+def summary(comparison: Comparison) -> list[dict[str, Any]]:
+    """A row for each environment and group."""
+    return [
+        {
+            "group": index,
+            "env": env.env,
+            "epochs": ", ".join(map(str, sorted(set(env.finals[index].epochs)))),
+            "mean": env.finals[index].mean,
+            "iqm": env.finals[index].iqm,
+            "best": env.best[index],
+            "episodes": len(env.finals[index].seeds),
+            "over": interval_over(len(group.runs)),
+        }
+        for env in comparison.envs
+        for index, group in enumerate(comparison.groups)
+    ]
+
+
+def interval_over(runs: int) -> str:
+    if runs == 1:
+        return "episodes"
+    return f"{runs} seeds" + (" (too few)" if runs < FEW_SEEDS else "")
+
+
+class Axes:
+    """The x values of all curves, each list once: the curves of a run mostly share theirs."""
+
+    def __init__(self) -> None:
+        self.values: list[list[float]] = []
+        self._index: dict[bytes, int] = {}
+
+    def number(self, x: Floats) -> int:
+        key = x.tobytes()
+        if key not in self._index:
+            self._index[key] = len(self.values)
+            self.values.append([int(value) if value.is_integer() else value for value in x.tolist()])
+        return self._index[key]
+
+
+def plot_data(plot: Plot, axes: Axes) -> dict[str, Any]:
+    shared = {"id": plot.id, "title": plot.title, "caption": plot.caption}
+    match plot:
+        case Lines():
+            training = plot.id.startswith("training_")
+            curves = [None if curve is None else curve_data(curve, axes, rounded=training) for curve in plot.curves]
+            flags = {
+                "smooth": training,
+                "main": plot.id in MAIN_PLOTS,
+                "dots": plot.id.startswith("score_"),
+                "ends": not plot.id.startswith("profile_"),
+            }
+            return {**shared, "kind": "lines", "x": plot.x, "y": plot.y, "curves": curves, **flags}
+        case Intervals():
+            rows = [{"label": row.label, "group": row.group, **row.estimate._asdict()} for row in plot.rows]
+            extra = {"reference": plot.reference, "domain": plot.domain}
+            return {**shared, "kind": "intervals", "x": plot.x, "rows": rows, **extra}
+        case Matrix():
+            return {**shared, "kind": "matrix", "labels": plot.labels, "cells": plot.cells}
+
+
+def curve_data(curve: Curve, axes: Axes, rounded: bool) -> dict[str, Any]:
+    """Scores are exact; training curves, of which there are many points, have 5 digits."""
+
+    def values(column: Floats | None) -> list[float] | None:
+        if column is None:
+            return None
+        return [float(f"{value:.5g}") for value in column.tolist()] if rounded else column.tolist()
+
+    return {"x": axes.number(curve.x), "y": values(curve.y), "low": values(curve.low), "high": values(curve.high)}
+
+
+def run_data(run: RunFiles, train_dir: Path, path: Path) -> dict[str, Any]:
+    folder = os.path.relpath(train_dir / run.run, path.parent)
+    epochs = [
+        {
+            "epoch": one.epoch,
+            "file": one.file and f"checkpoints/{one.file}",
+            "scores": {env: (s.mean, s.low, s.high, s.iqm, s.episodes) for env, s in one.scores.items()},
+            "replays": one.replays,
+        }
+        for one in run.checkpoints
+    ]
+    about = {"name": run.run, "group": run.group, "folder": f"{quote(folder)}/", "envs": run.envs}
+    return {**about, "best": run.best, "epochs": epochs, "replays": run.replays}

@@ -1,0 +1,175 @@
+"""The plots of a report as plain data, from which the page, the pictures and the tables of numbers are made alike."""
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TypeAlias
+
+from metta.eval.comparison import Comparison, Curve, EnvComparison, Final, Group
+from metta.eval.statistics import Estimate
+from metta.eval.training_curves import Points, over_runs
+
+MOST_PAIRS = 10  # drawn as intervals; more become a matrix
+CURVE_POINTS = 500  # of one training curve, at most
+ALL_CURVE_POINTS = 150_000  # of all training curves together: 1 MB in the page, 3 MB with bands
+MAIN_CURVES = ("charts/episodic_return", "charts/episodic_length")
+
+
+@dataclass(frozen=True)
+class Lines:
+    """Curves with bands: a curve for each group, None where a group has none."""
+
+    id: str
+    title: str
+    caption: str
+    x: str
+    y: str
+    curves: list[Curve | None]
+
+
+@dataclass(frozen=True)
+class Row:
+    """One estimate; `group` colours it."""
+
+    label: str
+    group: int | None
+    estimate: Estimate
+
+
+@dataclass(frozen=True)
+class Intervals:
+    """Estimates with their intervals, one below the other."""
+
+    id: str
+    title: str
+    caption: str
+    x: str
+    rows: list[Row]
+    reference: float | None = None  # a value to compare with
+    domain: tuple[float, float] | None = None
+
+
+@dataclass(frozen=True)
+class Matrix:
+    """P(row beats column) for every pair of groups, None where they share no episode."""
+
+    id: str
+    title: str
+    caption: str
+    labels: list[str]
+    cells: list[list[Estimate | None]]
+
+
+Plot: TypeAlias = Lines | Intervals | Matrix
+
+
+@dataclass(frozen=True)
+class Section:
+    """A heading with its plots."""
+
+    title: str
+    plots: list[Plot]
+
+
+def sections(comparison: Comparison, training: Mapping[str, Mapping[str, Points]]) -> list[Section]:
+    """All plots: a section for each environment, one over all of them, one of training.
+
+    `training`: run -> name of the curve -> points.
+    """
+    found = [env_section(comparison.groups, env) for env in comparison.envs]
+    if comparison.overall:
+        found.append(Section("All environments", [overall_plot(comparison)]))
+    curves = training_plots(comparison.groups, training)
+    return [*found, Section("Training", curves)] if curves else found
+
+
+def env_section(groups: Sequence[Group], env: EnvComparison) -> Section:
+    name = file_name(env.env)
+    plots: list[Plot] = [
+        Lines(
+            f"score_{name}",
+            "Score over epochs",
+            f"Mean reward of an episode with its 95% interval, {over_what(groups)}.",
+            "epoch",
+            "mean reward",
+            list(env.curves),
+        ),
+        Intervals(
+            f"final_{name}",
+            "Final score",
+            f"Interquartile mean of the last evaluation's rewards with its 95% interval, {over_what(groups)}.",
+            "interquartile mean of reward",
+            final_rows(groups, env.finals),
+        ),
+    ]
+    if env.better:
+        plots.append(better_plot(groups, env, name))
+    caption = "Share of the last evaluation's episodes with more than this reward; further right and up is better."
+    plots.append(
+        Lines(f"profile_{name}", "Performance profile", caption, "reward", "share of episodes", list(env.profiles))
+    )
+    return Section(env.env, plots)
+
+
+def over_what(groups: Sequence[Group]) -> str:
+    sizes = {len(group.runs) > 1 for group in groups}
+    if sizes == {True}:
+        return "over seeds"
+    return "over episodes" if sizes == {False} else "over seeds where there are several, else over episodes"
+
+
+def final_rows(groups: Sequence[Group], finals: Sequence[Final]) -> list[Row]:
+    return [Row(group.name, index, finals[index].iqm) for index, group in enumerate(groups)]
+
+
+def better_plot(groups: Sequence[Group], env: EnvComparison, name: str) -> Plot:
+    """Of few groups an interval for each pair, of many a matrix."""
+    title = "Which is better?"
+    caption = (
+        "Probability that A gets more reward than B in the same episode (same seed), ties counting half; 95% interval."
+    )
+    if len(env.better) <= MOST_PAIRS:
+        rows = [Row(f"{groups[one.a].name} > {groups[one.b].name}", one.a, one.probability) for one in env.better]
+        return Intervals(f"better_{name}", title, caption, "P(A > B)", rows, reference=0.5, domain=(0.0, 1.0))
+    cells: list[list[Estimate | None]] = [[None] * len(groups) for _ in groups]
+    for one in env.better:
+        value, low, high = one.probability
+        cells[one.a][one.b] = one.probability
+        cells[one.b][one.a] = Estimate(1 - value, 1 - high, 1 - low)
+    caption = caption.replace("A ", "the row ").replace("B ", "the column ")
+    return Matrix(f"better_{name}", title, caption, [group.name for group in groups], cells)
+
+
+def overall_plot(comparison: Comparison) -> Plot:
+    rows = [
+        Row(group.name, index, estimate)
+        for index, (group, estimate) in enumerate(zip(comparison.groups, comparison.overall, strict=True))
+    ]
+    caption = (
+        "Interquartile mean over runs and environments of the final mean rewards, with the stratified bootstrap's 95%"
+        " interval over seeds (a single run has none). In each environment 0 is the lowest and 1 the highest"
+        " mean reward of any evaluation here."
+    )
+    return Intervals("final_all", "Final score over all environments", caption, "scaled reward", rows)
+
+
+def training_plots(groups: Sequence[Group], training: Mapping[str, Mapping[str, Points]]) -> list[Plot]:
+    """A plot for each scalar in the event files, return and length first."""
+    names = {name for curves in training.values() for name in curves}
+    ordered = [name for name in MAIN_CURVES if name in names] + sorted(names.difference(MAIN_CURVES))
+    limit = max(50, min(CURVE_POINTS, ALL_CURVE_POINTS // max(1, len(ordered) * len(groups))))
+    plots: list[Plot] = []
+    for name in ordered:
+        curves: list[Curve | None] = []
+        for group in groups:
+            runs = [training[run][name] for run in group.runs if name in training.get(run, {})]
+            curves.append(over_runs(runs, limit) if len(runs) == len(group.runs) else None)
+        title = name.partition("/")[2].replace("_", " ").capitalize() if name in MAIN_CURVES else name
+        caption = "While training, over the episodes that ended in each epoch." if name in MAIN_CURVES else ""
+        plots.append(Lines(f"training_{file_name(name)}", title, caption, "agent steps", "", curves))
+    return plots
+
+
+def file_name(text: str) -> str:
+    """The text with what a file name should not hold as '-'."""
+    return re.sub(r"[^A-Za-z0-9._=,+-]+", "-", text)

@@ -1,0 +1,106 @@
+"""What a report says of one run's folder: its checkpoints, their scores, and what there is to watch."""
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from metta.errors import CheckpointError
+from metta.eval.comparison import Group, enumerate_few, envs_of
+from metta.eval.eval_db import EvalDB, Scores
+from metta.rl.saved_config import read_saved_config
+from metta.rl.tiny_checkpoint_manager import TinyCheckpointManager
+from metta.rl.train_config import CHANGEABLE
+
+OF_ITS_OWN = CHANGEABLE | {"run", "seed", "train_dir"}  # keys in which the seeds of one setting may differ
+REPLAY = re.compile(r"epoch_(0|[1-9][0-9]*)_.*")
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """An epoch that was saved or evaluated; `file` is the agent file's name if it is still there."""
+
+    epoch: int
+    file: str | None
+    scores: Scores
+    replays: list[str]  # names of files in the run's replays/
+
+
+@dataclass(frozen=True)
+class RunFiles:
+    """`best`: environment -> epoch. `replays`: files in the run's replays/ that belong to no checkpoint listed."""
+
+    run: str
+    group: int
+    envs: list[str]
+    best: dict[str, int]
+    checkpoints: list[Checkpoint]
+    replays: list[str]
+
+
+def run_files(db: EvalDB, train_dir: Path, run: str, group: int, history: dict[int, Scores]) -> RunFiles:
+    manager = TinyCheckpointManager(run, train_dir)
+    saved = set(manager.list_epochs())
+    epochs = sorted(saved | set(history))
+    replays = replay_files(train_dir / run / "replays")
+    checkpoints = [
+        Checkpoint(
+            epoch,
+            manager.file("agent", epoch).name if epoch in saved else None,
+            history.get(epoch, {}),
+            [name for name in replays if _epoch(name) == epoch],
+        )
+        for epoch in epochs
+    ]
+    envs = sorted(envs_of(history))
+    best = {env: epoch for env in envs if (epoch := db.best_epoch(run, env)) is not None}
+    return RunFiles(run, group, envs, best, checkpoints, [name for name in replays if _epoch(name) not in epochs])
+
+
+def replay_files(folder: Path) -> Sequence[str]:
+    """Names of the files in `replays/`, without those that are being written."""
+    if not folder.is_dir():
+        return []
+    return sorted(path.name for path in folder.iterdir() if path.is_file() and not path.name.startswith("."))
+
+
+def _epoch(name: str) -> int | None:
+    found = REPLAY.fullmatch(name)
+    return int(found[1]) if found else None
+
+
+def setting_notes(train_dir: Path, groups: Sequence[Group]) -> list[str]:
+    """Whether the runs of a group are what it takes them for: seeds of one setting."""
+    notes = []
+    for group in groups:
+        if len(group.runs) == 1:
+            continue
+        configs = {run: config for run in group.runs if (config := saved_config(train_dir, run)) is not None}
+        if unread := [run for run in group.runs if run not in configs]:
+            which = enumerate_few(unread)
+            notes.append(
+                f"{group.name}: no trainer file of {which} can be read, to check that it is of the same setting."
+            )
+        keys = sorted({key for config in configs.values() for key in config} - OF_ITS_OWN)
+        for key in keys:
+            values = sorted({str(config.get(key)) for config in configs.values()})
+            if len(values) > 1:
+                notes.append(f"{group.name} is not one setting: its runs differ in {key} ({enumerate_few(values)}).")
+        seeds = [config.get("seed") for config in configs.values()]
+        if len(set(seeds)) < len(seeds):
+            notes.append(f"{group.name}: some of its runs have the same seed, so they are not that many samples.")
+    return notes
+
+
+def saved_config(train_dir: Path, run: str) -> dict[str, Any] | None:
+    """Of the newest trainer file that can be read."""
+    manager = TinyCheckpointManager(run, train_dir)
+    for epoch in reversed(manager.list_epochs()):
+        try:
+            config = read_saved_config(manager.file("trainer", epoch))["config"]
+        except CheckpointError:
+            continue
+        if isinstance(config, dict):
+            return config
+    return None

@@ -1,0 +1,119 @@
+"""The curves that training left in a run folder: TensorBoard event files, read while they may still be written.
+
+A file is a sequence of records: length (uint64), its CRC (uint32), the event as a protocol buffer, its CRC (uint32).
+TensorBoard's own reader takes ten times as long to import, and keeps a sample of the points.
+"""
+
+import struct
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, TypeAlias
+
+import numpy as np
+
+from metta.eval import statistics
+from metta.eval.comparison import Curve
+from metta.eval.statistics import Floats
+
+if TYPE_CHECKING:
+    from tensorboard.compat.proto.event_pb2 import Event
+
+HEADER = struct.Struct("<QI")
+FOOTER_BYTES = 4
+
+Points: TypeAlias = tuple[Floats, Floats]  # agent steps [N], values [N]
+
+
+def read_curves(run_dir: Path) -> dict[str, Points]:
+    """{name: points} of every scalar in the run's event files, by agent step; {} where there is none.
+
+    A process that went on from a checkpoint says from which step on what was logged before it is void (TensorBoard's
+    `purge_step`). One that went on from step 0 does not, so any step that goes back voids what it goes back over.
+    """
+    curves: dict[str, dict[int, float]] = defaultdict(dict)
+    last: dict[str, int] = {}
+    for event in _events(run_dir):
+        if event.HasField("session_log") and event.session_log.status == event.session_log.START:
+            for name, points in curves.items():
+                _drop_from(points, event.step)
+                last[name] = event.step - 1
+        for value in event.summary.value:
+            if value.HasField("simple_value"):
+                if event.step <= last.get(value.tag, -1):
+                    _drop_from(curves[value.tag], event.step)
+                curves[value.tag][event.step] = value.simple_value
+                last[value.tag] = event.step
+    return {name: _points(points) for name, points in sorted(curves.items()) if points}
+
+
+def _drop_from(points: dict[int, float], step: int) -> None:
+    for late in [at for at in points if at >= step]:
+        del points[late]
+
+
+def _points(points: dict[int, float]) -> Points:
+    return np.array(list(points), dtype=np.float64), np.array(list(points.values()), dtype=np.float64)
+
+
+def _events(run_dir: Path) -> Iterator["Event"]:
+    """All events, file after file in the order in which the files were begun."""
+    from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
+    from tensorboard.compat.proto.event_pb2 import Event
+
+    files = []
+    for path in sorted(run_dir.glob("events.out.tfevents.*")):
+        records = list(_records(path.read_bytes()))
+        try:
+            if records:
+                files.append((Event.FromString(records[0]).wall_time, path.name, records))
+        except DecodeError:
+            continue  # not an event file
+    for _, _, records in sorted(files):
+        for record in records:
+            try:
+                yield Event.FromString(record)
+            except DecodeError:
+                break  # damaged here: what follows cannot be trusted either
+
+
+def _records(content: bytes) -> Iterator[bytes]:
+    """The whole records; the last one may still be on its way to the disk."""
+    at = 0
+    while at + HEADER.size <= len(content):
+        length, _ = HEADER.unpack_from(content, at)
+        end = at + HEADER.size + length
+        if end + FOOTER_BYTES > len(content):
+            return
+        yield content[at + HEADER.size : end]
+        at = end + FOOTER_BYTES
+
+
+def thinned(points: Points, limit: int) -> Points:
+    """At most `limit` points, each the mean of its neighbours where there are more."""
+    steps, values = points
+    if len(steps) <= limit:
+        return points
+    starts = np.linspace(0, len(steps), limit, endpoint=False).astype(int)
+    counts = np.diff(np.append(starts, len(steps)))
+    return np.add.reduceat(steps, starts) / counts, np.add.reduceat(values, starts) / counts
+
+
+def over_runs(runs: Sequence[Points], limit: int) -> Curve:
+    """One run's curve as it is; of several the mean with a 95% interval over runs, as far as all of them have got.
+
+    Runs that logged at different steps are interpolated linearly at all of these steps, or at `limit` even ones.
+    """
+    if len(runs) == 1:
+        return Curve(*thinned(runs[0], limit))
+    first, last = max(steps[0] for steps, _ in runs), min(steps[-1] for steps, _ in runs)
+    grid = np.unique(np.concatenate([steps for steps, _ in runs]))
+    grid = grid[(grid >= first) & (grid <= last)]
+    if len(grid) == 0:
+        return Curve(grid, grid, grid, grid)
+    same = all(np.array_equal(steps[(steps >= first) & (steps <= last)], grid) for steps, _ in runs)
+    if len(grid) > limit and not same:
+        grid = np.linspace(first, last, limit)
+    columns = [thinned((grid, np.interp(grid, *points)), limit) for points in runs]
+    values = np.stack([column for _, column in columns], axis=1)
+    return Curve(columns[0][0], statistics.means(values), *statistics.bootstrap_intervals(values))

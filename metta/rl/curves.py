@@ -1,0 +1,28 @@
+"""Training curves: TensorBoard scalars over agent steps, in the run folder."""
+
+import math
+from pathlib import Path
+
+from torch.utils.tensorboard import SummaryWriter
+
+
+class Curves:
+    """Appends to the run's curves from agent step `resumed_at` on.
+
+    What a killed process logged after the checkpoint it is resumed from is purged (TensorBoard's `purge_step`), and
+    `flush` comes before each checkpoint, so the curve of a resumed run has neither overlap nor gap.
+    """
+
+    def __init__(self, run_dir: Path, resumed_at: int):
+        self._writer = SummaryWriter(str(run_dir), purge_step=resumed_at + 1)
+
+    def add(self, scalars: dict[str, float], agent_steps: int) -> None:
+        for name, value in scalars.items():
+            if math.isfinite(value):
+                self._writer.add_scalar(name, value, agent_steps)
+
+    def flush(self) -> None:
+        self._writer.flush()
+
+    def close(self) -> None:
+        self._writer.close()

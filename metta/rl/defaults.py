@@ -1,0 +1,65 @@
+"""What a setting is when nobody gave it: by the kind of environment, since no one value suits all of them."""
+
+from typing import Any
+
+import chz
+
+from metta.envs.env_spec import EnvSpec
+from metta.rl.train_config import TrainConfig
+
+# Measured by benchmarks/learning.py: each kind reaches that table's targets without a flag. "minibatches": that many in
+# a pass over a rollout, where minibatch_size is not given.
+DEFAULTS: dict[str, dict[str, Any]] = {
+    "vector, discrete": {
+        "total_timesteps": 200_000,
+        "num_envs": 8,
+        "horizon": 128,
+        "minibatches": 4,
+        "update_epochs": 10,
+        "learning_rate": 1e-3,
+        "gamma": 0.99,
+        "ent_coef": 0.0,
+    },
+    "vector, continuous": {
+        "total_timesteps": 500_000,
+        "num_envs": 8,
+        "horizon": 256,
+        "minibatches": 8,
+        "update_epochs": 10,
+        "learning_rate": 1e-3,
+        "gamma": 0.95,
+        "ent_coef": 0.0,
+    },
+    "image": {
+        "total_timesteps": 1_000_000,
+        "num_envs": 8,
+        "horizon": 128,
+        "minibatches": 4,
+        "update_epochs": 4,
+        "learning_rate": 5e-4,
+        "gamma": 0.99,
+        "ent_coef": 0.01,
+    },
+    "tokens": {
+        "total_timesteps": 2_000_000,
+        "num_envs": 8,
+        "horizon": 64,
+        "minibatches": 8,
+        "update_epochs": 4,
+        "learning_rate": 1.5e-3,
+        "gamma": 0.99,
+        "ent_coef": 0.01,
+    },
+}
+
+
+def with_defaults(config: TrainConfig, env: EnvSpec) -> TrainConfig:
+    """The configuration with every None that depends on the environment filled in."""
+    kind = env.observation_kind
+    if kind == "vector":
+        kind = "vector, continuous" if env.num_actions is None else "vector, discrete"
+    defaults = {"gae_lambda": 0.95, "num_workers": 0, **DEFAULTS[kind]}
+    minibatches = defaults.pop("minibatches")
+    config = chz.replace(config, **{key: value for key, value in defaults.items() if getattr(config, key) is None})
+    rollout = config.num_envs * env.num_agents * config.horizon
+    return chz.replace(config, minibatch_size=config.minibatch_size or max(1, rollout // minibatches))

@@ -1,0 +1,151 @@
+"""Proximal Policy Optimization (Schulman et al. 2017, arXiv 1707.06347) as pure functions on tensors.
+
+Axes: T steps of a rollout, B rows (every agent of every environment). All arrays are float32 unless said otherwise.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from metta.agent.policy_agent import PolicyAgent, State
+
+
+def gae(
+    rewards: np.ndarray,
+    values: np.ndarray,
+    last_values: np.ndarray,
+    bootstrap_values: np.ndarray,
+    terminated: np.ndarray,
+    truncated: np.ndarray,
+    gamma: float,
+    gae_lambda: float,
+) -> np.ndarray:
+    """Generalized advantage estimation (Schulman et al. 2016, arXiv 1506.02438, equation 16), `[T, B]`.
+
+    last_values `[B]` are those of the observations after the last step. An episode that terminated is worth nothing
+    after its end; one that was truncated is worth bootstrap_values `[T, B]`, the value of its final observation.
+    """
+    advantages = np.empty_like(rewards)
+    done = terminated | truncated
+    next_values = np.concatenate((values[1:], last_values[None]))
+    next_values = np.where(done, np.where(terminated, 0, bootstrap_values), next_values)
+    deltas = rewards + np.float32(gamma) * next_values - values
+    decay = np.where(done, np.float32(0), np.float32(gamma * gae_lambda))
+    running = np.zeros_like(last_values)
+    for t in reversed(range(len(rewards))):
+        running = deltas[t] + decay[t] * running
+        advantages[t] = running
+    return advantages
+
+
+def policy_loss(log_ratio: Tensor, advantages: Tensor, clip_coef: float) -> Tensor:
+    """The clipped surrogate (PPO, equation 7), negated and averaged."""
+    ratio = log_ratio.exp()
+    clipped = ratio.clamp(1 - clip_coef, 1 + clip_coef)
+    return -torch.minimum(ratio * advantages, clipped * advantages).mean()
+
+
+def value_loss(values: Tensor, old_values: Tensor, returns: Tensor, vf_clip: float | None) -> Tensor:
+    """Half the mean squared error; with vf_clip the larger of it and that of the value clipped around the old one."""
+    errors = (values - returns).square()
+    if vf_clip is not None:
+        clipped = old_values + (values - old_values).clamp(-vf_clip, vf_clip)
+        errors = torch.maximum(errors, (clipped - returns).square())
+    return 0.5 * errors.mean()
+
+
+def explained_variance(values: np.ndarray, returns: np.ndarray) -> float:
+    """1 - Var[returns - values] / Var[returns]; 1 is a perfect critic, 0 one that knows nothing. NaN: no variance."""
+    variance = returns.var(dtype=np.float64)
+    return float("nan") if variance == 0 else float(1 - (returns - values).var(dtype=np.float64) / variance)
+
+
+@dataclass(frozen=True)
+class PPOConfig:
+    """The coefficients of one update; the names are the command line's."""
+
+    clip_coef: float
+    vf_coef: float
+    vf_clip: float | None
+    ent_coef: float
+    max_grad_norm: float
+    target_kl: float | None
+    update_epochs: int
+    minibatch_size: int
+
+
+@dataclass
+class Batch:
+    """A rollout to learn from; every tensor is `[T, B, ...]`, state is that before the first step, `[B, ...]`."""
+
+    observations: Tensor
+    starts: Tensor
+    actions: Tensor
+    log_probs: Tensor
+    values: Tensor
+    advantages: Tensor
+    returns: Tensor
+    state: State
+
+    def rows(self, index: Tensor) -> "Batch":
+        """The minibatch of these rows."""
+        state = tuple(s.index_select(0, index) for s in self.state)
+        return self._each(lambda tensor: tensor.index_select(1, index), state)
+
+    def independent_steps(self) -> "Batch":
+        """The same steps as `[1, T * B, ...]`: for agents without memory any step may join any minibatch."""
+        return self._each(lambda tensor: tensor.flatten(0, 1).unsqueeze(0), ())
+
+    def _each(self, function: Callable[[Tensor], Tensor], state: State) -> "Batch":
+        tensors = {name: value for name, value in vars(self).items() if name != "state"}
+        return Batch(**{name: function(tensor) for name, tensor in tensors.items()}, state=state)
+
+
+def update(agent: PolicyAgent, optimizer: torch.optim.Optimizer, batch: Batch, config: PPOConfig) -> dict[str, float]:
+    """Improve the agent on one rollout; returns the means over its minibatches, as they were before each step.
+
+    With recurrent state a minibatch is whole rows of T steps, otherwise any steps. target_kl ends the update after
+    the pass over the data in which the mean approximate KL divergence passed it.
+    """
+    if not batch.state:
+        batch = batch.independent_steps()
+    steps, rows = batch.advantages.shape
+    rows_per_minibatch = max(1, config.minibatch_size // steps)
+    parameters = list(agent.parameters())
+    totals = torch.zeros(5, device=batch.values.device)
+    minibatches = 0
+    for _ in range(config.update_epochs):
+        kl_before, minibatches_before = totals[3].clone(), minibatches
+        for index in torch.randperm(rows).to(batch.values.device).split(rows_per_minibatch):
+            loss, stats = _loss(agent, batch.rows(index), config)
+            optimizer.zero_grad()
+            loss.backward()
+            nn.utils.clip_grad_norm_(parameters, config.max_grad_norm)
+            optimizer.step()
+            totals += stats
+            minibatches += 1
+        mean_kl = (totals[3] - kl_before) / (minibatches - minibatches_before)
+        if config.target_kl is not None and mean_kl.item() > config.target_kl:
+            break
+    names = ("policy_loss", "value_loss", "entropy", "approx_kl", "clip_fraction")
+    return dict(zip(names, (totals / minibatches).tolist(), strict=True))
+
+
+def _loss(agent: PolicyAgent, batch: Batch, config: PPOConfig) -> tuple[Tensor, Tensor]:
+    """One minibatch's loss, and (policy loss, value loss, entropy, approximate KL, clip fraction), detached."""
+    params, values, _ = agent(batch.observations, batch.state, batch.starts)
+    log_ratio = agent.distribution.log_prob(params, batch.actions) - batch.log_probs
+    std, mean = torch.std_mean(batch.advantages, correction=0)
+    pg_loss = policy_loss(log_ratio, (batch.advantages - mean) / (std + 1e-8), config.clip_coef)
+    v_loss = value_loss(values, batch.values, batch.returns, config.vf_clip)
+    entropy = agent.distribution.entropy(params).mean()
+    loss = pg_loss - config.ent_coef * entropy + config.vf_coef * v_loss
+    with torch.no_grad():
+        ratio = log_ratio.exp()
+        # Schulman's low-variance estimator, joschu.net/blog/kl-approx.html (k3).
+        kl = (ratio - 1 - log_ratio).mean()
+        clip_fraction = ((ratio - 1).abs() > config.clip_coef).float().mean()
+        return loss, torch.stack((pg_loss, v_loss, entropy, kl, clip_fraction))

@@ -1,0 +1,97 @@
+"""The checkpoints of a run: two files for each epoch, and the file names are the only metadata.
+
+    train_dir/RUN/checkpoints/trainer_epoch_100.pt    torch.save(trainer_state): named first
+    train_dir/RUN/checkpoints/agent_epoch_100.pt      torch.save(agent): named last, its presence commits the pair
+
+`list_epochs` is the one definition of what a checkpoint is. CheckpointError is the one error for a checkpoint that
+cannot be read. torch is imported only to load or to save.
+"""
+
+import os
+import re
+import warnings
+from pathlib import Path
+from typing import Any
+
+from metta.rl.pt_file import Agent, CheckpointError, Folder, UnsoundError, load, save_in_order
+
+AGENT_FILE = re.compile(r"agent_epoch_(0|[1-9][0-9]*)\.pt")
+
+
+class TinyCheckpointManager:
+    """Saves, finds and loads the checkpoints of one run. ValueError for a bad run name.
+
+    What is loaded lies on the CPU, or where `map_location` (as in torch.load) says.
+    """
+
+    def __init__(self, run: str, train_dir: Folder = "./train_dir"):
+        if not re.fullmatch(r"[A-Za-z0-9._-]+", run) or not run.strip("."):
+            raise ValueError(f"run={run!r} is not a run name: use letters, digits, '.', '_' and '-'")
+        self.folder = Path(train_dir) / run / "checkpoints"
+
+    def file(self, kind: str, epoch: int) -> Path:
+        """Where the "agent" or the "trainer" file of `epoch` is, or would be."""
+        return self.folder / f"{kind}_epoch_{epoch:d}.pt"
+
+    def list_epochs(self) -> list[int]:
+        """The epochs of all regular files named exactly agent_epoch_N.pt, as ascending numbers."""
+        files = os.scandir(self.folder) if self.folder.is_dir() else ()
+        names = [file.name for file in files if file.name.startswith("agent") and file.is_file(follow_symlinks=False)]
+        return sorted([int(name[1]) for name in map(AGENT_FILE.fullmatch, names) if name])
+
+    def exists(self) -> bool:
+        return len(self.list_epochs()) > 0
+
+    def load_agent(self, epoch: int, map_location: Any = "cpu") -> Agent:
+        """The agent of `epoch`, every CRC of its file checked. CheckpointError if it cannot be read."""
+        return self._load("agent", epoch, map_location)
+
+    def load_trainer_state(self, epoch: int, map_location: Any = "cpu") -> dict[str, Any]:
+        """The trainer state of `epoch`, likewise."""
+        return self._load("trainer", epoch, map_location)
+
+    def load_latest_agent(self, map_location: Any = "cpu") -> Agent | None:
+        """The newest sound agent; None if there is no checkpoint. Warns of unsound ones, as `load_latest`."""
+        return self._newest(lambda epoch: self.load_agent(epoch, map_location))
+
+    def load_latest(self, map_location: Any = "cpu") -> tuple[int, Agent, dict[str, Any]] | None:
+        """(epoch, agent, trainer state) of the newest sound pair; None if there is no checkpoint.
+
+        Newer ones that are damaged or incomplete are named in a warning each. If none is sound: CheckpointError.
+        """
+        return self._newest(lambda n: (n, self.load_agent(n, map_location), self.load_trainer_state(n, map_location)))
+
+    def save_checkpoint(self, agent: Agent, epoch: int, trainer_state: dict[str, Any]) -> None:
+        """Saves the pair, or raises and leaves what was there as it was. Wrappers (torch.compile, DDP) are left out.
+
+        An epoch that exists is replaced, first its trainer file, then its agent file.
+        """
+        if epoch < 0:
+            raise ValueError(f"epoch={epoch}: epochs count from 0")
+        save_in_order({self.file("trainer", epoch): trainer_state, self.file("agent", epoch): agent})
+
+    def _load(self, kind: str, epoch: int, map_location: Any) -> Any:
+        if epoch not in (have := self.list_epochs()):
+            raise CheckpointError(f"no checkpoint for epoch={epoch} in {self.folder}: have {str(have)[1:-1] or 'none'}")
+        return load(self.file(kind, epoch), map_location)
+
+    def _newest(self, load: Any) -> Any:
+        for epoch in reversed(epochs := self.list_epochs()):
+            try:
+                return load(epoch)
+            except UnsoundError as error:
+                warnings.warn(f"{error}; trying the checkpoint before it", stacklevel=3)
+        if epochs:
+            raise CheckpointError(f"none of the {len(epochs)} checkpoints in {self.folder} can be read")
+
+
+def run_exists(run: str, train_dir: Folder = "./train_dir") -> bool:
+    return TinyCheckpointManager(run, train_dir).exists()
+
+
+def load_latest_agent(run: str, train_dir: Folder = "./train_dir") -> Agent | None:
+    return TinyCheckpointManager(run, train_dir).load_latest_agent()
+
+
+def save_checkpoint(agent: Agent, run: str, epoch: int, trainer_state: dict, train_dir: Folder = "./train_dir") -> None:
+    TinyCheckpointManager(run, train_dir).save_checkpoint(agent, epoch, trainer_state)

@@ -1,0 +1,83 @@
+"""One environment outside of any VecEnv, to be stepped by hand and looked at, or through a recorded episode."""
+
+from collections.abc import Iterator
+
+import numpy as np
+
+from metta.envs.make_env import Env
+from metta.envs.workers import Arrays
+from metta.sim.recording import Recording
+
+
+class Stage:
+    """An environment and its arrays; a row of each belongs to one agent.
+
+    It steps and sums exactly as VecEnv does, so that the same seed and actions give the same returns, bit for bit.
+    """
+
+    def __init__(self, env: Env):
+        self.env = env
+        self.num_agents = env.spec.num_agents
+        arrays = Arrays.over(bytearray(Arrays.num_bytes(env.spec, 1)), env.spec, 1)
+        env.bind(arrays.observations, arrays.rewards, arrays.terminated, arrays.truncated)
+        self.observations = arrays.observations  # [num_agents, *shape]
+        self.rewards = arrays.rewards  # [num_agents] float32, of the last step
+        self.returns = np.zeros(self.num_agents)  # float64, so far
+        self.starts = np.ones(self.num_agents, bool)  # as AgentPlayer.act wants them
+        self.steps = 0
+        self._arrays = arrays
+
+    def reset(self, seed: int) -> None:
+        for array in (self.rewards, self._arrays.terminated, self._arrays.truncated, self.returns):
+            array[:] = 0
+        self.starts[:] = True
+        self.steps = 0
+        self.env.reset(seed)
+
+    def step(self, actions: np.ndarray) -> None:
+        """actions `[num_agents, *action_shape]`."""
+        self._arrays.actions[:] = actions
+        self.env.step(self._arrays.actions)
+        np.logical_or(self._arrays.terminated, self._arrays.truncated, out=self.starts)
+        self.returns += self.rewards
+        self.steps += 1
+
+    def picture(self) -> np.ndarray:
+        """What an environment of render_mode "rgb_array" draws, as uint8 `[height, width, 3]`."""
+        drawn = np.asarray(self.env.render())
+        if drawn.dtype.kind == "f":  # MinAtar draws from 0 to 1
+            drawn = drawn * 255
+        return np.stack([drawn] * 3, -1).astype(np.uint8) if drawn.ndim == 2 else drawn[..., :3].astype(np.uint8)
+
+    @property
+    def over(self) -> bool:
+        """Whether all agents are done."""
+        return self.steps > 0 and bool(self.starts.all())
+
+
+def replay_steps(stage: Stage, recording: Recording) -> Iterator[int]:
+    """Play the recording, and stop at step 0, the beginning, and after each step."""
+    stage.reset(recording.seed)
+    yield 0
+    for actions in recording.actions:
+        if stage.over:
+            return
+        stage.step(actions)
+        yield stage.steps
+
+
+def difference(stage: Stage, recording: Recording) -> str | None:
+    """What went otherwise than recorded, in words; None where length and every agent's return are the same."""
+    length = len(recording.actions)
+    if stage.steps != length:
+        return f"the recorded episode ended after {length} steps, this one after {stage.steps}"
+    if not stage.over:
+        return f"the recorded episode ended after {length} steps, this one goes on"
+    differing = np.flatnonzero(stage.returns != recording.returns)
+    if len(differing) == 0:
+        return None
+    first = differing[0]
+    whose = "the" if len(recording.returns) == 1 else f"agent {first}'s"
+    more = f"; {len(differing)} agents' returns differ" if len(differing) > 1 else ""
+    was, now = recording.returns[first], stage.returns[first]
+    return f"{whose} return was {was!s} when recorded, and is {now!s} now{more}"

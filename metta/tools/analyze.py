@@ -1,0 +1,156 @@
+"""`metta analyze`: compares runs by what eval.db and their folders hold: a table, and a report, pictures or numbers.
+
+It only reads, and never imports torch, so a run that is being trained is not disturbed.
+"""
+
+import fnmatch
+from collections.abc import Sequence
+from pathlib import Path
+
+from metta.eval.comparison import ComparisonError, EnvComparison, Group, compare
+from metta.eval.eval_db import EvalDB, EvalDBError
+from metta.eval.report.page import Report, interval_over, page
+from metta.eval.report.plots import MOST_PAIRS, sections
+from metta.eval.report.run_files import run_files, setting_notes
+from metta.eval.statistics import Estimate
+from metta.eval.training_curves import read_curves
+from metta.tools.arguments import UsageError, parse
+from metta.tools.config import AnalyzeConfig
+from metta.tools.run_folder import enumeration, list_runs, open_run
+from metta.tools.table import interval_text, print_table
+
+PATTERN = frozenset("*?[")
+
+
+def main(argv: Sequence[str]) -> int:
+    config, _ = parse(AnalyzeConfig, argv, "metta analyze")
+    train_dir = Path(config.train_dir)
+    try:
+        db = EvalDB(train_dir / "eval.db")
+        groups = group_runs(config, sorted({*list_runs(config.train_dir), *db.runs()}))
+        check_out(config)
+        report = make_report(db, train_dir, groups)
+    except (ComparisonError, EvalDBError) as error:
+        raise UsageError(str(error)) from error
+    names = [group.name for group in groups]
+    for env in report.comparison.envs:
+        print_scores(names, [len(group.runs) for group in groups], env)
+        print_better(names, env)
+        print()
+    for note in report.notes:
+        print(f"note: {note}")
+    print(write(report, config))
+    return 0
+
+
+def group_runs(config: AnalyzeConfig, known: Sequence[str]) -> list[Group]:
+    """A group for each name and each pattern in runs=. UsageError where one finds nothing, or a run is found twice."""
+    groups = [Group(name, matching(name, config.train_dir, known)) for name in config.runs.split(",")]
+    found: dict[str, str] = {}
+    for group in groups:
+        for run in group.runs:
+            if run in found:
+                raise UsageError(f"runs={config.runs}: {run} is in it twice, by {found[run]} and by {group.name}")
+            found[run] = group.name
+    return groups
+
+
+def matching(name: str, train_dir: str, known: Sequence[str]) -> tuple[str, ...]:
+    """The run of this name, or those that match the pattern."""
+    pattern = not PATTERN.isdisjoint(name)
+    runs = tuple(fnmatch.filter(known, name)) if pattern else (name,)
+    for run in runs:
+        open_run(run, train_dir)
+    if not runs or not set(runs) <= set(known):
+        have = f"have {enumeration(known)}" if known else "there is none yet"
+        raise UsageError(f"no run {'matches ' if pattern else ''}{name} in {train_dir}: {have}")
+    return runs
+
+
+def out_path(config: AnalyzeConfig) -> Path:
+    """The report, or the folder of the pictures or tables."""
+    if config.out is not None:
+        return Path(config.out)
+    return Path(config.train_dir) / ("report.html" if config.format == "html" else f"report_{config.format}")
+
+
+def check_out(config: AnalyzeConfig) -> None:
+    """UsageError where something else is in the way, before the work is done."""
+    path = out_path(config)
+    if config.format == "html":
+        if path.is_dir():
+            raise UsageError(f"out={path}: is a folder; format=html writes one file")
+        if not path.parent.is_dir():
+            raise UsageError(f"out={path}: no folder {path.parent}")
+    elif path.exists() and not path.is_dir():
+        raise UsageError(f"out={path}: is a file; format={config.format} writes a folder")
+
+
+def make_report(db: EvalDB, train_dir: Path, groups: Sequence[Group]) -> Report:
+    """ComparisonError where there is nothing to compare."""
+    comparison = compare(db, groups)
+    training = {run: read_curves(train_dir / run) for run in comparison.scores}
+    notes = [*comparison.notes, *setting_notes(train_dir, groups)]
+    if without := [run for run, curves in training.items() if not curves]:
+        notes.append(f"{enumeration(without)}: no training curves (no TensorBoard file in the run folder).")
+    files = [
+        run_files(db, train_dir, run, index, comparison.scores[run])
+        for index, group in enumerate(groups)
+        for run in group.runs
+    ]
+    return Report(train_dir, comparison, sections(comparison, training), files, notes)
+
+
+def print_scores(names: Sequence[str], sizes: Sequence[int], env: EnvComparison) -> None:
+    """The groups' last evaluations in one environment."""
+    rows = [
+        (
+            names[index],
+            ", ".join(map(str, sorted(set(final.epochs)))),
+            estimate_text(final.mean),
+            estimate_text(final.iqm),
+            "" if best is None else str(best),
+            interval_over(sizes[index]),
+        )
+        for index, (final, best) in enumerate(zip(env.finals, env.best, strict=True))
+    ]
+    print_table((env.env, "epoch", "mean [95%]", "IQM [95%]", "best", "over"), rows)
+
+
+def print_better(names: Sequence[str], env: EnvComparison) -> None:
+    """Every pair, or of many groups those with the first one."""
+    rows = [
+        (f"{names[one.a]} > {names[one.b]}", estimate_text(one.probability), str(one.episodes))
+        for one in env.better
+        if len(env.better) <= MOST_PAIRS or one.a == 0
+    ]
+    if rows:
+        print()
+        print_table(("A > B", "P(A > B) [95%]", "episodes"), rows)
+
+
+def estimate_text(estimate: Estimate) -> str:
+    return f"{estimate.value:.2f} {interval_text(estimate)}"
+
+
+def write(report: Report, config: AnalyzeConfig) -> str:
+    """Write what format= asks for; returns what to say of it."""
+    path = out_path(config)
+    if config.format == "html":
+        size = path.write_bytes(page(report, path).encode())
+        return f"wrote {path} ({size / 1000:,.0f} kB): open it in a browser"
+    path.mkdir(parents=True, exist_ok=True)
+    names = [group.name for group in report.comparison.groups]
+    plots = [(section.title, plot) for section in report.sections for plot in section.plots]
+    if config.format == "csv":
+        from metta.eval.report.numbers import csv_text, plot_rows, score_rows
+
+        (path / "scores.csv").write_text(csv_text(score_rows(report.comparison)), encoding="utf-8")
+        for _, plot in plots:
+            (path / f"{plot.id}.csv").write_text(csv_text(plot_rows(plot, names)), encoding="utf-8")
+        return f"wrote scores.csv and {len(plots)} other tables to {path}"
+    from metta.eval.report.picture import picture
+
+    for title, plot in plots:
+        picture(plot, names, title).save(path / f"{plot.id}.png")
+    return f"wrote {len(plots)} pictures to {path}"

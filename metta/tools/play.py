@@ -1,0 +1,188 @@
+"""`metta play`: checks the arguments without torch, then shows an agent acting."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from metta.envs.make_env import check_env
+from metta.eval.eval_db import EvalDBError
+from metta.rl.tiny_checkpoint_manager import TinyCheckpointManager
+from metta.tools import sim
+from metta.tools.arguments import UsageError, parse
+from metta.tools.config import PlayConfig, SimConfig
+from metta.tools.run_folder import env_label
+
+if TYPE_CHECKING:
+    from metta.agent.policy_agent import PolicyAgent
+    from metta.envs.env_spec import EnvSpec
+    from metta.sim.simulation import Player
+    from metta.sim.stage import Stage
+    from metta.tools.play_views import View
+    from metta.tools.terminal import Terminal
+
+SPEEDS = (1, 2, 5, 10, 20, 30, 50, 100, 200, 500)  # steps per second
+REDRAW_S = 1 / 30  # the screen is drawn no more often than that
+KEYS = "space pause  s step  +/- speed  {}n next  r again  q quit"
+
+
+def main(argv: Sequence[str]) -> int:
+    config, _ = parse(PlayConfig, argv, "metta play")
+    try:
+        return play(config, find_target(config))
+    except (ValueError, EvalDBError) as error:
+        raise UsageError(str(error)) from error
+
+
+def find_target(config: PlayConfig) -> sim.Targets | None:
+    """Whose agent acts, or None for a random one that needs no run. Says what is wrong before torch is imported."""
+    if config.run is not None and config.agent is not None:
+        raise UsageError(f"give run={config.run} or agent={config.agent}, not both")
+    if config.run is None and config.agent is None:
+        if not config.random:
+            raise UsageError("missing run=: a run in train_dir, or agent= or random=true")
+        if config.env is None:
+            raise UsageError("missing env=: what a random agent is to play, as in env=arena")
+        check_env(config.env, config.env_settings)
+        return None
+    shared = ("run", "epoch", "env", "env_settings", "agent", "trust", "train_dir")
+    return sim.find_targets(SimConfig(**{name: getattr(config, name) for name in shared}))
+
+
+def play(config: PlayConfig, target: sim.Targets | None) -> int:
+    """From here on torch is imported."""
+    from metta.tools.play_views import open_view
+    from metta.tools.terminal import Terminal, interactive
+
+    os.environ.setdefault("PYGAME_HIDE_SUPPORT_PROMPT", "1")
+    agent = None if target is None else load_agent(config, target)
+    env, settings = config.env, config.env_settings
+    if env is None:
+        assert agent is not None
+        env, settings = agent.env.name, {**agent.env.settings, **settings}
+    stage, view = open_view(env, settings, config.seed, interactive())
+    try:
+        player = player_of(None if config.random else agent, stage.env.spec)
+        session = Session(f"{name_of(config, target)} env={env_label(env, settings)}", stage, player, config.seed)
+        if view is not None and interactive():
+            with Terminal() as terminal:
+                session.watch(terminal, view)
+        else:
+            session.play_through()
+        print(session.summary())
+    finally:
+        stage.env.close()
+    return 0
+
+
+def load_agent(config: PlayConfig, target: sim.Targets) -> PolicyAgent:
+    from metta.agent.agent_file import load_agent_file
+    from metta.agent.policy_agent import PolicyAgent
+
+    if target.file is not None:
+        agent: Any = load_agent_file(target.file, trust=config.trust)
+    else:
+        agent = TinyCheckpointManager(str(target.run), config.train_dir).load_agent(target.epochs[0])
+    if not isinstance(agent, PolicyAgent):
+        raise UsageError(f"a {type(agent).__name__} is not a metta agent: it cannot be played")
+    return agent
+
+
+def player_of(agent: PolicyAgent | None, spec: EnvSpec) -> Player:
+    from metta.sim.simulation import AgentPlayer, RandomPlayer, check_fit
+
+    if agent is None:
+        return RandomPlayer(spec, 1)
+    check_fit(agent.env, spec)
+    return AgentPlayer(agent.eval(), 1, spec.num_agents)
+
+
+def name_of(config: PlayConfig, target: sim.Targets | None) -> str:
+    if config.random or target is None:
+        return "random"
+    return f"agent={target.file}" if target.file is not None else f"run={target.run} epoch={target.epochs[0]}"
+
+
+class Session:
+    """Episodes one after the other, from `seed` on, watched or not."""
+
+    def __init__(self, name: str, stage: Stage, player: Player, seed: int):
+        from metta.sim.replay import frames_per_second
+
+        self.name, self.stage, self.player = name, stage, player
+        fps = frames_per_second(stage.env)
+        self.speed = min(range(len(SPEEDS)), key=lambda index: abs(SPEEDS[index] - fps))
+        self.paused = False
+        self.begin(seed)
+
+    def begin(self, seed: int) -> None:
+        self.seed = seed
+        self.stage.reset(seed)
+        self.player.begin(0, seed)
+
+    def step(self) -> None:
+        if not self.stage.over:
+            self.stage.step(self.player.act(self.stage.observations, self.stage.starts))
+
+    def play_through(self) -> None:
+        while not self.stage.over:
+            self.step()
+
+    def watch(self, terminal: Terminal, view: View) -> None:
+        """Until the user quits: draw, step when it is time, do what the keys say."""
+        next_step, drawn = time.monotonic(), 0.0
+        while True:
+            now = time.monotonic()
+            resting = self.paused or self.stage.over
+            if resting or now - drawn >= REDRAW_S:
+                terminal.show(self.screen(view, *terminal.size()))
+                drawn = now
+            key = terminal.key(0.5 if resting else max(0.0, next_step - time.monotonic()))
+            if key in ("q", "Q", "escape"):
+                return
+            if key is not None:
+                self.press(key, view)
+                drawn = 0.0
+            elif not resting:
+                self.step()
+                next_step = max(next_step + 1 / SPEEDS[self.speed], now)
+            if resting:
+                next_step = time.monotonic()
+
+    def press(self, key: str, view: View) -> None:
+        if key == " ":
+            self.paused = not self.paused
+        elif key in ("s", ".", "right"):
+            self.paused = True
+            self.step()
+        elif key in ("+", "=", "up"):
+            self.speed = min(self.speed + 1, len(SPEEDS) - 1)
+        elif key in ("-", "_", "down"):
+            self.speed = max(self.speed - 1, 0)
+        elif key == "tab":
+            view.next_agent()
+        elif key in ("n", "r"):
+            self.begin(self.seed + (key == "n"))
+
+    def screen(self, view: View, columns: int, rows: int) -> list[str]:
+        """A line of facts, the environment, a line of keys: `rows` lines."""
+        body = view.lines(self.stage, columns, max(1, rows - 2))
+        body += [""] * (rows - 2 - len(body))
+        state = "the end" if self.stage.over else "paused" if self.paused else f"{SPEEDS[self.speed]} steps/s"
+        foot = cut(f" {state:<11} {KEYS.format(view.keys)}", columns)
+        head = cut(f"{self.so_far()} · {self.name} seed={self.seed}", columns)
+        return [f"\x1b[1m{head}", *body, f"\x1b[7m{foot:<{columns}}"]
+
+    def so_far(self) -> str:
+        what = "return" if self.stage.num_agents == 1 else f"mean return of {self.stage.num_agents} agents"
+        return f"step {self.stage.steps}, {what} {self.stage.returns.mean():.2f}"
+
+    def summary(self) -> str:
+        end = "" if self.stage.over else ", not played to its end"
+        return f"{self.name} seed={self.seed}: {self.so_far()}{end}"
+
+
+def cut(text: str, columns: int) -> str:
+    return text if len(text) <= columns else text[: columns - 1] + "…"

@@ -1,0 +1,150 @@
+"""`metta replay`: finds a recorded episode without torch, makes it again, and writes it as a file people can open."""
+
+import os
+import sys
+import zipfile
+import zlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from metta.envs.make_env import METTAGRID_NAMES, check_env
+from metta.errors import CheckpointError
+from metta.eval.eval_db import EvalDB, EvalDBError
+from metta.rl.saved_config import read_saved_config
+from metta.rl.tiny_checkpoint_manager import TinyCheckpointManager
+from metta.sim.recording import load_recording, recorded_seeds, recording_path
+from metta.sim.replay import SUFFIXES, Source, check_format, replay_path, write_replay
+from metta.tools.arguments import UsageError, parse
+from metta.tools.config import ReplayConfig
+from metta.tools.run_folder import enumeration, env_label, existing_epoch, existing_run
+
+DAMAGE = (ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error)  # what numpy raises over any bytes
+
+
+@dataclass(frozen=True)
+class Place:
+    """Which evaluation is asked for: a checkpoint in an environment, and the file of its recorded episodes."""
+
+    epoch: int
+    env: str
+    settings: dict[str, Any]
+    recordings: Path
+
+
+def main(argv: Sequence[str]) -> int:
+    config, _ = parse(ReplayConfig, argv, "metta replay")
+    try:
+        place = find_place(config)
+        format = chosen_format(config, place.env)
+        check_format(format, place.env)
+        source = find_source(config, place)
+        path = chosen_path(config, place.recordings, format)
+        os.environ.setdefault("SDL_VIDEODRIVER", "dummy")  # pictures are drawn into memory: no screen is needed
+        os.environ.setdefault("PYGAME_HIDE_SUPPORT_PROMPT", "1")
+        differing = write_replay(source, format, path)
+    except (ValueError, EvalDBError) as error:
+        raise UsageError(str(error)) from error
+    print(path)
+    if differing is not None:
+        print(f"metta replay: this is not the episode that was recorded: {differing}", file=sys.stderr)
+        return 1
+    return 0
+
+
+def find_place(config: ReplayConfig) -> Place:
+    manager = existing_run(config.run, config.train_dir)
+    epoch = chosen_epoch(config, manager)
+    if config.env is None:
+        env, settings = own_env(manager)
+        settings = {**settings, **config.env_settings}
+    else:
+        env, settings = config.env, config.env_settings
+    check_env(env, settings)
+    return Place(epoch, env, settings, recording_path(manager.folder.parent, epoch, env_label(env, settings)))
+
+
+def chosen_epoch(config: ReplayConfig, manager: TinyCheckpointManager) -> int:
+    """A number may be that of a checkpoint that is gone: its recorded episodes need none."""
+    if config.epoch == "latest":
+        return manager.list_epochs()[-1]
+    if config.epoch == "best":
+        env = None if config.env is None else env_label(config.env, config.env_settings)
+        best = EvalDB(Path(config.train_dir) / "eval.db").best_epoch(config.run, env)
+        if best is None:
+            raise UsageError(f"epoch=best: run {config.run} has no scores yet: `{sim_command(config)} epoch=all`")
+        return best
+    epoch = int(config.epoch)
+    return epoch if epoch in recorded_epochs(manager) else existing_epoch(manager, epoch)
+
+
+def recorded_epochs(manager: TinyCheckpointManager) -> list[int]:
+    names = [path.name.split("_")[1] for path in (manager.folder.parent / "replays").glob("epoch_*_*.npz")]
+    return sorted({int(name) for name in names if name.isascii() and name.isdecimal()})
+
+
+def own_env(manager: TinyCheckpointManager) -> tuple[str, dict[str, Any]]:
+    """The environment that the run was trained on, from the newest trainer file; without one, from the newest agent."""
+    try:
+        saved = read_saved_config(manager.file("trainer", manager.list_epochs()[-1]))["config"]
+        return saved["env"], saved["env_settings"]
+    except (CheckpointError, KeyError):
+        agent: Any = manager.load_latest_agent()
+    if not hasattr(agent, "env"):
+        raise UsageError(f"a {type(agent).__name__} does not say which environment it was trained on: give env=")
+    return agent.env.name, agent.env.settings
+
+
+def find_source(config: ReplayConfig, place: Place) -> Source:
+    """The recorded episode. UsageError where there is none, with the command that records it."""
+    label, command = env_label(place.env, place.settings), f"{sim_command(config)} epoch={place.epoch}"
+    try:
+        seeds = recorded_seeds(place.recordings)
+        if not seeds:
+            have = recorded_epochs(existing_run(config.run, config.train_dir))
+            others = f" (of epoch {enumeration(have)} there are)" if have and place.epoch not in have else ""
+            which = f"no episode of epoch={place.epoch} in {label} is recorded{others}"
+            raise UsageError(f"{which}: `{command}` records some")
+        if config.seed not in seeds:
+            more = f"episodes={config.seed + 1}" if config.seed < 1000 else f"seed={config.seed}"
+            raise UsageError(
+                f"seed={config.seed} of epoch={place.epoch} in {label} is not recorded, "
+                f"seeds {seeds[0]} to {seeds[-1]} are: `{command} {more}` records it"
+            )
+        recording = load_recording(place.recordings, config.seed)
+    except DAMAGE:
+        raise UsageError(f"{place.recordings} is damaged or holds no episodes: `{command}` records new ones") from None
+    return Source(config.run, place.epoch, place.env, place.settings, recording)
+
+
+def sim_command(config: ReplayConfig) -> str:
+    """The `metta sim` command for the run and environment asked for, but for its epoch."""
+    words = [f"metta sim run={config.run}"]
+    words += [f"env={config.env}"] if config.env is not None else []
+    words += [f"env.{key}={value}" for key, value in config.env_settings.items()]
+    return " ".join(words + ([f"train_dir={config.train_dir}"] if config.train_dir != "./train_dir" else []))
+
+
+def chosen_format(config: ReplayConfig, env: str) -> str:
+    """What format= says, else what the name in out= ends with, else what suits the environment."""
+    if config.format != "auto":
+        return config.format
+    for format, suffix in SUFFIXES.items():
+        if config.out is not None and config.out.endswith(suffix):
+            return format
+    return "html" if env in METTAGRID_NAMES else "gif"
+
+
+def chosen_path(config: ReplayConfig, recordings: Path, format: str) -> Path:
+    own = replay_path(recordings, config.seed, format)
+    if config.out is None:
+        return own
+    path = Path(config.out)
+    if path.is_dir():
+        return path / own.name
+    if not path.name.endswith(SUFFIXES[format]):
+        raise UsageError(f"out={path}: a file of format={format} is named *{SUFFIXES[format]}")
+    if not path.parent.is_dir():
+        raise UsageError(f"out={path}: no folder {path.parent}")
+    return path

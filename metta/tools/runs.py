@@ -1,0 +1,108 @@
+"""`metta runs`: what is in train_dir, from file names, eval.db and the newest trainer files. Never imports torch."""
+
+import fcntl
+import os
+import struct
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from metta.errors import CheckpointError
+from metta.eval.eval_db import EvalDB, EvalDBError
+from metta.rl.saved_config import read_saved_config
+from metta.rl.tiny_checkpoint_manager import TinyCheckpointManager
+from metta.tools.arguments import UsageError, parse
+from metta.tools.config import RunsConfig
+from metta.tools.run_folder import env_label, list_runs
+from metta.tools.table import print_table, score_text
+
+HEADINGS = ("run", "env", "state", "epoch", "steps", "latest score", "at", "size")
+FLOCK = struct.Struct("hhlli0l")  # C's struct flock: type, whence, start, length, process
+
+
+def main(argv: Sequence[str]) -> int:
+    config, given = parse(RunsConfig, argv, "metta runs")
+    train_dir = Path(config.train_dir)
+    if "train_dir" in given and not train_dir.is_dir():
+        raise UsageError(f"train_dir={train_dir} is not a folder")
+    try:
+        scores = EvalDB(train_dir / "eval.db")
+        rows = [describe(run, config.train_dir, scores) for run in list_runs(config.train_dir)]
+    except EvalDBError as error:
+        raise UsageError(str(error)) from error
+    if rows:
+        print_table(HEADINGS, rows, left=3)
+    else:
+        print(f"no runs in {config.train_dir} yet: `metta train run=NAME env=arena` starts one")
+    return 0
+
+
+def describe(run: str, train_dir: str, scores: EvalDB) -> tuple[str, ...]:
+    """A run's row; what cannot be read is said on stderr, and is a '-' here."""
+    manager = TinyCheckpointManager(run, train_dir)
+    folder = manager.folder.parent
+    epochs = manager.list_epochs()
+    saved = newest_trainer(manager, epochs)
+    env = steps = state = "-"
+    if saved is not None:
+        env = env_label(saved["config"]["env"], saved["config"]["env_settings"])
+        steps = f"{saved['agent_steps']:,}"
+        state = "complete" if saved["agent_steps"] >= saved["config"]["total_timesteps"] else "stopped"
+    if is_locked(folder / "trainer.lock"):
+        state = "training"
+    return run, env, state, str(epochs[-1]), steps, *latest_score(scores, run, env), size_text(size_of(folder))
+
+
+def newest_trainer(manager: TinyCheckpointManager, epochs: Sequence[int]) -> dict[str, Any] | None:
+    """Configuration and agent steps of the newest trainer file that can be read."""
+    for epoch in reversed(epochs):
+        try:
+            return read_saved_config(manager.file("trainer", epoch))
+        except CheckpointError as error:
+            print(f"metta runs: {error}", file=sys.stderr)
+    return None
+
+
+def latest_score(scores: EvalDB, run: str, env: str) -> tuple[str, str]:
+    """Score and epoch of the last evaluation: in the run's own environment, else in the first by name, then named."""
+    latest = scores.latest_score(run)
+    if latest is None:
+        return "-", "-"
+    epoch, by_env = latest
+    name = env if env in by_env else min(by_env)
+    where = "" if name == env else f" in {name}"
+    return score_text(by_env[name]) + where, str(epoch)
+
+
+def is_locked(path: Path) -> bool:
+    """Whether another process holds the lock file; asks (F_GETLK) and does not take it from a trainer."""
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    except FileNotFoundError:
+        return False
+    try:
+        answer = fcntl.fcntl(descriptor, fcntl.F_GETLK, FLOCK.pack(fcntl.F_WRLCK, os.SEEK_SET, 0, 0, 0))
+    finally:
+        os.close(descriptor)
+    return bool(FLOCK.unpack(answer)[0] != fcntl.F_UNLCK)
+
+
+def size_of(folder: Path) -> int:
+    """Bytes of all files in it; one that goes meanwhile (retention) counts nothing."""
+    total = 0
+    for place, _, names in os.walk(folder):
+        for name in names:
+            try:
+                total += os.lstat(os.path.join(place, name)).st_size
+            except FileNotFoundError:
+                continue
+    return total
+
+
+def size_text(size: float) -> str:
+    for unit in ("B", "kB", "MB"):
+        if size < 1000:
+            return f"{size:.0f} {unit}" if unit == "B" else f"{size:.1f} {unit}"
+        size /= 1000
+    return f"{size:.1f} GB"

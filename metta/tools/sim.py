@@ -1,0 +1,241 @@
+"""`metta sim`: checks the arguments without torch, then plays episodes with checkpoints and stores their scores."""
+
+from __future__ import annotations
+
+import sys
+import time
+import zipfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from metta.envs.make_env import check_env
+from metta.errors import CheckpointError
+from metta.eval.eval_db import EvalDB, EvalDBError
+from metta.rl.tiny_checkpoint_manager import AGENT_FILE, TinyCheckpointManager
+from metta.tools.arguments import UsageError, parse
+from metta.tools.config import SimConfig
+from metta.tools.run_folder import env_label, existing_epoch, existing_run, open_run
+from metta.tools.table import interval_text, print_table, score_text
+
+if TYPE_CHECKING:
+    from metta.eval.eval_db import Score
+    from metta.eval.policy_evaluator import PolicyEvaluator
+
+WATCH_S = 1.0  # from one look for new checkpoints to the next
+
+
+@dataclass(frozen=True)
+class Targets:
+    """What to evaluate: `epochs` of a run; or a file from elsewhere, its scores stored under run and epoch if given."""
+
+    run: str | None
+    epochs: list[int]
+    file: Path | None = None
+
+
+def main(argv: Sequence[str]) -> int:
+    config, _ = parse(SimConfig, argv, "metta sim")
+    try:
+        targets = find_targets(config)
+        return evaluate(config, targets)
+    except EvalDBError as error:
+        raise UsageError(str(error)) from error
+
+
+def find_targets(config: SimConfig) -> Targets:
+    """UsageError, ValueError or EvalDBError for whatever can be known to be wrong before torch is imported."""
+    if config.env is not None:
+        check_env(config.env, config.env_settings)
+    scores = EvalDB(Path(config.train_dir) / "eval.db")
+    if config.agent is not None:
+        return targets_of_file(config, Path(config.agent))
+    if config.run is None:
+        raise UsageError("missing run=: a run in train_dir, or an agent file with agent=")
+    if config.watch:
+        return Targets(config.run, watched_epochs(config, config.run))
+    manager = existing_run(config.run, config.train_dir)
+    return Targets(config.run, chosen_epochs(config, manager, scores))
+
+
+def targets_of_file(config: SimConfig, path: Path) -> Targets:
+    """A checkpoint of a run in train_dir is that; any other file is from elsewhere."""
+    if not path.is_file():
+        raise UsageError(f"agent={path}: no such file")
+    if not config.trust and not zipfile.is_zipfile(path):
+        raise UsageError(f"agent={path}: not an agent file, or not a whole one")
+    if config.watch or config.epoch in ("all", "best"):
+        raise UsageError(f"agent={path}: one file has no {'watch=' if config.watch else 'epoch=' + config.epoch}")
+    name = AGENT_FILE.fullmatch(path.name)
+    place = path.resolve().parent
+    given = int(config.epoch) if config.epoch.isdecimal() else None
+    if name and place.name == "checkpoints" and place.parent.parent == Path(config.train_dir).resolve():
+        for key, value, own in (("run", config.run, place.parent.name), ("epoch", given, int(name[1]))):
+            if value is not None and value != own:
+                raise UsageError(f"{key}={value}: agent={path} is {key}={own}")
+        return Targets(place.parent.name, [int(name[1])])
+    if config.run is None:
+        return Targets(None, [], path)
+    open_run(config.run, config.train_dir)
+    if given is None and not name:
+        raise UsageError(f"missing epoch=: under which epoch of run={config.run} to store the scores of agent={path}")
+    return Targets(config.run, [int(name[1]) if given is None and name else int(config.epoch)], path)
+
+
+def chosen_epochs(config: SimConfig, manager: TinyCheckpointManager, scores: EvalDB) -> list[int]:
+    epochs = manager.list_epochs()
+    if config.epoch == "all":
+        return epochs
+    if config.epoch == "latest":
+        return epochs[-1:]
+    if config.epoch != "best":
+        return [existing_epoch(manager, int(config.epoch))]
+    env = None if config.env is None else env_label(config.env, config.env_settings)
+    best = scores.best_epoch(str(config.run), env)
+    if best is None:
+        where = "" if env is None else f" in {env}"
+        raise UsageError(f"epoch=best: run {config.run} has no scores{where} yet; epoch=all evaluates every checkpoint")
+    return [existing_epoch(manager, best)]
+
+
+def watched_epochs(config: SimConfig, run: str) -> list[int]:
+    """Those to begin with, of a run whose first checkpoint may be yet to come."""
+    manager = open_run(run, config.train_dir)
+    if not manager.folder.is_dir():
+        existing_run(run, config.train_dir)
+    if config.epoch not in ("latest", "all"):
+        raise UsageError(f"epoch={config.epoch}: watch=true takes epoch=latest or epoch=all")
+    epochs = manager.list_epochs()
+    return epochs if config.epoch == "all" else epochs[-1:]
+
+
+# From here on torch is imported.
+
+
+def evaluate(config: SimConfig, targets: Targets) -> int:
+    """Play the episodes of every target, store the scores, print the table.
+
+    Returns the exit status; 1: an environment failed, or one of several checkpoints could not be read.
+    """
+    from metta.envs.vec_env import EnvError
+    from metta.eval.policy_evaluator import PolicyEvaluator
+
+    with PolicyEvaluator(config.train_dir, pick_device(config.device), config.num_envs) as evaluator:
+        session = Session(config, targets, evaluator)
+        try:
+            session.play()
+        except EnvError as error:
+            print(f"metta sim: {error}", file=sys.stderr)
+            return 1
+    session.print()
+    return 1 if session.unread else 0
+
+
+class Session:
+    """One call of `metta sim`: the scores so far, in the order they were played."""
+
+    def __init__(self, config: SimConfig, targets: Targets, evaluator: PolicyEvaluator):
+        self.config, self.targets, self.evaluator = config, targets, evaluator
+        self.env, self.settings = config.env, config.env_settings
+        self.scores: list[tuple[str, str, Score]] = []  # agent, epoch, score
+        self.unread: list[int] = []  # epochs whose checkpoint could not be read
+
+    def play(self) -> None:
+        """Everything that was asked for."""
+        if self.targets.file is not None:
+            self.play_file(self.targets.file)
+        elif self.config.watch:
+            self.watch()
+        else:
+            self.play_epochs(self.targets.epochs)
+        if self.config.random and self.scores:
+            self.play_random()
+
+    def play_epochs(self, epochs: Sequence[int]) -> None:
+        """Among several checkpoints one that cannot be read is named and passed over; alone it is an error."""
+        for epoch in epochs:
+            try:
+                self.play_epoch(epoch)
+            except CheckpointError as error:
+                if len(epochs) == 1 and not self.config.watch:
+                    raise
+                print(f"metta sim: {error}", file=sys.stderr)
+                self.unread.append(epoch)
+
+    def play_epoch(self, epoch: int) -> None:
+        run = str(self.targets.run)
+        if self.env is None:
+            self.adopt_env(TinyCheckpointManager(run, self.config.train_dir).load_agent(epoch))
+        self.announce(f"run={run} epoch={epoch}")
+        score = self.evaluator.evaluate(run, epoch, **self.episodes())
+        self.scores.append((run, str(epoch), score))
+
+    def play_file(self, file: Path) -> None:
+        from metta.agent.agent_file import load_agent_file
+
+        if self.env is None:
+            self.adopt_env(load_agent_file(file, trust=self.config.trust))
+        self.announce(f"agent={file}")
+        epoch = self.targets.epochs[0] if self.targets.epochs else 0
+        score = self.evaluator.evaluate_file(
+            file, **self.episodes(), trust=self.config.trust, run=self.targets.run, epoch=epoch
+        )
+        self.scores.append((file.name, str(epoch) if self.targets.epochs else "-", score))
+
+    def play_random(self) -> None:
+        self.announce("a random agent")
+        self.scores.append(("random", "-", self.evaluator.evaluate_random(**self.episodes())))
+
+    def watch(self) -> None:
+        """Play each new checkpoint as it comes, one line for each, until Ctrl-C."""
+        manager = TinyCheckpointManager(str(self.targets.run), self.config.train_dir)
+        waiting, seen = self.targets.epochs, set(manager.list_epochs())
+        while True:
+            for epoch in waiting:
+                self.play_epochs([epoch])
+                for run, at, score in self.scores:
+                    print(f"run={run} epoch={at} {self.label()} {score_text(score)}", flush=True)
+                self.scores.clear()
+            waiting = [epoch for epoch in manager.list_epochs() if epoch not in seen]
+            seen.update(waiting)
+            if not waiting:
+                time.sleep(WATCH_S)
+
+    def adopt_env(self, agent: Any) -> None:
+        """Without env= it is the one that the agent was trained on."""
+        if not hasattr(agent, "env"):
+            raise UsageError(f"a {type(agent).__name__} does not say which environment it was trained on: give env=")
+        self.env, self.settings = agent.env.name, {**agent.env.settings, **self.settings}
+
+    def label(self) -> str:
+        return env_label(str(self.env), self.settings)
+
+    def episodes(self) -> dict[str, Any]:
+        config = self.config
+        return {"env": self.env, "env_settings": self.settings, "episodes": config.episodes, "seed": config.seed}
+
+    def announce(self, who: str) -> None:
+        print(f"{who}: {self.config.episodes} episodes of {self.label()}", file=sys.stderr, flush=True)
+
+    def print(self) -> None:
+        headings = ("agent", "epoch", "env", "mean reward", "95% interval", "IQM", "episodes")
+        rows = [
+            (name, epoch, self.label(), f"{s.mean:.2f}", interval_text(s), f"{s.iqm:.2f}", str(s.episodes))
+            for name, epoch, s in self.scores
+        ]
+        print_table(headings, rows, left=3)
+        if self.config.random and len(self.scores) == 2:
+            (name, _, agent), (_, _, random) = self.scores
+            above = "lies clear above" if agent.low > random.high else "does not lie clear above"
+            print(f"The interval of {name} {above} the random agent's.")
+
+
+def pick_device(name: str) -> str:
+    import torch
+
+    if name == "auto":
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    if name.startswith("cuda") and not torch.cuda.is_available():
+        raise UsageError(f"device={name}: torch sees no GPU here; device=cpu works")
+    return name

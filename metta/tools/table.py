@@ -1,0 +1,47 @@
+"""A table on stdout: with rich on a terminal, as plain aligned text elsewhere."""
+
+import sys
+from collections.abc import Sequence
+from typing import Protocol
+
+
+class Interval(Protocol):
+    """A 95% interval, as scores and statistics have it."""
+
+    @property
+    def low(self) -> float: ...
+    @property
+    def high(self) -> float: ...
+
+
+class ScoreLike(Interval, Protocol):
+    @property
+    def mean(self) -> float: ...
+
+
+def interval_text(interval: Interval) -> str:
+    return f"[{interval.low:.2f}, {interval.high:.2f}]"
+
+
+def score_text(score: ScoreLike) -> str:
+    """Mean and 95% interval: "3.20 [3.10, 3.30]"."""
+    return f"{score.mean:.2f} {interval_text(score)}"
+
+
+def print_table(headings: Sequence[str], rows: Sequence[Sequence[str]], left: int = 1) -> None:
+    """The first `left` columns are text, flush left; the others numbers, flush right."""
+    if sys.stdout.isatty():
+        from rich.console import Console
+        from rich.table import Table
+
+        table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
+        for index, heading in enumerate(headings):
+            table.add_column(heading, justify="left" if index < left else "right")
+        for row in rows:
+            table.add_row(*row)
+        Console().print(table)
+        return
+    widths = [max(map(len, column)) for column in zip(headings, *rows, strict=True)]
+    for row in (headings, *rows):
+        cells = (f"{c:<{w}}" if i < left else f"{c:>{w}}" for i, (c, w) in enumerate(zip(row, widths, strict=True)))
+        print("  ".join(cells).rstrip())

@@ -1,0 +1,108 @@
+"""`metta train`: checks the arguments without torch, then trains."""
+
+import contextlib
+import importlib.util
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from metta.envs.make_env import check_env
+from metta.errors import CheckpointError
+from metta.rl.saved_config import read_saved_config
+from metta.rl.tiny_checkpoint_manager import TinyCheckpointManager
+from metta.rl.train_config import TrainConfig, resume_config
+from metta.tools.arguments import UsageError, parse
+from metta.tools.run_folder import open_run
+from metta.tools.table import score_text
+
+if TYPE_CHECKING:
+    from metta.eval.eval_db import EvalDB
+
+
+def main(argv: Sequence[str]) -> int:
+    config, given = parse(TrainConfig, argv, "metta train")
+    folder = Path(config.train_dir) / config.run
+    new_folders = [path for path in (folder, folder.parent) if not path.exists()]
+    try:
+        check(config, given)
+        return train(config, given)
+    except (ValueError, UsageError):
+        for path in new_folders:
+            with contextlib.suppress(OSError):  # not there, or not empty
+                path.rmdir()
+        raise
+
+
+def check(config: TrainConfig, given: frozenset[str]) -> None:
+    """UsageError or ValueError for whatever can be known to be wrong before torch is imported and a file is made."""
+    manager = open_run(config.run, config.train_dir)
+    if manager.exists():
+        check_resume(manager, config, given)
+        return
+    if config.env is None:
+        raise UsageError(f"missing env=: run {config.run} is new, so say what to train on, as in env=arena")
+    check_env(config.env, config.env_settings)
+    check_agent(config.agent)
+
+
+def check_resume(manager: TinyCheckpointManager, config: TrainConfig, given: frozenset[str]) -> None:
+    """A key given again must have the run's own value: that of the newest checkpoint that can be read."""
+    for epoch in reversed(manager.list_epochs()):
+        try:
+            saved = read_saved_config(manager.file("trainer", epoch))["config"]
+        except CheckpointError:
+            continue  # the trainer says which file is damaged, and falls back to the same checkpoint
+        resume_config(saved, config, given)
+        return
+
+
+def check_agent(agent: str | None) -> None:
+    """Whether there is such a file or module; its class is looked up once torch is there."""
+    if agent is None:
+        return
+    place, colon, name = agent.rpartition(":")
+    if not (colon and place and name.isidentifier()):
+        raise UsageError(f"agent={agent}: expected path/to/file.py:MyAgent or package.module:MyAgent")
+    if place.endswith(".py"):
+        if not Path(place).is_file():
+            raise UsageError(f"agent={agent}: no file {place}")
+    elif not place.replace(".", "").isidentifier() or importlib.util.find_spec(place.partition(".")[0]) is None:
+        raise UsageError(f"agent={agent}: no module {place}")
+
+
+def train(config: TrainConfig, given: frozenset[str]) -> int:
+    """Returns the exit status. From here on torch is imported."""
+    from metta.envs.vec_env import EnvError
+    from metta.eval.eval_db import EvalDB, EvalDBError
+    from metta.rl import trainer
+    from metta.rl.run_lock import RunLockedError
+
+    try:
+        scores = EvalDB(Path(config.train_dir) / "eval.db")
+        return trainer.train(
+            config,
+            given,
+            keep_epochs=lambda: best_epochs(scores, config.run),
+            last_evaluation=lambda: last_evaluation(scores, config.run),
+        )
+    except (RunLockedError, EvalDBError) as error:
+        raise UsageError(str(error)) from error
+    except EnvError as error:  # the environment failed, or its worker process died
+        print(f"metta train: {error}", file=sys.stderr)
+        return 1
+
+
+def best_epochs(scores: "EvalDB", run: str) -> list[int]:
+    """What retention spares: the best evaluated checkpoint."""
+    best = scores.best_epoch(run)
+    return [] if best is None else [best]
+
+
+def last_evaluation(scores: "EvalDB", run: str) -> str:
+    """For the display: "epoch 100: arena 3.20 [3.10, 3.30]"."""
+    latest = scores.latest_score(run)
+    if latest is None:
+        return "none"
+    epoch, by_env = latest
+    return f"epoch {epoch}: " + ", ".join(f"{env} {score_text(score)}" for env, score in by_env.items())

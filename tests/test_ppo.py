@@ -1,0 +1,170 @@
+"""PPO's parts against numbers worked out by hand, and against relations they must keep."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+
+from metta.agent.distributions import Categorical, Gaussian
+from metta.agent.policy_agent import PolicyAgent
+from metta.envs.env_spec import EnvSpec
+from metta.rl.ppo import Batch, PPOConfig, explained_variance, gae, policy_loss, update, value_loss
+from metta.rl.rollout import RewardScaler
+
+
+def column(*values):
+    return np.array(values, dtype=np.float32)[:, None]
+
+
+def advantages(rewards, values, last=0.0, bootstrap=None, terminated=None, truncated=None, gamma=0.9, lam=0.5):
+    steps = len(rewards)
+    off = np.zeros((steps, 1), dtype=bool)
+    return gae(
+        column(*rewards),
+        column(*values),
+        np.array([last], dtype=np.float32),
+        np.zeros((steps, 1), np.float32) if bootstrap is None else column(*bootstrap),
+        off if terminated is None else column(*terminated).astype(bool),
+        off if truncated is None else column(*truncated).astype(bool),
+        gamma,
+        lam,
+    )[:, 0]
+
+
+def test_gae_by_hand():
+    """An off-by-one in the recursion or in which value follows which step."""
+    # deltas: 1 + .9*2 - 1 = 1.8 ; 0 + .9*4 - 2 = 1.6 ; second decayed by .9*.5 into the first
+    assert advantages([1, 0], [1, 2], last=4) == pytest.approx([1.8 + 0.45 * 1.6, 1.6])
+
+
+def test_gae_stops_at_a_death_and_bootstraps_a_time_out():
+    """Time-outs merged with deaths: a truncated episode's future is worth its final observation's value, not zero."""
+    dead = advantages([1, 1], [0, 0], last=7, terminated=[1, 0])
+    timed_out = advantages([1, 1], [0, 0], last=7, bootstrap=[10, 0], truncated=[1, 0])
+    assert dead == pytest.approx([1, 1 + 0.9 * 7])
+    assert timed_out == pytest.approx([1 + 0.9 * 10, 1 + 0.9 * 7])
+
+
+def test_gae_of_an_episode_both_terminated_and_truncated_counts_as_terminated():
+    """A death on the last allowed step would otherwise be paid as if the episode went on."""
+    assert advantages([1], [0], last=7, bootstrap=[10], terminated=[1], truncated=[1]) == pytest.approx([1])
+
+
+def test_gae_with_lambda_one_is_return_minus_value():
+    """The relation that defines lambda=1 (Schulman et al. 2016, equation 18)."""
+    rng = np.random.default_rng(0)
+    rewards, values = rng.normal(size=20), rng.normal(size=20)
+    expected: list[float] = []
+    running = 3.0
+    for reward in rewards[::-1]:
+        running = reward + 0.97 * running
+        expected.insert(0, running)
+    got = advantages(rewards, values, last=3.0, gamma=0.97, lam=1.0)
+    assert got + values == pytest.approx(np.array(expected), abs=1e-5)
+
+
+def test_policy_loss_by_hand():
+    """A clip on the wrong side lets a step run away: gains are clipped, losses are not."""
+    log_ratio = torch.log(torch.tensor([1.5, 0.5, 1.5, 0.5]))
+    gains = torch.tensor([1.0, 1.0, -1.0, -1.0])
+    assert policy_loss(log_ratio, gains, 0.2).item() == pytest.approx(-(1.2 + 0.5 - 1.5 - 0.8) / 4)
+
+
+def test_value_loss_by_hand():
+    """Clipping that takes the smaller error would stop the critic from learning."""
+    values, old, returns = torch.tensor([2.0]), torch.tensor([0.0]), torch.tensor([3.0])
+    assert value_loss(values, old, returns, None).item() == pytest.approx(0.5)
+    assert value_loss(values, old, returns, 0.5).item() == pytest.approx(0.5 * 2.5**2)
+
+
+def test_explained_variance():
+    """A critic without variance to explain must not be reported as perfect."""
+    returns = np.array([1.0, 2.0, 3.0])
+    assert explained_variance(returns, returns) == 1
+    assert explained_variance(np.zeros(3), returns) == pytest.approx(0)
+    assert math.isnan(explained_variance(returns, np.ones(3)))
+
+
+@pytest.mark.parametrize("reference", [True, False])
+def test_categorical_against_torch(reference):
+    """Our few lines and torch.distributions agree; the Gumbel-max draw has the softmax's frequencies."""
+    torch.manual_seed(0)
+    params = torch.tensor([0.3, -1.0, 2.0])
+    ours = Categorical(3)
+    if reference:
+        theirs = torch.distributions.Categorical(logits=params)
+        actions = torch.arange(3)
+        assert torch.allclose(ours.log_prob(params.expand(3, 3), actions), theirs.log_prob(actions))
+        assert torch.allclose(ours.entropy(params), theirs.entropy())
+    else:
+        drawn = ours.sample(params.expand(50_000, 3), ours.noise(50_000))
+        assert torch.allclose(drawn.bincount(minlength=3) / 50_000, params.softmax(-1), atol=0.01)
+
+
+def test_gaussian_against_torch():
+    """Our few lines and torch.distributions agree."""
+    params = torch.tensor([[0.5, -1.0, 0.2, -0.7]])
+    theirs = torch.distributions.Normal(params[:, :2], params[:, 2:].exp())
+    actions = torch.tensor([[0.1, 0.4]])
+    ours = Gaussian(2)
+    assert torch.allclose(ours.log_prob(params, actions), theirs.log_prob(actions).sum(-1))
+    assert torch.allclose(ours.entropy(params), theirs.entropy().sum(-1))
+    noise = torch.tensor([[1.0, -1.0]])
+    assert torch.allclose(ours.sample(params, noise), params[:, :2] + params[:, 2:].exp() * noise)
+
+
+def test_reward_scaler_divides_by_the_discounted_returns_deviation():
+    """Statistics that run across episode ends, or over rewards in place of returns, scale by the wrong number."""
+    scaler = RewardScaler(1, gamma=0.5)
+    rewards, done = column(1, 1, 4), column(0, 1, 0).astype(bool)
+    scaled = scaler(rewards, done)
+    history = np.array([1, 1.5, 4])
+    assert scaled[:, 0] == pytest.approx(rewards[:, 0] / history.std(), rel=1e-5)
+    again = scaler(column(2), column(0).astype(bool))
+    history = np.append(history, 0.5 * 4 + 2)
+    assert again[0, 0] == pytest.approx(2 / history.std(), rel=1e-5)
+
+
+PPO = PPOConfig(0.2, 0.5, None, 0.0, 0.5, None, update_epochs=4, minibatch_size=16)
+
+
+def bandit_batch(agent, rows=64, steps=1):
+    """Action 1 is good and action 0 bad, whatever is observed."""
+    observations = torch.zeros(steps, rows, 3)
+    with torch.no_grad():
+        params, values, _ = agent(observations, agent.initial_state(rows))
+    actions = torch.arange(rows).remainder(2).expand(steps, rows)
+    gains = actions.float() * 2 - 1
+    starts = torch.zeros(steps, rows, dtype=torch.bool)
+    log_probs = agent.distribution.log_prob(params, actions)
+    return Batch(observations, starts, actions, log_probs, values, gains, gains, agent.initial_state(rows))
+
+
+@pytest.mark.parametrize("lstm", [False, True])
+def test_update_prefers_the_better_action(lstm):
+    """A sign error anywhere in the update makes the agent worse."""
+    torch.manual_seed(0)
+    agent = PolicyAgent(EnvSpec("test", {}, 1, "vector", (3,), "float32", 2), hidden_size=8, lstm=lstm)
+    optimizer = torch.optim.Adam(agent.parameters(), lr=1e-2)
+    batch = bandit_batch(agent, steps=2 if lstm else 1)
+    stats = update(agent, optimizer, batch, PPO)
+    after = agent(batch.observations, batch.state)[0].softmax(-1)[..., 1].mean().item()
+    assert after > 0.55
+    assert stats["approx_kl"] > 0 and 0 <= stats["clip_fraction"] <= 1
+
+
+def test_target_kl_ends_the_update():
+    """A target that is computed and then ignored."""
+    passes = []
+
+    class Counting(torch.optim.Adam):
+        def step(self, closure=None):
+            passes.append(1)
+            return super().step(closure)
+
+    torch.manual_seed(0)
+    agent = PolicyAgent(EnvSpec("test", {}, 1, "vector", (3,), "float32", 2), hidden_size=8)
+    config = PPOConfig(0.2, 0.5, None, 0.0, 0.5, 1e-6, update_epochs=50, minibatch_size=32)
+    update(agent, Counting(agent.parameters(), lr=1e-2), bandit_batch(agent), config)
+    assert len(passes) <= 4
