@@ -117,7 +117,7 @@ def test_a_forked_process_neither_has_it_nor_gives_it_back(tmp_path: Path) -> No
 
 def test_a_worker_does_not_outlive_its_trainer_with_the_lock(tmp_path: Path) -> None:
     """Prevents a run from staying locked by a left-over worker of a killed trainer."""
-    forking = "    import os\n    os.fork()\n    print(os.getpid(), flush=True)\n    sys.stdin"
+    forking = "    import os\n    os.fork()\n    os.write(1, b'%d\\n' % os.getpid())\n    sys.stdin"
     command = [sys.executable, "-c", HOLDER.replace("    sys.stdin", forking), str(tmp_path / "a")]
     pipe = subprocess.PIPE
     with subprocess.Popen(command, env={**os.environ, "PYTHONPATH": str(ROOT)}, stdin=pipe, stdout=pipe) as trainer:
