@@ -61,6 +61,9 @@ def main() -> None:
     print(table())
 
 
+PEER_SETTINGS = {"navigation": ("own",), "arena": ("own",)}  # of the others the zoo's and the library's defaults
+
+
 def missing(envs: list[str], only_ours: bool) -> list[list[str]]:
     """The commands of the runs that the result files lack."""
     commands = []
@@ -68,10 +71,11 @@ def missing(envs: list[str], only_ours: bool) -> list[list[str]]:
         for seed in SEEDS:
             if not any(line["seed"] == seed for line in lines(OURS, env)):
                 commands.append([sys.executable, __file__, "--env", env, "--one", str(seed)])
-            if not only_ours and not any(line["seed"] == seed for line in lines(PEERS, env)):
-                python = HERE.parent / ".venv-bench" / "bin" / "python"
-                script = [str(HERE / "sb3_learning.py"), env, "--seed", str(seed), "--out", str(PEERS)]
-                commands.append([str(python), *script])
+            for settings in () if only_ours else PEER_SETTINGS.get(env, ("zoo", "default")):
+                if not any((line["seed"], line["settings"]) == (seed, settings) for line in lines(PEERS, env)):
+                    python = HERE.parent / ".venv-bench" / "bin" / "python"
+                    script = [str(HERE / "sb3_learning.py"), env, "--seed", str(seed), "--out", str(PEERS)]
+                    commands.append([str(python), *script, "--settings", settings])
     return commands
 
 

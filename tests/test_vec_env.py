@@ -356,6 +356,7 @@ def test_a_worker_that_dies_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     for _ in range(2):
         envs.step(np.ones(4, int))
     text = "^the worker process of environments 2 to 3 of env=test/FailingEnv died: killed by signal 9$"
+    monkeypatch.setattr(envs._group, "step", list)
     envs.send(np.ones(4, int))
     monkeypatch.setattr(envs._workers[0], "receive", list)
     with pytest.raises(EnvError, match=text):

@@ -66,10 +66,12 @@ class PolicyAgent(nn.Module):
             features, state = self._recur(features, state or self.initial_state(features.shape[1]), starts)
             if one_step:
                 features = features.squeeze(0)
-        params = self.policy(features[..., : self.head_size])
+        # The policy's half and the value's; split, for a slice's gradient is a whole tensor of zeros first.
+        halves = features.split(self.head_size, -1)
+        params = self.policy(halves[0])
         if self.log_std is not None:
             params = torch.cat((params, self.log_std.expand_as(params)), -1)
-        return params, self.value(features[..., -self.head_size :]).squeeze(-1), state
+        return params, self.value(halves[-1]).squeeze(-1), state
 
     def _recur(self, features: Tensor, state: State, starts: Tensor | None) -> tuple[Tensor, State]:
         """The LSTM over `[T, B, size]`, cut where any row begins an episode: few cuts, few calls."""

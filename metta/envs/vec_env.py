@@ -103,6 +103,11 @@ class ActionLog:
         return self.rows[step - self.first_step : self.next_step - self.first_step, rows].copy()
 
 
+def close_all(group: EnvGroup, workers: list[Worker]) -> None:
+    close_workers(workers)
+    group.close()
+
+
 class VecEnv:
     """`num_envs` copies of the environment `name`, each playing one episode after the other.
 
@@ -111,8 +116,8 @@ class VecEnv:
     `final_observations` the last one of the episode that ended. An episode ends when all its agents are done.
 
     `episode_seeds(env_index, episode_index)` gives each episode's seed, or None: that environment idles from then on
-    (`active` is False, its rewards and flags are 0). `num_workers` processes step the environments, at most one for
-    each; with 0 this process does. That changes the speed, never a result.
+    (`active` is False, its rewards and flags are 0). `num_workers` processes help this one to step the environments,
+    each with an equal share. That changes the speed, never a result.
 
     Raises ValueError where the environment cannot be made, and EnvError where it, or a worker, fails later.
     """
@@ -133,17 +138,14 @@ class VecEnv:
         self.num_envs, self.num_agents = num_envs, self.spec.num_agents
         self.batch_size = num_envs * self.num_agents
         self.episode_seeds = episode_seeds
-        self._group: EnvGroup | None = None
+        shares = np.linspace(0, num_envs, min(num_workers, num_envs - 1) + 2).astype(int).tolist()
         self._workers: list[Worker] = []
         num_bytes = Arrays.num_bytes(self.spec, num_envs)
-        if num_workers == 0:
-            self._arrays = Arrays.over(bytearray(num_bytes), self.spec, num_envs)
-            self._group = EnvGroup(name, settings or {}, self._arrays, num_envs, range(num_envs))
-            self._finalizer = weakref.finalize(self, self._group.close)
-        else:
-            with shared_memory_file(num_bytes) as file:
-                self._arrays = Arrays.over(mmap.mmap(file.fileno(), num_bytes), self.spec, num_envs)
-                self._start_workers(file, min(num_workers, num_envs))
+        with shared_memory_file(num_bytes) as file:
+            self._arrays = Arrays.over(mmap.mmap(file.fileno(), num_bytes), self.spec, num_envs)
+            self._group = EnvGroup(name, settings or {}, self._arrays, num_envs, range(shares[1]))
+            self._finalizer = weakref.finalize(self, partial(close_all, self._group, self._workers))
+            self._start_workers(file, shares[1:])
         self.observations = self._arrays.observations
         self.final_observations = self._arrays.final_observations
         self.rewards = self._arrays.rewards
@@ -159,13 +161,11 @@ class VecEnv:
             self._log_dtype = np.min_scalar_type(self.spec.num_actions - 1)
         self._waiting = False
 
-    def _start_workers(self, file: Any, num_workers: int) -> None:
-        gymnasium_spec = gymnasium_spec_bytes(self.spec.name)
-        setup = {"spec": self.spec, "gymnasium_spec": gymnasium_spec, "num_envs": self.num_envs}
-        bounds = np.linspace(0, self.num_envs, num_workers + 1).astype(int).tolist()
-        self._finalizer = weakref.finalize(self, partial(close_workers, self._workers))
+    def _start_workers(self, file: Any, bounds: list[int]) -> None:
         try:
             for begin, end in pairwise(bounds):
+                gymnasium_spec = gymnasium_spec_bytes(self.spec.name)
+                setup = {"spec": self.spec, "gymnasium_spec": gymnasium_spec, "num_envs": self.num_envs}
                 self._workers.append(Worker(file, {**setup, "indices": range(begin, end)}))
             for worker in self._workers:
                 worker.receive()
@@ -196,14 +196,13 @@ class VecEnv:
         self._log.append(self._arrays.actions)
         for worker in self._workers:
             worker.send("step")
-        if self._group is not None:
-            self._ended = self._group.step()
         self._waiting = True
+        self._ended = self._group.step()
 
     def recv(self) -> list[Episode]:
         """Wait for the end of the step; returns the episodes that it ended."""
         assert self._waiting
-        ended = self._ended if self._group is not None else [pair for w in self._workers for pair in w.receive()]
+        ended = self._ended + [pair for worker in self._workers for pair in worker.receive()]
         self._waiting = False
         self._returns += self.rewards
         return [self._finish(index, metrics) for index, metrics in ended]
@@ -294,8 +293,11 @@ class VecEnv:
 
     def _call(self, method: str, arguments: dict[int, Any]) -> list[Any]:
         """Call a method of each EnvGroup with its share of `arguments`, by environment; answers in their order."""
-        if self._group is not None:
-            return getattr(self._group, method)(arguments)
         for worker in self._workers:
-            worker.send(method, {index: value for index, value in arguments.items() if index in worker.indices})
-        return [answer for worker in self._workers for answer in worker.receive()]
+            worker.send(method, self._share(arguments, worker.indices))
+        answers = list(getattr(self._group, method)(self._share(arguments, self._group.indices)))
+        return answers + [answer for worker in self._workers for answer in worker.receive()]
+
+    @staticmethod
+    def _share(arguments: dict[int, Any], indices: range) -> dict[int, Any]:
+        return {index: value for index, value in arguments.items() if index in indices}

@@ -78,7 +78,7 @@ class EnvGroup:
     """Some of the environments, stepped one after the other by this process, on their rows of the shared arrays."""
 
     def __init__(self, name: str, settings: dict[str, Any], arrays: Arrays, num_envs: int, indices: range):
-        self._name, self._arrays, self._indices = name, arrays, indices
+        self._name, self._arrays, self.indices = name, arrays, indices
         self._envs = {index: make_env(name, settings) for index in indices}
         agents = len(arrays.rewards) // num_envs
         self._rows = {index: slice(index * agents, (index + 1) * agents) for index in indices}
@@ -122,7 +122,7 @@ class EnvGroup:
         if not self._done.any():
             return []
         ended: Ended = []
-        for index in (np.flatnonzero(self._done.all(1)) + self._indices.start).tolist():
+        for index in (np.flatnonzero(self._done.all(1)) + self.indices.start).tolist():
             rows = self._rows[index]
             self._arrays.final_observations[rows] = self._arrays.observations[rows]
             ended.append((index, self._envs[index].metrics()))

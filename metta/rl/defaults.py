@@ -44,7 +44,7 @@ DEFAULTS: dict[str, dict[str, Any]] = {
         "total_timesteps": 2_000_000,
         "num_envs": 8,
         "horizon": 64,
-        "minibatches": 8,
+        "minibatches": 12,
         "update_epochs": 4,
         "learning_rate": 1.5e-3,
         "gamma": 0.99,

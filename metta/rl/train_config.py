@@ -67,7 +67,7 @@ class TrainConfig:
 
     total_timesteps: int = key("agent steps in all (one agent acting once is one)", None, between(1))
     num_envs: int = key("copies of the environment, stepped together", None, between(1))
-    num_workers: int = key("processes that step them; 0: this one", None, between(0))
+    num_workers: int = key("processes that help this one to step them", None, between(0))
     horizon: int = key("steps of each environment in an epoch", None, between(1))
     minibatch_size: int = key("agent steps in a minibatch", None, between(1))
     update_epochs: int = key("passes over the data of an epoch", None, between(1))
