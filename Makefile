@@ -53,10 +53,11 @@ $(INSTALLED): requirements.lock pyproject.toml
 	@$(BIN)/python -m pip install --quiet --quiet --no-deps --no-build-isolation --editable .
 	@touch $@
 
-$(BENCH_INSTALLED): benchmarks/requirements.txt
+$(BENCH_INSTALLED): benchmarks/requirements.txt benchmarks/requirements-puffer.txt
 	@test -n "$(PYTHON)" || { echo "make: needs Python 3.11 or 3.12 with its venv module" >&2; exit 1; }
 	@echo "setting up .venv-bench with $(PYTHON): some minutes the first time"
 	@$(BENCH_BIN)/python -m pip --version >/dev/null 2>&1 || $(PYTHON) -m venv --clear .venv-bench
 	@$(BENCH_BIN)/python -m pip install --quiet --quiet torch==2.13.0
 	@$(BENCH_BIN)/python -m pip install --quiet --quiet --requirement benchmarks/requirements.txt
+	@$(BENCH_BIN)/python -m pip install --quiet --quiet --no-deps --requirement benchmarks/requirements-puffer.txt
 	@touch $@

@@ -93,7 +93,7 @@ def measurements() -> dict[str, Callable[[], float]]:
         table[f"{GYMNASIUM_ID} SyncVectorEnv, {num_envs} envs"] = partial(sync, num_envs)
         table[f"{GYMNASIUM_ID} VecEnv, {num_envs} envs"] = partial(ours, GYMNASIUM_ID, num_envs)
     for name in ("arena", "navigation"):
-        for workers in (0, 1, 2):
+        for workers in (0, 1):
             table[f"{name} VecEnv, 8 envs, {workers} workers"] = partial(ours, name, 8, workers)
     return table
 

@@ -166,7 +166,7 @@ def measure(settings: dict[str, Any], machine: dict[str, float], seconds: float)
 def measure_limit(case: str, machine: dict[str, float], seconds: float, rounds: int) -> Line:
     """What the trainer reaches of the limit, with its environments in this process and in a worker for each core."""
     settings, cores = CASES[case][0], os.cpu_count() or 1
-    trainers = {workers: make_trainer(settings, workers) for workers in (0, cores)}
+    trainers = {workers: make_trainer(settings, workers) for workers in (0, cores - 1)}
     flops = count_flops(trainers[0])
     env_s = min(env_seconds(settings, seconds / 4) for _ in range(3))
     rates: dict[str, list[float]] = {str(workers): [] for workers in trainers}

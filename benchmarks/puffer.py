@@ -93,7 +93,7 @@ class TokenPolicy(nn.Module):
 
     def __init__(self, envs: MettaVecEnv):
         super().__init__()
-        from sb3_mettagrid import DenseTokenExtractor
+        from benchmarks.sb3_mettagrid import DenseTokenExtractor
 
         assert envs.tokens is not None
         self.hidden_size = HIDDEN_SIZE

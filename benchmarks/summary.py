@@ -12,7 +12,17 @@ from typing import Any
 HERE = Path(__file__).parent
 DATA = HERE / "data"
 WORK = HERE / "work"  # scratch, on the same disk as the project; git ignores it
-PACKAGES = ("torch", "numpy", "gymnasium", "mettagrid", "stable_baselines3", "orbax-checkpoint", "ale-py", "zlib-ng")
+PACKAGES = (
+    "torch",
+    "numpy",
+    "gymnasium",
+    "mettagrid",
+    "stable_baselines3",
+    "pufferlib-core",
+    "orbax-checkpoint",
+    "ale-py",
+    "zlib-ng",
+)
 
 
 def spread(values: Sequence[float], digits: int = 0) -> str:

@@ -1,10 +1,10 @@
-"""Agent steps per second of the whole training loop, metta beside Stable-Baselines3, interleaved on this machine.
+"""Agent steps per second of the whole training loop, metta beside its peers, interleaved on this machine.
 
     PYTHONPATH=. .venv-bench/bin/python benchmarks/training_speed.py [--rounds 3] [--only cartpole-8 ...]
 
-Same environment, network size, rollout, epochs and minibatches for both; warm-up first. Each measurement is a process
-of its own; rounds alternate between the libraries, and what counts is the median and the ratio of medians. Writes
-benchmarks/data/training_speed.json.
+Same environment, network size, rollout, epochs and minibatches for all; warm-up first. Each measurement is a process
+of its own; rounds alternate between the libraries, and what counts is the median and the ratio of medians. "helped" is
+metta with num_workers=1: a second process steps half of the environments. Writes benchmarks/data/training_speed.json.
 """
 
 import argparse
@@ -15,19 +15,19 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
-HERE = Path(__file__).parent
-SECONDS = 8.0  # measured, after warm-up
+from benchmarks.summary import conditions, spread, write
+
+SECONDS = 7.0  # measured, after warm-up
 CARTPOLE = {"env": "CartPole-v1", "horizon": 128, "update_epochs": 4}
 ARENA = {"env": "arena", "num_envs": 8, "horizon": 64, "update_epochs": 1, "minibatch_size": 4096}
 # name -> (settings of metta's trainer, the libraries compared)
 CASES: dict[str, tuple[dict[str, Any], tuple[str, ...]]] = {
-    "cartpole-8": ({**CARTPOLE, "num_envs": 8, "minibatch_size": 256}, ("metta", "sb3")),
-    "cartpole-64": ({**CARTPOLE, "num_envs": 64, "minibatch_size": 2048}, ("metta", "sb3")),
-    "arena": (ARENA, ("metta", "sb3")),
-    "arena-lstm": ({**ARENA, "lstm": True}, ("metta",)),
+    "cartpole-8": ({**CARTPOLE, "num_envs": 8, "minibatch_size": 256}, ("metta", "sb3", "puffer")),
+    "cartpole-64": ({**CARTPOLE, "num_envs": 64, "minibatch_size": 2048}, ("metta", "sb3", "puffer")),
+    "arena": (ARENA, ("metta", "helped", "sb3", "puffer")),
+    "arena-lstm": ({**ARENA, "lstm": True}, ("metta", "helped", "puffer")),
     "breakout": (
         {"env": "ALE/Breakout-v5", "num_envs": 8, "horizon": 128, "update_epochs": 4, "minibatch_size": 256},
         ("metta", "sb3"),
@@ -44,31 +44,42 @@ def main() -> None:
     args = parser.parse_args()
     if args.measure:
         case, library = args.measure
-        settings = CASES[case][0]
-        print(json.dumps(measure_metta(settings) if library == "metta" else measure_sb3(settings)))
-        return
+        print(json.dumps(measure(CASES[case][0], library)), flush=True)
+        os._exit(0)  # PufferLib leaves a thread behind
+    began = conditions(threads=len(args.threads), seconds=SECONDS)
     results = [compare(case, threads, args.rounds) for case in args.only for threads in args.threads]
-    (HERE / "data" / "training_speed.json").write_text(json.dumps(results, indent=1) + "\n")
+    write("training_speed", {"conditions": began, "results": results})
 
 
 def compare(case: str, threads: int, rounds: int) -> dict[str, Any]:
-    libraries = CASES[case][1]
-    rates: dict[str, list[float]] = {library: [] for library in libraries}
+    rates: dict[str, list[float]] = {library: [] for library in CASES[case][1]}
+    parameters: dict[str, int] = {}
     for _ in range(rounds):
-        for library in libraries:
+        for library, values in rates.items():
             command = [sys.executable, __file__, "--measure", case, library]
             environment = {**os.environ, "OMP_NUM_THREADS": str(threads), "OMP_WAIT_POLICY": "passive"}
-            output = subprocess.run(command, check=True, env=environment, stdout=subprocess.PIPE, text=True).stdout
-            rates[library].append(json.loads(output.splitlines()[-1])["steps_per_second"])
-    result = {"case": case, "threads": threads, "cores": os.cpu_count(), "rates": rates}
-    medians = {library: statistics.median(values) for library, values in rates.items()}
-    ratio = f"  ratio {medians['metta'] / medians['sb3']:.2f}" if "sb3" in medians else ""
-    shown = "  ".join(
-        f"{library} {medians[library]:,.0f} [{min(values):,.0f}, {max(values):,.0f}]"
-        for library, values in rates.items()
-    )
-    print(f"{case} threads={threads}: {shown}{ratio}", flush=True)
-    return result
+            done = subprocess.run(command, check=True, env=environment, capture_output=True, text=True)
+            measured = json.loads(done.stdout.splitlines()[-1])
+            values.append(measured["steps_per_second"])
+            parameters[library] = int(measured["parameters"])
+    ours = statistics.median(rates["metta"])
+    ratios = [f"{ours / statistics.median(rates[peer]):.2f} times {peer}" for peer in rates if peer != "metta"]
+    shown = [f"{library} {spread(values)}" for library, values in rates.items()]
+    print(f"{case} threads={threads}: {'  '.join(shown)}  metta is {', '.join(ratios)}", flush=True)
+    return {"case": case, "threads": threads, "rates": rates, "parameters": parameters}
+
+
+def measure(settings: dict[str, Any], library: str) -> dict[str, float]:
+    if library == "sb3":
+        return measure_sb3(settings)
+    if library == "puffer":
+        import torch
+
+        from benchmarks import puffer
+
+        torch.set_num_threads(int(os.environ["OMP_NUM_THREADS"]))
+        return puffer.measure(settings, SECONDS)
+    return measure_metta({**settings, "num_workers": int(library == "helped")})
 
 
 def timed(step: Callable[[], int]) -> float:
@@ -127,7 +138,7 @@ def measure_sb3(settings: dict[str, Any]) -> dict[str, float]:
 def sb3_environment(settings: dict[str, Any]) -> tuple[Any, str, dict[str, Any]]:
     """(vector environment, policy, policy_kwargs): those a user of Stable-Baselines3 would take."""
     if settings["env"] == "arena":
-        from sb3_mettagrid import MettaVecEnv, policy_settings
+        from benchmarks.sb3_mettagrid import MettaVecEnv, policy_settings
 
         envs = MettaVecEnv("arena", settings["num_envs"], 0)
         return envs, "MlpPolicy", policy_settings(envs)

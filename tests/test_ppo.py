@@ -5,11 +5,12 @@ import math
 import numpy as np
 import pytest
 import torch
+from torch import nn
 
 from metta.agent.distributions import Categorical, Gaussian
 from metta.agent.policy_agent import PolicyAgent
 from metta.envs.env_spec import EnvSpec
-from metta.rl.ppo import Batch, PPOConfig, explained_variance, gae, policy_loss, update, value_loss
+from metta.rl.ppo import Batch, PPOConfig, explained_variance, gae, gradient_scale, policy_loss, update, value_loss
 from metta.rl.rollout import RewardScaler
 
 
@@ -95,8 +96,9 @@ def test_categorical_against_torch(reference):
     if reference:
         theirs = torch.distributions.Categorical(logits=params)
         actions = torch.arange(3)
-        assert torch.allclose(ours.log_prob(params.expand(3, 3), actions), theirs.log_prob(actions))
-        assert torch.allclose(ours.entropy(params), theirs.entropy())
+        log_prob, entropy = ours.log_prob_and_entropy(params.expand(3, 3), actions)
+        assert torch.allclose(log_prob, theirs.log_prob(actions))
+        assert torch.allclose(entropy, theirs.entropy())
     else:
         drawn = ours.sample(params.expand(50_000, 3), ours.noise(50_000))
         assert torch.allclose(drawn.bincount(minlength=3) / 50_000, params.softmax(-1), atol=0.01)
@@ -108,8 +110,9 @@ def test_gaussian_against_torch():
     theirs = torch.distributions.Normal(params[:, :2], params[:, 2:].exp())
     actions = torch.tensor([[0.1, 0.4]])
     ours = Gaussian(2)
-    assert torch.allclose(ours.log_prob(params, actions), theirs.log_prob(actions).sum(-1))
-    assert torch.allclose(ours.entropy(params), theirs.entropy().sum(-1))
+    log_prob, entropy = ours.log_prob_and_entropy(params, actions)
+    assert torch.allclose(log_prob, theirs.log_prob(actions).sum(-1))
+    assert torch.allclose(entropy, theirs.entropy().sum(-1))
     noise = torch.tensor([[1.0, -1.0]])
     assert torch.allclose(ours.sample(params, noise), params[:, :2] + params[:, 2:].exp() * noise)
 
@@ -137,7 +140,7 @@ def bandit_batch(agent, rows=64, steps=1):
     actions = torch.arange(rows).remainder(2).expand(steps, rows)
     gains = actions.float() * 2 - 1
     starts = torch.zeros(steps, rows, dtype=torch.bool)
-    log_probs = agent.distribution.log_prob(params, actions)
+    log_probs, _ = agent.distribution.log_prob_and_entropy(params, actions)
     return Batch(observations, starts, actions, log_probs, values, gains, gains, agent.initial_state(rows))
 
 
@@ -146,12 +149,29 @@ def test_update_prefers_the_better_action(lstm):
     """A sign error anywhere in the update makes the agent worse."""
     torch.manual_seed(0)
     agent = PolicyAgent(EnvSpec("test", {}, 1, "vector", (3,), "float32", 2), hidden_size=8, lstm=lstm)
-    optimizer = torch.optim.Adam(agent.parameters(), lr=1e-2)
+    optimizer = torch.optim.Adam(agent.parameters(), lr=1e-2, fused=True)
     batch = bandit_batch(agent, steps=2 if lstm else 1)
     stats = update(agent, optimizer, batch, PPO)
     after = agent(batch.observations, batch.state)[0].softmax(-1)[..., 1].mean().item()
     assert after > 0.55
     assert stats["approx_kl"] > 0 and 0 <= stats["clip_fraction"] <= 1
+
+
+@pytest.mark.parametrize("max_norm", [1e-3, 1e3])
+def test_the_gradient_scale_clips_as_torch_does(max_norm):
+    """Adam undoes most of a wrong scale, so that training would go on with gradients that nothing limits."""
+    generator = torch.Generator().manual_seed(0)
+    ours, theirs = ([nn.Parameter(torch.ones(n)) for n in (3, 5)] for _ in range(2))
+    adams = [torch.optim.Adam(parameters, eps=1e-2, fused=True) for parameters in (ours, theirs)]
+    for _ in range(3):
+        for mine, other in zip(ours, theirs, strict=True):
+            mine.grad = torch.randn(mine.shape, generator=generator)
+            other.grad = mine.grad.clone()
+        adams[0].grad_scale = gradient_scale(ours, max_norm)  # type: ignore[attr-defined]
+        nn.utils.clip_grad_norm_(theirs, max_norm)
+        for adam in adams:
+            adam.step()
+    assert all(torch.allclose(mine, other, atol=1e-7) for mine, other in zip(ours, theirs, strict=True))
 
 
 def test_target_kl_ends_the_update():
@@ -166,5 +186,5 @@ def test_target_kl_ends_the_update():
     torch.manual_seed(0)
     agent = PolicyAgent(EnvSpec("test", {}, 1, "vector", (3,), "float32", 2), hidden_size=8)
     config = PPOConfig(0.2, 0.5, None, 0.0, 0.5, 1e-6, update_epochs=50, minibatch_size=32)
-    update(agent, Counting(agent.parameters(), lr=1e-2), bandit_batch(agent), config)
+    update(agent, Counting(agent.parameters(), lr=1e-2, fused=True), bandit_batch(agent), config)
     assert len(passes) <= 4

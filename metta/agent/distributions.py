@@ -29,12 +29,10 @@ class Categorical:
     def mode(self, params: Tensor) -> Tensor:
         return params.argmax(-1)
 
-    def log_prob(self, params: Tensor, actions: Tensor) -> Tensor:
-        return params.log_softmax(-1).gather(-1, actions.unsqueeze(-1)).squeeze(-1)
-
-    def entropy(self, params: Tensor) -> Tensor:
+    def log_prob_and_entropy(self, params: Tensor, actions: Tensor) -> tuple[Tensor, Tensor]:
+        """Both `[...]`."""
         logp = params.log_softmax(-1)
-        return -(logp.exp() * logp).sum(-1)
+        return logp.gather(-1, actions.unsqueeze(-1)).squeeze(-1), -(logp.exp() * logp).sum(-1)
 
 
 class Gaussian:
@@ -57,11 +55,9 @@ class Gaussian:
     def mode(self, params: Tensor) -> Tensor:
         return params[..., : self.action_size]
 
-    def log_prob(self, params: Tensor, actions: Tensor) -> Tensor:
+    def log_prob_and_entropy(self, params: Tensor, actions: Tensor) -> tuple[Tensor, Tensor]:
+        """Both `[...]`."""
         mean, log_std = params.chunk(2, -1)
         z = (actions - mean) * torch.exp(-log_std)
-        return (-0.5 * z.square() - log_std - 0.5 * math.log(2 * math.pi)).sum(-1)
-
-    def entropy(self, params: Tensor) -> Tensor:
-        log_std = params[..., self.action_size :]
-        return (log_std + 0.5 * math.log(2 * math.pi * math.e)).sum(-1)
+        log_prob = (-0.5 * z.square() - log_std - 0.5 * math.log(2 * math.pi)).sum(-1)
+        return log_prob, (log_std + 0.5 * math.log(2 * math.pi * math.e)).sum(-1)

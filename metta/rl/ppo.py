@@ -57,6 +57,15 @@ def value_loss(values: Tensor, old_values: Tensor, returns: Tensor, vf_clip: flo
     return 0.5 * errors.mean()
 
 
+def gradient_scale(parameters: list[nn.Parameter], max_norm: float) -> Tensor:
+    """What to divide the gradients by, so that their norm is at most max_norm.
+
+    Fused Adam divides as it goes, in a third of the time of `clip_grad_norm_` and a pass over the gradients less.
+    """
+    norms = torch._foreach_norm([p.grad for p in parameters if p.grad is not None])
+    return (torch.linalg.vector_norm(torch.stack(norms)) / max_norm).clamp_(min=1)
+
+
 def explained_variance(values: np.ndarray, returns: np.ndarray) -> float:
     """1 - Var[returns - values] / Var[returns]; 1 is a perfect critic, 0 one that knows nothing. NaN: no variance."""
     variance = returns.var(dtype=np.float64)
@@ -104,12 +113,15 @@ class Batch:
         return Batch(**{name: function(tensor) for name, tensor in tensors.items()}, state=state)
 
 
-def update(agent: PolicyAgent, optimizer: torch.optim.Optimizer, batch: Batch, config: PPOConfig) -> dict[str, float]:
+def update(agent: PolicyAgent, optimizer: torch.optim.Adam, batch: Batch, config: PPOConfig) -> dict[str, float]:
     """Improve the agent on one rollout; returns the means over its minibatches, as they were before each step.
+
+    optimizer: fused, since it divides by grad_scale what `gradient_scale` finds too long.
 
     With recurrent state a minibatch is whole rows of T steps, otherwise any steps. target_kl ends the update after
     the pass over the data in which the mean approximate KL divergence passed it.
     """
+    assert optimizer.defaults["fused"]  # another would ignore grad_scale
     if not batch.state:
         batch = batch.independent_steps()
     steps, rows = batch.advantages.shape
@@ -121,9 +133,10 @@ def update(agent: PolicyAgent, optimizer: torch.optim.Optimizer, batch: Batch, c
         kl_before, minibatches_before = totals[3].clone(), minibatches
         for index in torch.randperm(rows).to(batch.values.device).split(rows_per_minibatch):
             loss, stats = _loss(agent, batch.rows(index), config)
-            optimizer.zero_grad()
+            for parameter in parameters:
+                parameter.grad = None
             loss.backward()
-            nn.utils.clip_grad_norm_(parameters, config.max_grad_norm)
+            optimizer.grad_scale = gradient_scale(parameters, config.max_grad_norm)  # type: ignore[attr-defined]
             optimizer.step()
             totals += stats
             minibatches += 1
@@ -137,15 +150,16 @@ def update(agent: PolicyAgent, optimizer: torch.optim.Optimizer, batch: Batch, c
 def _loss(agent: PolicyAgent, batch: Batch, config: PPOConfig) -> tuple[Tensor, Tensor]:
     """One minibatch's loss, and (policy loss, value loss, entropy, approximate KL, clip fraction), detached."""
     params, values, _ = agent(batch.observations, batch.state, batch.starts)
-    log_ratio = agent.distribution.log_prob(params, batch.actions) - batch.log_probs
+    log_probs, entropies = agent.distribution.log_prob_and_entropy(params, batch.actions)
+    log_ratio = log_probs - batch.log_probs
     std, mean = torch.std_mean(batch.advantages, correction=0)
     pg_loss = policy_loss(log_ratio, (batch.advantages - mean) / (std + 1e-8), config.clip_coef)
     v_loss = value_loss(values, batch.values, batch.returns, config.vf_clip)
-    entropy = agent.distribution.entropy(params).mean()
+    entropy = entropies.mean()
     loss = pg_loss - config.ent_coef * entropy + config.vf_coef * v_loss
     with torch.no_grad():
-        ratio = log_ratio.exp()
+        change = log_ratio.expm1()  # ratio - 1
         # Schulman's low-variance estimator, joschu.net/blog/kl-approx.html (k3).
-        kl = (ratio - 1 - log_ratio).mean()
-        clip_fraction = ((ratio - 1).abs() > config.clip_coef).float().mean()
+        kl = (change - log_ratio).mean()
+        clip_fraction = (change.abs() > config.clip_coef).float().mean()
         return loss, torch.stack((pg_loss, v_loss, entropy, kl, clip_fraction))

@@ -182,7 +182,7 @@ class Trainer:
             observations=rollout.observations,
             starts=torch.from_numpy(rollout.starts).to(self.device),
             actions=rollout.actions,
-            log_probs=self.agent.distribution.log_prob(rollout.params, rollout.actions),
+            log_probs=self.agent.distribution.log_prob_and_entropy(rollout.params, rollout.actions)[0],
             values=rollout.values,
             advantages=torch.from_numpy(advantages).to(self.device),
             returns=torch.from_numpy(returns).to(self.device),
