@@ -186,17 +186,20 @@ class TokenEncoder(nn.Module):
 
     def forward(self, observations: Tensor) -> Tensor:
         lead = observations.shape[:-2]
-        x = F.relu(self.first_layer(observations.reshape(-1, *observations.shape[-2:])))
-        return F.relu(self.dense(x)).view(*lead, self.output_size)
+        x = F.relu(self.first_layer(observations.reshape(-1, *observations.shape[-2:])), inplace=True)
+        return F.relu(self.dense(x), inplace=True).view(*lead, self.output_size)
 
     def first_layer(self, observations: Tensor) -> Tensor:
         """observations: uint8 `[N, tokens, 3]` -> `[N, hidden_size]`."""
-        counts = (observations[..., 1] != PADDING).sum(1)
-        longest = int(counts.max())  # real tokens come first
-        planes = observations[:, :longest].permute(2, 0, 1).contiguous()
-        real = planes[1] != PADDING
-        location, feature, value = (plane.masked_select(real).int() for plane in planes)
-        pair = feature * 256 + value
+        width = 32
+        while width < observations.shape[1] and bool((observations[:, width, 1] != PADDING).any()):
+            width *= 2
+        location, feature, value = observations[:, :width].int().unbind(2)  # real tokens come first
+        real = feature != PADDING
+        counts = real.sum(1)
+        where = real.flatten().nonzero().squeeze(1)
+        location = location.flatten().index_select(0, where)
+        pair = (feature * 256 + value).flatten().index_select(0, where)
         index = self.slot.index_select(0, location) + self.channel.index_select(0, pair)
         return self.bias + SparseProduct.apply(self.table, index, self.weight.index_select(0, pair), counts)
 
@@ -219,7 +222,8 @@ class SparseProduct(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None, None]:
         index, weight, counts = ctx.saved_tensors
-        index, order = index.sort(stable=True)
+        # 16 bits where they do: half the time (154,000 entries: 1.1 ms against 2.1).
+        index, order = (index.short() if ctx.table_rows <= 2**15 else index).sort(stable=True)
         row = torch.repeat_interleave(counts, output_size=len(index)).index_select(0, order)
         counts = index.bincount(minlength=ctx.table_rows)
         return _weighted_sums(gradient, row, weight.index_select(0, order), counts), None, None, None

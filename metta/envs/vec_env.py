@@ -16,7 +16,7 @@ from metta.envs.workers import (
     EnvError,
     EnvGroup,
     Worker,
-    close_workers,
+    close,
     gymnasium_spec_bytes,
     shared_memory_file,
 )
@@ -103,11 +103,6 @@ class ActionLog:
         return self.rows[step - self.first_step : self.next_step - self.first_step, rows].copy()
 
 
-def close_all(group: EnvGroup, workers: list[Worker]) -> None:
-    close_workers(workers)
-    group.close()
-
-
 class VecEnv:
     """`num_envs` copies of the environment `name`, each playing one episode after the other.
 
@@ -144,7 +139,7 @@ class VecEnv:
         with shared_memory_file(num_bytes) as file:
             self._arrays = Arrays.over(mmap.mmap(file.fileno(), num_bytes), self.spec, num_envs)
             self._group = EnvGroup(name, settings or {}, self._arrays, num_envs, range(shares[1]))
-            self._finalizer = weakref.finalize(self, partial(close_all, self._group, self._workers))
+            self._finalizer = weakref.finalize(self, partial(close, self._group, self._workers))
             self._start_workers(file, shares[1:])
         self.observations = self._arrays.observations
         self.final_observations = self._arrays.final_observations
@@ -162,10 +157,12 @@ class VecEnv:
         self._waiting = False
 
     def _start_workers(self, file: Any, bounds: list[int]) -> None:
+        if len(bounds) < 2:
+            return
+        gymnasium_spec = gymnasium_spec_bytes(self.spec.name)
+        setup = {"spec": self.spec, "gymnasium_spec": gymnasium_spec, "num_envs": self.num_envs}
         try:
             for begin, end in pairwise(bounds):
-                gymnasium_spec = gymnasium_spec_bytes(self.spec.name)
-                setup = {"spec": self.spec, "gymnasium_spec": gymnasium_spec, "num_envs": self.num_envs}
                 self._workers.append(Worker(file, {**setup, "indices": range(begin, end)}))
             for worker in self._workers:
                 worker.receive()

@@ -226,9 +226,10 @@ class Worker:
         return EnvError(f"the worker process of environments {first} to {last} of env={self._name} died: {how}")
 
 
-def close_workers(workers: list[Worker]) -> None:
+def close(group: EnvGroup, workers: list[Worker]) -> None:
     for worker in workers:
         worker.hang_up()
+    group.close()
     for worker in workers:
         worker.wait()
     workers.clear()
