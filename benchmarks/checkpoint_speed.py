@@ -4,7 +4,8 @@
 
 A state is an agent and Adam's two moments. `blocked`: until the call returns and training could go on; `durable`: until
 it is on the disk, counted from the call; `load`: files just written, so from the page cache. Each way is tried once
-beforehand (those that keep memory have it then), the disk is quiet before each one, and rounds alternate between them.
+beforehand (those that keep memory have it then). Before each one what it saved last is deleted, and the disk is quiet;
+rounds alternate between them.
 The floors are a copy of the state into memory already touched, and a write and fsync of as many bytes. At last: finding
 the newest of 50,000 checkpoints (100,000 files), beside os.listdir. Writes benchmarks/data/checkpoint_speed.json.
 """
@@ -61,7 +62,7 @@ class Metta:
     def __init__(self, state: State, folder: Path):
         self.state, self.epoch = state, 0
         self.manager = TinyCheckpointManager("run", folder)
-        self.saver = CheckpointSaver(self.manager, keep_last=1)
+        self.saver = CheckpointSaver(self.manager)
 
     def save(self) -> Callable[[], object]:
         self.epoch += 1
@@ -80,7 +81,6 @@ class TorchSave:
 
     def save(self) -> Callable[[], object]:
         for path, content in zip(self.paths, (self.state.trainer_state(), self.state.agent), strict=True):
-            path.unlink(missing_ok=True)
             torch.save(content, path)
         return lambda: fsync(*self.paths)
 
@@ -96,7 +96,6 @@ class DCP:
         self.stager = DefaultStager(StagingOptions(False, False, False, False))  # the rest of it is for GPUs
 
     def save(self) -> Callable[[], object]:
-        shutil.rmtree(self.folder, ignore_errors=True)
         content = self.state.tensors()
         saving: Any = dcp.async_save(content, checkpoint_id=self.folder, async_stager=self.stager, no_dist=True)
         return getattr(saving, "upload_completion", saving).result
@@ -121,7 +120,6 @@ class Orbax:
         return {name: tensor.numpy() for name, tensor in self.state.tensors().items()}
 
     def save(self) -> Callable[[], object]:
-        shutil.rmtree(self.folder, ignore_errors=True)
         self.checkpointer.save(self.folder, args=self.ocp.args.StandardSave(self.arrays()))
         return self.checkpointer.wait_until_finished
 
@@ -152,7 +150,6 @@ class RawWrite:
         self.data = b"\1" * sum(tensor.nbytes for tensor in state.tensors().values())
 
     def save(self) -> Callable[[], object]:
-        self.path.unlink(missing_ok=True)
         self.path.write_bytes(self.data)
         return lambda: fsync(self.path)
 
@@ -172,7 +169,14 @@ def fsync(*paths: Path) -> None:
             os.fsync(file.fileno())
 
 
-def measure(way: Any) -> Times:
+def clear(folder: Path) -> None:
+    for path in folder.iterdir():
+        shutil.rmtree(path) if path.is_dir() else path.unlink()
+
+
+def measure(way: Any, folder: Path) -> Times:
+    """Times in `folder`, where the way keeps what it saves."""
+    clear(folder)
     os.sync()
     began = time.perf_counter()
     durable = way.save()
@@ -194,11 +198,11 @@ def compare(size: float, rounds: int) -> dict[str, dict[str, list[float]]]:
             try:
                 (Path(folder) / name).mkdir()
                 ways[name] = make(state, Path(folder) / name)
-                measure(ways[name])
+                measure(ways[name], Path(folder) / name)
             except ImportError as error:
                 print(f"{name} is left out: {error}")
                 del ways[name]
-        rows = [{name: measure(way) for name, way in ways.items()} for _ in range(rounds)]
+        rows = [{name: measure(way, Path(folder) / name) for name, way in ways.items()} for _ in range(rounds)]
         return {
             name: {column: [row[name][column] for row in rows] for column in ("blocked", "durable", "load")}
             for name in ways

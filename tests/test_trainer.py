@@ -104,7 +104,7 @@ def test_a_complete_run_says_so_and_can_be_extended(tmp_path):
     The rate is always learning_rate * (1 - steps / total_timesteps) with the total of today: it rises again when the
     total is raised.
     """
-    arguments = ("run=r", *SMALL, "total_timesteps=640")
+    arguments = ("run=r", *SMALL, "total_timesteps=640", "learning_rate=1e-3")
     assert run(tmp_path, *arguments).returncode == 0
     again = run(tmp_path, *arguments)
     assert again.returncode == 0 and "is complete: epoch 10" in again.stderr

@@ -18,7 +18,7 @@ from metta.errors import CheckpointError
 from metta.eval.eval_db import EpisodeRow, EvalDB, Score
 from metta.rl.tiny_checkpoint_manager import TinyCheckpointManager
 from metta.sim.recording import recording_path, save_recordings
-from metta.sim.simulation import dealt_envs, default_num_envs, make_player, play_episodes
+from metta.sim.simulation import dealt_envs, default_num_envs, default_num_workers, make_player, play_episodes
 
 LARGEST_OBSERVATION = 10**8  # numbers: beyond every environment, and within every memory
 
@@ -109,12 +109,12 @@ class PolicyEvaluator:
         key = (env, tuple(sorted(settings.items())), seed, episodes)
         if key != self._envs_key:
             self.close()
-            num_envs = self.num_envs
-            if num_envs is None:
-                probe = make_env(env, settings)
-                num_envs = default_num_envs(probe.spec, episodes)
-                probe.close()
-            self._envs, self._envs_key = dealt_envs(env, settings, seed, episodes, min(num_envs, episodes)), key
+            probe = make_env(env, settings)
+            probe.close()
+            num_envs = min(self.num_envs or default_num_envs(probe.spec, episodes), episodes)
+            num_workers = default_num_workers(probe.spec)
+            self._envs = dealt_envs(env, settings, seed, episodes, num_envs, num_workers)
+            self._envs_key = key
         assert self._envs is not None
         return self._envs
 

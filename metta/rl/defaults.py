@@ -16,7 +16,7 @@ DEFAULTS: dict[str, dict[str, Any]] = {
         "horizon": 128,
         "minibatches": 4,
         "update_epochs": 10,
-        "learning_rate": 1e-3,
+        "learning_rate": 5e-4,
         "gamma": 0.99,
         "ent_coef": 0.0,
     },
@@ -44,11 +44,13 @@ DEFAULTS: dict[str, dict[str, Any]] = {
         "total_timesteps": 2_000_000,
         "num_envs": 8,
         "horizon": 64,
-        "minibatches": 12,
+        "minibatches": 8,
         "update_epochs": 4,
         "learning_rate": 1.5e-3,
         "gamma": 0.99,
         "ent_coef": 0.01,
+        # Arena's return after 2M steps was 18.8 with 0.5 (3 seeds), 21.9 with 1 (2), 22.1 with 2 (3).
+        "vf_coef": 1.0,
     },
 }
 
@@ -58,7 +60,7 @@ def with_defaults(config: TrainConfig, env: EnvSpec) -> TrainConfig:
     kind = env.observation_kind
     if kind == "vector":
         kind = "vector, continuous" if env.num_actions is None else "vector, discrete"
-    defaults = {"gae_lambda": 0.95, "num_workers": 0, **DEFAULTS[kind]}
+    defaults = {"gae_lambda": 0.95, "vf_coef": 0.5, "num_workers": 0, **DEFAULTS[kind]}
     minibatches = defaults.pop("minibatches")
     config = chz.replace(config, **{key: value for key, value in defaults.items() if getattr(config, key) is None})
     rollout = config.num_envs * env.num_agents * config.horizon

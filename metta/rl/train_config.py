@@ -77,7 +77,7 @@ class TrainConfig:
     gamma: float = key("discount of a step", None, between(0, 1))
     gae_lambda: float = key("lambda of the advantages (GAE)", None, between(0, 1))
     clip_coef: float = key("clip range of the policy's ratio", 0.2, above(0))
-    vf_coef: float = key("weight of the value loss", 0.5, between(0))
+    vf_coef: float = key("weight of the value loss", None, between(0))
     vf_clip: float | None = key("clip range of the value's change", None, above(0), unset="no clipping")
     ent_coef: float = key("weight of the entropy bonus", None, between(0))
     max_grad_norm: float = key("longest gradient", 0.5, above(0))

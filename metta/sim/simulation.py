@@ -1,5 +1,6 @@
 """Playing episodes: an agent (or a random one), an environment, and a list of seeds that anyone can play again."""
 
+import os
 from typing import Any, Protocol
 
 import numpy as np
@@ -91,6 +92,11 @@ class RandomPlayer:
 def default_num_envs(spec: EnvSpec, episodes: int) -> int:
     """Never a function of the machine: the same evaluation is the same computation everywhere."""
     return max(1, min(episodes, ROWS // spec.num_agents))
+
+
+def default_num_workers(spec: EnvSpec) -> int:
+    """All cores where a step takes long, as with many agents; that changes the speed, never a result."""
+    return (os.cpu_count() or 1) - 1 if spec.num_agents > 1 else 0
 
 
 def play_episodes(envs: VecEnv, player: Player) -> list[Episode]:
