@@ -19,7 +19,7 @@ from typing import Any
 
 from benchmarks.summary import conditions, spread, write
 
-SECONDS = 7.0  # measured, after warm-up
+SECONDS = 5.0  # measured, after warm-up
 CARTPOLE = {"env": "CartPole-v1", "horizon": 128, "update_epochs": 4}
 ARENA = {"env": "arena", "num_envs": 8, "horizon": 64, "update_epochs": 1, "minibatch_size": 4096}
 # name -> (settings of metta's trainer, the libraries compared)
