@@ -132,7 +132,10 @@ def lines(path: Path, env: str) -> list[dict[str, Any]]:
 
 
 def peer_means(env: str) -> tuple[list[float], str]:
-    """Stable-Baselines3's score for each seed: the better of acting by mode and by sample, of its settings tried."""
+    """Stable-Baselines3's score for each seed: the better of acting by mode and by sample, of its settings tried.
+
+    Settings tried with fewer than 3 seeds do not count: the best of one is luck.
+    """
     candidates: dict[tuple[str, str], list[float]] = {}
     for line in lines(PEERS, env):
         for how in ("deterministic", "sampled"):
@@ -140,7 +143,8 @@ def peer_means(env: str) -> tuple[list[float], str]:
                 candidates.setdefault((line["settings"], how), []).append(line["mean"][how])
     if not candidates:
         return [], ""
-    (settings, how), means = max(candidates.items(), key=lambda item: float(np.mean(item[1])))
+    several = {key: means for key, means in candidates.items() if len(means) >= 3} or candidates
+    (settings, how), means = max(several.items(), key=lambda item: float(np.mean(item[1])))
     return means, f"{settings}, {how}"
 
 

@@ -17,7 +17,7 @@ from benchmarks.summary import DATA, HERE
 
 # script -> its arguments; chosen so that all take less than 40 minutes on two cores.
 SCRIPTS: dict[str, list[str]] = {
-    "training_speed": ["--rounds", "3"],
+    "training_speed": ["--rounds", "2"],
     "checkpoint_speed": [],
     "eval_speed": [],
     "growth": [],

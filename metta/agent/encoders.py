@@ -99,12 +99,11 @@ class ImageEncoder(nn.Module):
     def __init__(self, env: EnvSpec, hidden_size: int | None):
         super().__init__()
         shape = env.observation_shape
-        self.channels_last = shape[-1] < shape[0]
+        self.channels_last = env.channels_last
         channels, height, width = (shape[-1], *shape[:-1]) if self.channels_last else shape
         self.scale = 1 / 255 if env.observation_dtype == "uint8" else 1.0
-        large = min(height, width) >= 36
-        self.output_size = hidden_size = hidden_size or (512 if large else 128)
-        if large:
+        self.output_size = hidden_size = hidden_size or (512 if env.large_image else 128)
+        if env.large_image:
             layers = [nn.Conv2d(channels, 32, 8, 4), nn.ReLU(), nn.Conv2d(32, 64, 4, 2), nn.ReLU()]
             layers += [nn.Conv2d(64, 64, 3, 1), nn.ReLU(), nn.Flatten()]
         else:

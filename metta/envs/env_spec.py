@@ -38,3 +38,14 @@ class EnvSpec:
         """The environment's name in eval.db: "arena", or with settings "arena[max_steps=100,num_agents=4]"."""
         settings = ",".join(f"{key}={value}" for key, value in sorted(self.settings.items()))
         return f"{self.name}[{settings}]" if settings else self.name
+
+    @property
+    def channels_last(self) -> bool:
+        """Of an image: its last axis is the channels, being shorter than the first."""
+        return self.observation_shape[-1] < self.observation_shape[0]
+
+    @property
+    def large_image(self) -> bool:
+        """From 36 pixels up on each side: an image with details to look for, not a small grid."""
+        sides = self.observation_shape[:-1] if self.channels_last else self.observation_shape[1:]
+        return self.observation_kind == "image" and min(sides) >= 36
