@@ -16,7 +16,7 @@ TRAINING: dict[str, tuple[float | None, float | None]] = {
     "breakout": (1.7, None),
 }
 ARENA_TARGET = 40_000
-QUIET_LOAD = 1.5  # on two cores: above it another process took turns with what was measured
+QUIET_LOAD = 2  # on two cores: above it another process took turns with what was measured
 INTRODUCTION = """Made by `make bench` (`benchmarks/run_all.py`). Medians and [ranges] of rounds that alternate between
 what is compared. Differences under 25% mean nothing on a machine shared with others; ratios are what counts."""
 GROWTH = """One core: {gflops:.0f} GFLOP/s in matrix products, copies {copies:.1f} GB/s. Microseconds are those of one
