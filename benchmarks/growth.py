@@ -164,7 +164,7 @@ def measure(settings: dict[str, Any], machine: dict[str, float], seconds: float)
 
 
 def measure_limit(case: str, machine: dict[str, float], seconds: float, rounds: int) -> Line:
-    """What the trainer reaches of the limit, with its environments in this process and in a worker for each core."""
+    """What the trainer reaches of the limit, with its environments in this process and on every core."""
     settings, cores = CASES[case][0], os.cpu_count() or 1
     trainers = {workers: make_trainer(settings, workers) for workers in (0, cores - 1)}
     flops = count_flops(trainers[0])

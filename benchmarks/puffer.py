@@ -24,7 +24,8 @@ with contextlib.redirect_stderr(io.StringIO()):
     import pufferlib.pufferl
     import pufferlib.vector
 
-HIDDEN_SIZE = 128
+from benchmarks.sb3_mettagrid import HIDDEN_SIZE, DenseTokenExtractor
+from metta.envs.vec_env import EpisodeSeeds, VecEnv
 
 
 class Advantages:
@@ -61,8 +62,6 @@ class MettaVecEnv:
     """metta's `VecEnv` with the methods that PuffeRL calls."""
 
     def __init__(self, name: str, num_envs: int):
-        from metta.envs.vec_env import EpisodeSeeds, VecEnv
-
         self.envs = VecEnv(name, num_envs, EpisodeSeeds(0))
         spec = self.envs.spec
         assert spec.num_actions is not None
@@ -93,8 +92,6 @@ class TokenPolicy(nn.Module):
 
     def __init__(self, envs: MettaVecEnv):
         super().__init__()
-        from benchmarks.sb3_mettagrid import DenseTokenExtractor
-
         assert envs.tokens is not None
         self.hidden_size = HIDDEN_SIZE
         self.encoder = DenseTokenExtractor(envs.single_observation_space, envs.tokens)

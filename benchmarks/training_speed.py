@@ -46,7 +46,7 @@ def main() -> None:
         case, library = args.measure
         print(json.dumps(measure(CASES[case][0], library)), flush=True)
         os._exit(0)  # PufferLib leaves a thread behind
-    began = conditions(threads=len(args.threads), seconds=SECONDS)
+    began = conditions(threads=max(args.threads), seconds=SECONDS)
     results = [compare(case, threads, args.rounds) for case in args.only for threads in args.threads]
     write("training_speed", {"conditions": began, "results": results})
 
@@ -58,7 +58,7 @@ def compare(case: str, threads: int, rounds: int) -> dict[str, Any]:
         for library, values in rates.items():
             command = [sys.executable, __file__, "--measure", case, library]
             environment = {**os.environ, "OMP_NUM_THREADS": str(threads), "OMP_WAIT_POLICY": "passive"}
-            done = subprocess.run(command, check=True, env=environment, capture_output=True, text=True)
+            done = subprocess.run(command, check=True, env=environment, stdout=subprocess.PIPE, text=True)
             measured = json.loads(done.stdout.splitlines()[-1])
             values.append(measured["steps_per_second"])
             parameters[library] = int(measured["parameters"])

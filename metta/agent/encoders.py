@@ -190,10 +190,10 @@ class TokenEncoder(nn.Module):
 
     def first_layer(self, observations: Tensor) -> Tensor:
         """observations: uint8 `[N, tokens, 3]` -> `[N, hidden_size]`."""
-        width = 32
+        width = 32  # or its double, ...: real tokens come first
         while width < observations.shape[1] and bool((observations[:, width, 1] != PADDING).any()):
             width *= 2
-        location, feature, value = observations[:, :width].int().unbind(2)  # real tokens come first
+        location, feature, value = observations[:, :width].int().unbind(2)
         real = feature != PADDING
         counts = real.sum(1)
         where = real.flatten().nonzero().squeeze(1)

@@ -292,8 +292,8 @@ class VecEnv:
         """Call a method of each EnvGroup with its share of `arguments`, by environment; answers in their order."""
         for worker in self._workers:
             worker.send(method, self._share(arguments, worker.indices))
-        answers = list(getattr(self._group, method)(self._share(arguments, self._group.indices)))
-        return answers + [answer for worker in self._workers for answer in worker.receive()]
+        mine = getattr(self._group, method)(self._share(arguments, self._group.indices))
+        return mine + [answer for worker in self._workers for answer in worker.receive()]
 
     @staticmethod
     def _share(arguments: dict[int, Any], indices: range) -> dict[int, Any]:

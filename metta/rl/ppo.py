@@ -134,7 +134,7 @@ def update(agent: PolicyAgent, optimizer: torch.optim.Adam, batch: Batch, config
         for index in torch.randperm(rows).to(batch.values.device).split(rows_per_minibatch):
             loss, stats = _loss(agent, batch.rows(index), config)
             for parameter in parameters:
-                parameter.grad = None
+                parameter.grad = None  # what optimizer.zero_grad does, without its 50 microseconds of profiling hooks
             loss.backward()
             optimizer.grad_scale = gradient_scale(parameters, config.max_grad_norm)  # type: ignore[attr-defined]
             optimizer.step()
