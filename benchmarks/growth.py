@@ -120,10 +120,10 @@ def count_flops(trainer: Trainer) -> float:
 
 def memory_bytes(trainer: Trainer) -> float:
     """Moved for each agent step: all parameters in every minibatch; observations in the rollout and each pass."""
-    config, envs = trainer.config, trainer.envs
+    config, spec = trainer.config, trainer.spec
     parameters = sum(parameter.numel() for parameter in trainer.agent.parameters())
-    per_minibatch = min(config.minibatch_size, config.horizon * envs.batch_size)
-    observation = envs.observations[0].nbytes
+    per_minibatch = min(config.minibatch_size, config.horizon * trainer.rows)
+    observation = math.prod(spec.observation_shape) * np.dtype(spec.observation_dtype).itemsize
     return config.update_epochs * (parameters * ADAM_BYTES / per_minibatch + observation) + observation
 
 

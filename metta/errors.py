@@ -1,5 +1,9 @@
-"""The one error for a checkpoint or agent file that cannot be used, below everything that raises it."""
+"""Errors that more than one layer raises or answers, below all of them."""
 
 
 class CheckpointError(Exception):
     """This file cannot be read as a checkpoint: one line that says which, what is wrong, what exists instead."""
+
+
+class EnvError(RuntimeError):
+    """An environment, or the worker process that held it, failed: one line that says which, where and how."""

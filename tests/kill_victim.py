@@ -10,7 +10,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-PHASES = ("starting", "copy", "forward", "env", "learn", "save")
+PHASES = ("starting", "copy", "forward", "env", "learn", "wait", "save")
 
 
 def main(phase_file: Path, arguments: list[str]) -> int:

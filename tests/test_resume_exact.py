@@ -8,13 +8,15 @@ from typing import Any
 
 import pytest
 import torch
+from torch.nn import functional
 
 from metta.agent.policy_agent import PolicyAgent
 from metta.eval.eval_db import EvalDB
 from metta.eval.policy_evaluator import PolicyEvaluator
+from metta.rl.random_state import seed_everything
 from metta.rl.tiny_checkpoint_manager import TinyCheckpointManager
 from metta.rl.train_config import TrainConfig
-from metta.rl.trainer import Trainer, load_trainer, train
+from metta.rl.trainer import Trainer, load_trainer, make_env_spec, train
 from tests.exact import curves, differences, run_epochs
 
 N = 3  # epochs before the interruption, and after it
@@ -28,7 +30,7 @@ FAST = [("CartPole-v1", True, 2), ("Pendulum-v1", False, 0), ("arena", False, 2)
 ALL = [(env, lstm, workers) for env in SETTINGS for lstm in (False, True) for workers in (0, 2)]
 
 
-def make_config(env, run, train_dir, lstm=False, workers=0, agent=None):
+def make_config(env, run, train_dir, lstm=False, workers=0, num_shards=None, agent=None):
     settings = SETTINGS[env]
     agents = {"arena": 24, "navigation": 8}.get(env, 1)
     total = 2 * N * settings["num_envs"] * settings["horizon"] * agents
@@ -38,6 +40,7 @@ def make_config(env, run, train_dir, lstm=False, workers=0, agent=None):
         train_dir=str(train_dir),
         lstm=lstm,
         num_workers=workers,
+        num_shards=num_shards,
         agent=agent,
         total_timesteps=total,
         hidden_size=16,
@@ -90,22 +93,8 @@ def test_interrupted_is_the_same_as_uninterrupted(env, lstm, workers, tmp_path):
     assert db.episodes("straight", 2 * N, label) == db.episodes("halves", 2 * N, label)
 
 
-@pytest.mark.parametrize("env", ["CartPole-v1", "arena"])
-def test_workers_change_nothing(env, tmp_path):
-    """Results that depend on how many processes step the environments cannot be reproduced elsewhere."""
-    states = []
-    for workers in (0, 2):
-        trainer = Trainer(make_config(env, "run", tmp_path, workers=workers))
-        logged = run_epochs(trainer, 5)
-        state = trainer.state_dict()
-        del state["config"]
-        states.append((trainer.agent, state, logged))
-        trainer.close()
-    assert differences(states[0], states[1]) == []
-
-
 class DrawingAgent(PolicyAgent):
-    """Draws from Python's and numpy's generators too, as an agent of one's own may."""
+    """Draws from every generator by itself, as an agent of one's own may."""
 
     def forward(self, observations, state=(), starts=None):
         import random
@@ -113,7 +102,27 @@ class DrawingAgent(PolicyAgent):
         import numpy as np
 
         params, values, state = super().forward(observations, state, starts)
-        return params + random.random() * 0.1 + float(np.random.rand()) * 0.1, values, state
+        params = params + random.random() * 0.1 + float(np.random.rand()) * 0.1
+        return functional.dropout(params, 0.1), values, state
+
+
+@pytest.mark.parametrize(
+    ("env", "lstm", "num_shards"), [("CartPole-v1", True, 1), ("CartPole-v1", True, 3), ("arena", False, 2)]
+)
+def test_workers_change_nothing(env, lstm, num_shards, tmp_path):
+    """Results that depend on how many processes share the work cannot be reproduced elsewhere."""
+    states = []
+    for workers in (0, 1, 5):
+        config = make_config(env, "run", tmp_path, lstm, workers, num_shards)
+        torch.manual_seed(0)
+        trainer = Trainer(config, DrawingAgent(make_env_spec(config), hidden_size=16, lstm=lstm))
+        logged = run_epochs(trainer, 5)
+        state = trainer.state_dict()
+        del state["config"]
+        states.append((trainer.agent, state, logged))
+        trainer.close()
+    assert differences(states[0], states[1]) == []
+    assert differences(states[0], states[2]) == []
 
 
 def resumed_bits(manager, config, epochs=N):
@@ -128,10 +137,7 @@ def resumed_bits(manager, config, epochs=N):
 def save_with_drawing_agent(tmp_path, run):
     """A run stopped after N epochs whose every item of state matters."""
     config = make_config("CartPole-v1", run, tmp_path, lstm=True)
-    trainer = Trainer(config)
-    agent = DrawingAgent(trainer.envs.spec, hidden_size=16, lstm=True)
-    trainer.close()
-    trainer = Trainer(config, agent)
+    trainer = Trainer(config, DrawingAgent(make_env_spec(config), hidden_size=16, lstm=True))
     run_epochs(trainer, N)
     return trainer, config
 
@@ -140,7 +146,8 @@ def without(state, path, fresh):
     """The trainer state with one item as it is in a fresh trainer: as if it had not been saved."""
     *parents, last = path.split("/")
     for name in parents:
-        state, fresh = state[name], fresh[name]
+        key = int(name) if name.isdecimal() else name
+        state, fresh = state[key], fresh[key]
     assert last in state
     state[last] = fresh[last]
 
@@ -155,13 +162,10 @@ STATE = [
 ]
 STATE += [
     "reward_scaler/count",
-    "collector/episodes",
-    "collector/recurrent",
-    "random/python",
-    "random/numpy",
-    "random/torch",
+    "shards/0/episodes",
+    "shards/0/recurrent",
 ]
-STATE += ["collector/episodes/actions", "collector/episodes/seeds", "collector/episodes/episode_index"]
+STATE += ["shards/0/episodes/actions", "shards/0/episodes/seeds", "shards/0/episodes/episode_index"]
 
 
 @pytest.mark.filterwarnings("ignore:.*")
@@ -182,6 +186,6 @@ def test_every_item_of_state_is_needed(item, tmp_path, capsys):
     trainer.close()
     changed = TinyCheckpointManager("changed", tmp_path)
     changed.save_checkpoint(agent, max(trainer.epoch, 1), state)
-    torch.manual_seed(99)  # what a new process would have drawn so far is another number
+    seed_everything(99)  # what a new process would have drawn so far is another number
     found = differences(expected, resumed_bits(changed, config))
     assert (found == []) == (item is None), found

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from gymnasium.spaces import Box, Discrete
 
-from metta.envs import vec_env, workers
+from metta.envs import env_group, vec_env
 from metta.envs.env_spec import EnvSpec
 from metta.envs.vec_env import DealtSeeds, EnvError, Episode, EpisodeSeeds, VecEnv
 
@@ -242,7 +242,7 @@ class TwoAgentEnv:
 
 def test_an_episode_ends_when_all_its_agents_are_done(monkeypatch: pytest.MonkeyPatch) -> None:
     """An episode cut short by the first agent that is done, or ended once for each."""
-    for module in (vec_env, workers):
+    for module in (vec_env, env_group):
         monkeypatch.setattr(module, "make_env", lambda name, settings: TwoAgentEnv())
     envs = VecEnv("two", 2, EpisodeSeeds(0))
     envs.reset()

@@ -5,21 +5,14 @@ import weakref
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
-from itertools import pairwise
 from typing import Any
 
 import numpy as np
 
+from metta.envs.env_group import Arrays, EnvGroup, gymnasium_spec_bytes, set_up
 from metta.envs.make_env import Env, check_env, check_env_name, make_env
-from metta.envs.workers import (
-    Arrays,
-    EnvError,
-    EnvGroup,
-    Worker,
-    close,
-    gymnasium_spec_bytes,
-    shared_memory_file,
-)
+from metta.errors import EnvError
+from metta.worker import Worker, end_workers, shared_memory_file, shares
 
 __all__ = [
     "DealtSeeds",
@@ -110,9 +103,9 @@ class VecEnv:
     step. In rows whose episode just ended, `observations` hold the first observation of the next episode already, and
     `final_observations` the last one of the episode that ended. An episode ends when all its agents are done.
 
-    `episode_seeds(env_index, episode_index)` gives each episode's seed, or None: that environment idles from then on
-    (`active` is False, its rewards and flags are 0). `num_workers` processes help this one to step the environments,
-    each with an equal share. That changes the speed, never a result.
+    `episode_seeds(first_env + env_index, episode_index)` gives each episode's seed, or None: that environment idles
+    from then on (`active` is False, its rewards and flags are 0). `num_workers` processes help this one to step the
+    environments, each with an equal share. That changes the speed, never a result.
 
     Raises ValueError where the environment cannot be made, and EnvError where it, or a worker, fails later.
     """
@@ -124,23 +117,24 @@ class VecEnv:
         episode_seeds: Callable[[int, int], int | None],
         num_workers: int = 0,
         settings: dict[str, Any] | None = None,
+        first_env: int = 0,
     ):
         if num_envs < 1 or num_workers < 0:
             raise ValueError(f"num_envs={num_envs} must be at least 1, and num_workers={num_workers} at least 0")
         probe = make_env(name, settings)
         self.spec = probe.spec
         probe.close()
-        self.num_envs, self.num_agents = num_envs, self.spec.num_agents
+        self.num_envs, self.num_agents, self.first_env = num_envs, self.spec.num_agents, first_env
         self.batch_size = num_envs * self.num_agents
         self.episode_seeds = episode_seeds
-        shares = np.linspace(0, num_envs, min(num_workers, num_envs - 1) + 2).astype(int).tolist()
         self._workers: list[Worker] = []
+        mine, *self._shares = shares(num_envs, min(num_workers, num_envs - 1) + 1)
         num_bytes = Arrays.num_bytes(self.spec, num_envs)
         with shared_memory_file(num_bytes) as file:
             self._arrays = Arrays.over(mmap.mmap(file.fileno(), num_bytes), self.spec, num_envs)
-            self._group = EnvGroup(name, settings or {}, self._arrays, num_envs, range(shares[1]))
+            self._group = EnvGroup(name, settings or {}, self._arrays, num_envs, mine, first_env)
             self._finalizer = weakref.finalize(self, partial(close, self._group, self._workers))
-            self._start_workers(file, shares[1:])
+            self._start_workers(file)
         self.observations = self._arrays.observations
         self.final_observations = self._arrays.final_observations
         self.rewards = self._arrays.rewards
@@ -156,14 +150,20 @@ class VecEnv:
             self._log_dtype = np.min_scalar_type(self.spec.num_actions - 1)
         self._waiting = False
 
-    def _start_workers(self, file: Any, bounds: list[int]) -> None:
-        if len(bounds) < 2:
+    def _start_workers(self, file: Any) -> None:
+        if not self._shares:
             return
-        gymnasium_spec = gymnasium_spec_bytes(self.spec.name)
-        setup = {"spec": self.spec, "gymnasium_spec": gymnasium_spec, "num_envs": self.num_envs}
+        setup = {
+            "spec": self.spec,
+            "gymnasium_spec": gymnasium_spec_bytes(self.spec.name),
+            "num_envs": self.num_envs,
+            "first_env": self.first_env,
+        }
         try:
-            for begin, end in pairwise(bounds):
-                self._workers.append(Worker(file, {**setup, "indices": range(begin, end)}))
+            for indices in self._shares:
+                first, last = self.first_env + indices[0], self.first_env + indices[-1]
+                holds = f"environments {first} to {last} of env={self.spec.name}"
+                self._workers.append(Worker(holds, file, set_up, **setup, indices=indices))
             for worker in self._workers:
                 worker.receive()
         except BaseException:
@@ -192,7 +192,7 @@ class VecEnv:
             self._log.make_room(int(self._starts.min(initial=self._log.next_step, where=self.active)))
         self._log.append(self._arrays.actions)
         for worker in self._workers:
-            worker.send("step")
+            worker.step()
         self._waiting = True
         self._ended = self._group.step()
 
@@ -277,7 +277,7 @@ class VecEnv:
         return episode
 
     def _set_next_seed(self, index: int, episode_index: int) -> None:
-        seed = self.episode_seeds(index, int(episode_index))
+        seed = self.episode_seeds(self.first_env + index, int(episode_index))
         self._arrays.next_seeds[index] = -1 if seed is None else seed
 
     def _came_back(self, index: int, state: dict[str, Any]) -> bool:
@@ -290,11 +290,18 @@ class VecEnv:
 
     def _call(self, method: str, arguments: dict[int, Any]) -> list[Any]:
         """Call a method of each EnvGroup with its share of `arguments`, by environment; answers in their order."""
-        for worker in self._workers:
-            worker.send(method, self._share(arguments, worker.indices))
+        for worker, indices in zip(self._workers, self._shares, strict=True):
+            worker.send(method, self._share(arguments, indices))
         mine = getattr(self._group, method)(self._share(arguments, self._group.indices))
         return mine + [answer for worker in self._workers for answer in worker.receive()]
 
     @staticmethod
     def _share(arguments: dict[int, Any], indices: range) -> dict[int, Any]:
         return {index: value for index, value in arguments.items() if index in indices}
+
+
+def close(group: EnvGroup, workers: list[Worker]) -> None:
+    for worker in workers:
+        worker.hang_up()
+    group.close()
+    end_workers(workers)

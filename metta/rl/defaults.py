@@ -66,15 +66,21 @@ DEFAULTS: dict[str, dict[str, Any]] = {
 }
 
 
-def with_defaults(config: TrainConfig, env: EnvSpec) -> TrainConfig:
-    """The configuration with every None that depends on the environment filled in."""
+def with_defaults(config: TrainConfig, env: EnvSpec, device: str) -> TrainConfig:
+    """The configuration with every None that depends on the environment filled in. device: "cpu", "cuda" or "mps"."""
     kind = env.observation_kind
     if kind == "vector":
         kind = "vector, continuous" if env.num_actions is None else "vector, discrete"
     elif kind == "image" and not env.large_image:
         kind = "small image"
-    defaults = {"gae_lambda": 0.95, "vf_coef": 0.5, "num_workers": 0, **DEFAULTS[kind]}
+    defaults = {"gae_lambda": 0.95, "vf_coef": 0.5, **DEFAULTS[kind]}
     minibatches = defaults.pop("minibatches")
+    num_envs = config.num_envs or defaults["num_envs"]
+    # Two where there is enough to do; never by the machine's cores, for the bits depend on it.
+    much = kind in ("image", "tokens") or num_envs >= 32
+    defaults["num_shards"] = 2 if device == "cpu" and num_envs > 1 and much else 1
     config = chz.replace(config, **{key: value for key, value in defaults.items() if getattr(config, key) is None})
+    if config.num_shards > config.num_envs:
+        raise ValueError(f"num_shards={config.num_shards}: must be at most num_envs={config.num_envs}")
     rollout = config.num_envs * env.num_agents * config.horizon
     return chz.replace(config, minibatch_size=config.minibatch_size or max(1, rollout // minibatches))

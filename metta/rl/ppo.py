@@ -113,10 +113,18 @@ class Batch:
         return Batch(**{name: function(tensor) for name, tensor in tensors.items()}, state=state)
 
 
-def update(agent: PolicyAgent, optimizer: torch.optim.Adam, batch: Batch, config: PPOConfig) -> dict[str, float]:
+def update(
+    agent: PolicyAgent,
+    optimizer: torch.optim.Adam,
+    batch: Batch,
+    config: PPOConfig,
+    generator: torch.Generator | None = None,
+    gradients: "Gradients | None" = None,
+) -> dict[str, float]:
     """Improve the agent on one rollout; returns the means over its minibatches, as they were before each step.
 
-    optimizer: fused, since it divides by grad_scale what `gradient_scale` finds too long.
+    optimizer: fused, since it divides by grad_scale what `gradient_scale` finds too long. generator: deals the
+    minibatches. gradients: how one's are computed, `backward` where nothing is given.
 
     With recurrent state a minibatch is whole rows of T steps, otherwise any steps. target_kl ends the update after
     the pass over the data in which the mean approximate KL divergence passed it.
@@ -127,33 +135,54 @@ def update(agent: PolicyAgent, optimizer: torch.optim.Adam, batch: Batch, config
     steps, rows = batch.advantages.shape
     rows_per_minibatch = max(1, config.minibatch_size // steps)
     parameters = list(agent.parameters())
-    totals = torch.zeros(5, device=batch.values.device)
+    gradients = gradients or backward
+    totals = torch.zeros(len(STATS), device=batch.values.device)
     minibatches = 0
     for _ in range(config.update_epochs):
         kl_before, minibatches_before = totals[3].clone(), minibatches
-        for index in torch.randperm(rows).to(batch.values.device).split(rows_per_minibatch):
-            loss, stats = _loss(agent, batch.rows(index), config)
-            for parameter in parameters:
-                parameter.grad = None  # what optimizer.zero_grad does, without its 50 microseconds of profiling hooks
-            loss.backward()
+        order = torch.randperm(rows, generator=generator).to(batch.values.device)
+        for index in order.split(rows_per_minibatch):
+            totals += gradients(agent, batch, index, config)
             optimizer.grad_scale = gradient_scale(parameters, config.max_grad_norm)  # type: ignore[attr-defined]
             optimizer.step()
-            totals += stats
             minibatches += 1
         mean_kl = (totals[3] - kl_before) / (minibatches - minibatches_before)
         if config.target_kl is not None and mean_kl.item() > config.target_kl:
             break
-    names = ("policy_loss", "value_loss", "entropy", "approx_kl", "clip_fraction")
-    return dict(zip(names, (totals / minibatches).tolist(), strict=True))
+    return dict(zip(STATS, (totals / minibatches).tolist(), strict=True))
+
+
+STATS = ("policy_loss", "value_loss", "entropy", "approx_kl", "clip_fraction")
+Gradients = Callable[[PolicyAgent, Batch, Tensor, PPOConfig], Tensor]
+
+
+def backward(
+    agent: PolicyAgent, batch: Batch, index: Tensor, config: PPOConfig, shard: int = 0, num_shards: int = 1
+) -> Tensor:
+    """Set the gradients of the minibatch `index`, or of its `shard` out of num_shards: the shards' sum is the whole's.
+
+    Returns STATS, of the shard its share.
+    """
+    std, mean = torch.std_mean(batch.advantages.index_select(1, index), correction=0)
+    mine = index.tensor_split(num_shards)[shard] if num_shards > 1 else index
+    for parameter in agent.parameters():
+        parameter.grad = None  # what optimizer.zero_grad does, without its 50 microseconds of profiling hooks
+    if len(mine) == 0:
+        return torch.zeros(len(STATS), device=index.device)
+    minibatch = batch.rows(mine)
+    minibatch.advantages = (minibatch.advantages - mean) / (std + 1e-8)
+    loss, stats = _loss(agent, minibatch, config)
+    share = len(mine) / len(index)
+    loss.backward(torch.tensor(share, device=loss.device))
+    return stats * share
 
 
 def _loss(agent: PolicyAgent, batch: Batch, config: PPOConfig) -> tuple[Tensor, Tensor]:
-    """One minibatch's loss, and (policy loss, value loss, entropy, approximate KL, clip fraction), detached."""
+    """One minibatch's loss, its advantages normalised, and STATS, detached."""
     params, values, _ = agent(batch.observations, batch.state, batch.starts)
     log_probs, entropies = agent.distribution.log_prob_and_entropy(params, batch.actions)
     log_ratio = log_probs - batch.log_probs
-    std, mean = torch.std_mean(batch.advantages, correction=0)
-    pg_loss = policy_loss(log_ratio, (batch.advantages - mean) / (std + 1e-8), config.clip_coef)
+    pg_loss = policy_loss(log_ratio, batch.advantages, config.clip_coef)
     v_loss = value_loss(values, batch.values, batch.returns, config.vf_clip)
     entropy = entropies.mean()
     loss = pg_loss - config.ent_coef * entropy + config.vf_coef * v_loss

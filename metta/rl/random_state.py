@@ -1,30 +1,30 @@
-"""Every global random generator that training draws from: Python's, numpy's, torch's, and the GPUs'."""
+"""Chance in training: every epoch begins with every global generator seeded anew, from the run's seed and its number.
 
+So what an epoch draws depends on nothing before it, and no generator's state need be saved.
+"""
+
+import functools
 import random
-from typing import Any
 
 import numpy as np
 import torch
 
 
 def seed_everything(seed: int) -> None:
+    """Python's, numpy's and torch's generators, those of GPUs included."""
     random.seed(seed)
     np.random.seed(seed % 2**32)
-    torch.manual_seed(seed)
+    if _has_accelerator():
+        torch.manual_seed(seed)
+    else:  # which is all that it does, a hundred times as fast: 1 us
+        torch.default_generator.manual_seed(seed)
 
 
-def random_state() -> dict[str, Any]:
-    return {
-        "python": random.getstate(),
-        "numpy": np.random.get_state(),
-        "torch": torch.get_rng_state(),
-        "cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
-    }
+@functools.cache
+def _has_accelerator() -> bool:
+    return torch.accelerator.is_available()
 
 
-def restore_random_state(state: dict[str, Any]) -> None:
-    random.setstate(state["python"])
-    np.random.set_state(state["numpy"])
-    torch.set_rng_state(state["torch"])
-    if torch.cuda.is_available() and state["cuda"]:
-        torch.cuda.set_rng_state_all(state["cuda"][: torch.cuda.device_count()])
+def seed_of(*numbers: int) -> int:
+    """A seed below 2**62 for this sequence of whole numbers from 0 on, as good as independent of any other's."""
+    return int(np.random.SeedSequence(numbers).generate_state(1, np.uint64)[0] >> np.uint64(2))

@@ -1,6 +1,6 @@
 """Collecting experience: T steps of B rows, where a row is one agent of one environment."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -9,95 +9,130 @@ from torch import Tensor
 
 from metta.agent.policy_agent import PolicyAgent, State
 from metta.envs.vec_env import Episode, VecEnv
+from metta.rl.random_state import seed_everything
 from metta.rl.timers import Timers
+from metta.worker import Layout, arrays_over, num_bytes
 
 
 @dataclass
 class Rollout:
-    """One horizon of experience, `[T, B, ...]`; the memory is reused by the next.
+    """One horizon of experience of all rows, `[T, B, ...]`; the memory is reused by the next.
 
     starts: an episode begins with this observation; bootstrap_values: the value of the final observation where the
     episode was truncated; state: the recurrent state before the first step; last_values `[B]`: after the last.
     """
 
     observations: Tensor
-    params: Tensor
     actions: Tensor
     values: Tensor
+    log_probs: Tensor
+    advantages: Tensor
+    returns: Tensor
     rewards: np.ndarray
     terminated: np.ndarray
     truncated: np.ndarray
     starts: np.ndarray
     bootstrap_values: np.ndarray
     last_values: np.ndarray
-    state: State = ()
-    episodes: list[Episode] = field(default_factory=list)
+    state: State
+
+    @classmethod
+    def over(cls, memory: Any, agent: PolicyAgent, horizon: int, rows: int) -> "Rollout":
+        """In `memory`, a buffer of `rollout_bytes`; on a GPU the tensors are copies there."""
+        device = next(agent.parameters()).device
+        arrays: dict[str, Any] = arrays_over(memory, _layout(agent, horizon, rows))
+        for name in ("observations", "actions", "values", "log_probs", "advantages", "returns"):
+            arrays[name] = torch.from_numpy(arrays[name]).to(device)
+        states = [name for name in arrays if name.startswith("state")]
+        state = tuple(torch.from_numpy(arrays.pop(name)).to(device) for name in states)
+        return cls(**arrays, state=state)
+
+
+def rollout_bytes(agent: PolicyAgent, horizon: int, rows: int) -> int:
+    return num_bytes(_layout(agent, horizon, rows))
+
+
+def _layout(agent: PolicyAgent, horizon: int, rows: int) -> Layout:
+    env, lead = agent.env, (horizon, rows)
+    numbers, flags = (lead, np.dtype(np.float32)), (lead, np.dtype(bool))
+    states = [state.cpu().numpy() for state in agent.initial_state(rows)]
+    return {
+        "observations": ((*lead, *env.observation_shape), np.dtype(env.observation_dtype)),
+        "actions": ((*lead, *env.action_shape), np.dtype(np.float32 if env.num_actions is None else np.int64)),
+        **dict.fromkeys(("values", "log_probs", "advantages", "returns", "rewards", "bootstrap_values"), numbers),
+        **dict.fromkeys(("terminated", "truncated", "starts"), flags),
+        "last_values": ((rows,), np.dtype(np.float32)),
+        **{f"state{i}": (state.shape, state.dtype) for i, state in enumerate(states)},
+    }
 
 
 class Collector:
-    """Steps the environments with the agent's sampled actions; keeps what must survive from one rollout to the next."""
+    """Steps environments with the agent's sampled actions, and writes what happens into their rows of a rollout.
 
-    def __init__(self, envs: VecEnv, agent: PolicyAgent, horizon: int, timers: Timers):
+    Keeps what must survive from one rollout to the next.
+    """
+
+    def __init__(self, envs: VecEnv, agent: PolicyAgent, rollout: Rollout, timers: Timers):
         self.envs, self.agent, self.timers = envs, agent, timers
-        device = next(agent.parameters()).device
-        rows, spec = envs.batch_size, envs.spec
-        observation_dtype = torch.from_numpy(envs.observations[:0]).dtype
-        discrete = spec.num_actions is not None
-        self.device = device
-        self.state = agent.initial_state(rows)
-        self.starts = np.ones(rows, dtype=bool)
-        self.rollout = Rollout(
-            observations=torch.zeros(horizon, rows, *spec.observation_shape, dtype=observation_dtype, device=device),
-            params=torch.zeros(horizon, rows, agent.distribution.num_params, device=device),
-            actions=torch.zeros(
-                horizon, rows, *spec.action_shape, dtype=torch.int64 if discrete else torch.float32, device=device
-            ),
-            values=torch.zeros(horizon, rows, device=device),
-            rewards=np.zeros((horizon, rows), dtype=np.float32),
-            terminated=np.zeros((horizon, rows), dtype=bool),
-            truncated=np.zeros((horizon, rows), dtype=bool),
-            starts=np.zeros((horizon, rows), dtype=bool),
-            bootstrap_values=np.zeros((horizon, rows), dtype=np.float32),
-            last_values=np.zeros(rows, dtype=np.float32),
+        self.device = rollout.values.device
+        first = envs.first_env * envs.num_agents
+        self.rows = rows = slice(first, first + envs.batch_size)
+        self.state = agent.initial_state(envs.batch_size)
+        self.starts = np.ones(envs.batch_size, dtype=bool)
+        self.rollout = rollout
+        self.params = torch.zeros(*rollout.values[:, rows].shape, agent.distribution.num_params, device=self.device)
+        # By step, since to index a tensor costs as much as a small product.
+        self._by_step = list(
+            zip(
+                *(t[:, rows].unbind() for t in (rollout.observations, rollout.actions, rollout.values)),
+                self.params.unbind(),
+                strict=True,
+            )
         )
 
     @torch.inference_mode()
-    def collect(self) -> Rollout:
-        """Play one horizon from where the last one stopped."""
-        envs, agent, rollout, timers = self.envs, self.agent, self.rollout, self.timers
-        horizon, rows = rollout.rewards.shape
+    def collect(self, seed: int) -> list[Episode]:
+        """Play one horizon from where the last one stopped; returns the episodes that ended. seed: of all chance."""
+        envs, agent, rollout, rows, timers = self.envs, self.agent, self.rollout, self.rows, self.timers
+        seed_everything(seed)
         observed = torch.from_numpy(envs.observations)
-        noise = agent.distribution.noise(horizon, rows, device=self.device)
-        state = rollout.state = self.state
-        rollout.episodes = []
-        rollout.bootstrap_values.fill(0)
-        for t in range(horizon):
+        with timers("forward"):
+            noise = agent.distribution.noise(len(self.params), envs.batch_size, device=self.device).unbind()
+        state = self.state
+        for kept, before in zip(rollout.state, state, strict=True):
+            kept[rows] = before
+        episodes = []
+        rollout.bootstrap_values[:, rows] = 0
+        for t, (observations, actions, values, params) in enumerate(self._by_step):
             with timers("copy"):
-                rollout.observations[t].copy_(observed)
-                rollout.starts[t] = self.starts
+                observations.copy_(observed)
+                rollout.starts[t, rows] = self.starts
             with timers("forward"):
-                starts = torch.from_numpy(rollout.starts[t]).to(self.device) if state else None
-                params, values, state = agent(rollout.observations[t], state, starts)
-                actions = agent.distribution.sample(params, noise[t])
+                starts = torch.from_numpy(self.starts).to(self.device) if state else None
+                new_params, new_values, state = agent(observations, state, starts)
+                new_actions = agent.distribution.sample(new_params, noise[t])
             with timers("copy"):
-                rollout.params[t], rollout.values[t] = params, values
-                rollout.actions[t] = actions.view_as(rollout.actions[t])
-                sent = rollout.actions[t].cpu().numpy()
+                params.copy_(new_params)
+                values.copy_(new_values)
+                actions.copy_(new_actions.view_as(actions))
+                sent = actions.cpu().numpy()
             with timers("env"):
-                rollout.episodes += envs.step(sent)
+                episodes += envs.step(sent)
             with timers("copy"):
-                rollout.rewards[t] = envs.rewards
-                rollout.terminated[t] = envs.terminated
-                rollout.truncated[t] = envs.truncated
+                rollout.rewards[t, rows] = envs.rewards
+                rollout.terminated[t, rows] = envs.terminated
+                rollout.truncated[t, rows] = envs.truncated
                 np.logical_or(envs.terminated, envs.truncated, out=self.starts)
             if envs.truncated.any():
                 with timers("forward"):
-                    rollout.bootstrap_values[t, envs.truncated] = self._final_values(state)
+                    rollout.bootstrap_values[t, rows][envs.truncated] = self._final_values(state)
         with timers("forward"):
             starts = torch.from_numpy(self.starts).to(self.device) if state else None
-            rollout.last_values[:] = agent(observed.to(self.device), state, starts)[1].cpu().numpy()
+            rollout.last_values[rows] = agent(observed.to(self.device), state, starts)[1].cpu().numpy()
+            scored = agent.distribution.log_prob_and_entropy(self.params, rollout.actions[:, rows])
+            rollout.log_probs[:, rows] = scored[0]
         self.state = tuple(s.clone() for s in state)
-        return rollout
+        return episodes
 
     def _final_values(self, state: State) -> np.ndarray:
         """Values of the final observations of the episodes that were truncated at this step."""

@@ -67,7 +67,10 @@ class TrainConfig:
 
     total_timesteps: int = key("agent steps in all (one agent acting once is one)", None, between(1))
     num_envs: int = key("copies of the environment, stepped together", None, between(1))
-    num_workers: int = key("processes that help this one to step them", None, between(0))
+    num_shards: int = key("equal parts of them and of each minibatch, computed apart", None, between(1))
+    num_workers: int | None = key(
+        "processes that help this one", None, between(0), unset="one for each further shard and core"
+    )
     horizon: int = key("steps of each environment in an epoch", None, between(1))
     minibatch_size: int = key("agent steps in a minibatch", None, between(1))
     update_epochs: int = key("passes over the data of an epoch", None, between(1))

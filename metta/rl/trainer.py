@@ -1,12 +1,15 @@
 """The training loop: resume, collect, learn, save. `train` is the whole of it; `Trainer` is what it works on."""
 
-import ctypes
 import math
+import mmap
 import os
 import platform
 import sys
 import time
+import weakref
 from collections.abc import Callable, Collection
+from functools import partial
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -18,20 +21,21 @@ from metta.agent.agent_class import load_agent_class
 from metta.agent.policy_agent import PolicyAgent
 from metta.envs.env_spec import EnvSpec
 from metta.envs.make_env import make_env
-from metta.envs.vec_env import EpisodeSeeds, VecEnv
+from metta.envs.vec_env import Episode
 from metta.errors import CheckpointError
 from metta.rl.checkpoint_saver import CheckpointSaver, SaveError
 from metta.rl.curves import Curves
 from metta.rl.defaults import with_defaults
-from metta.rl.ppo import Batch, PPOConfig, explained_variance, gae, update
+from metta.rl.ppo import explained_variance, gae
 from metta.rl.progress import Progress, make_progress
-from metta.rl.random_state import random_state, restore_random_state, seed_everything
-from metta.rl.rollout import Collector, RewardScaler, Rollout
+from metta.rl.random_state import seed_everything
+from metta.rl.replica import Replica, meet_all, start_replica
+from metta.rl.rollout import RewardScaler
 from metta.rl.run_lock import RunLock
 from metta.rl.stop_signals import StopSignals
-from metta.rl.timers import Timers
 from metta.rl.tiny_checkpoint_manager import TinyCheckpointManager
 from metta.rl.train_config import TrainConfig, resume_config
+from metta.worker import Worker, end_workers, shared_memory_file, shares
 
 
 def train(
@@ -117,26 +121,44 @@ class Trainer:
 
     def __init__(self, config: TrainConfig, agent: PolicyAgent | None = None):
         """Set up from the configuration; `agent` is one from a checkpoint, otherwise a new one is made."""
-        spec = make_env_spec(config)
-        self.config = config = with_defaults(config, spec)
+        self.spec = spec = make_env_spec(config)
         self.device = pick_device(config.device)
-        set_threads(spec)
-        keep_freed_memory()
+        self.config = config = with_defaults(config, spec, self.device.type)
+        set_threads(spec, config.num_shards)
         if agent is None:
             seed_everything(config.seed)
             agent = load_agent_class(config.agent)(spec, hidden_size=config.hidden_size, lstm=config.lstm)
         self.agent = agent.to(self.device)
-        self.optimizer = torch.optim.Adam(self.agent.parameters(), lr=config.learning_rate, eps=1e-5, fused=True)
-        self.envs = VecEnv(
-            config.env, config.num_envs, EpisodeSeeds(config.seed), config.num_workers, config.env_settings
-        )
-        self.timers = Timers()
-        self.collector = Collector(self.envs, self.agent, config.horizon, self.timers)
-        self.reward_scaler = RewardScaler(self.envs.batch_size, config.gamma)
-        self.ppo = PPOConfig(**{name: getattr(config, name) for name in PPOConfig.__dataclass_fields__})
+        self.rows = config.num_envs * spec.num_agents
+        self.reward_scaler = RewardScaler(self.rows, config.gamma)
         self.epoch = 0
         self.agent_steps = 0
-        self.envs.reset()
+        self._workers: list[Worker] = []
+        self._finalizer = weakref.finalize(self, end_workers, self._workers)
+        try:
+            self.replica = self._start()
+        except BaseException:
+            self._finalizer()
+            raise
+        self.timers = self.replica.timers
+
+    def _start(self) -> Replica:
+        """Deal the shards to this process and to workers, and have each make its replica; returns this one's."""
+        config, agent, num_shards = self.config, self.agent, self.config.num_shards
+        processes = 1 + (default_num_workers(num_shards) if config.num_workers is None else config.num_workers)
+        if self.device.type == "cpu":
+            self._dealt, helpers = shares(num_shards, min(num_shards, processes)), max(0, processes // num_shards - 1)
+        else:  # one process for the GPU
+            self._dealt, helpers = [range(num_shards)], (processes - 1) // num_shards
+        num_bytes = Replica.memory_bytes(config, agent)
+        with shared_memory_file(num_bytes) as file:
+            memory = mmap.mmap(file.fileno(), num_bytes)
+            for mine in self._dealt[1:]:
+                self._workers.append(start_replica(file, config, agent, mine, helpers))
+        replica = Replica(config, agent, self._dealt[0], helpers, memory, partial(meet_all, self._workers))
+        for worker in self._workers:
+            worker.receive()
+        return replica
 
     @property
     def complete(self) -> bool:
@@ -148,47 +170,47 @@ class Trainer:
         learning_rate = config.learning_rate
         if config.anneal_lr:
             learning_rate *= 1 - self.agent_steps / config.total_timesteps
-        for group in self.optimizer.param_groups:
-            group["lr"] = learning_rate
-        rollout = self.collector.collect()
+        episodes: list[Episode] = list(chain(*self._everywhere("collect", self.epoch)))
         with self.timers("learn"):
-            batch, variance = self._batch(rollout)
-            losses = update(self.agent, self.optimizer, batch, self.ppo)
-            self.agent.update_normalizers(rollout.observations)
+            variance = self._estimate_advantages()
+            losses = self._everywhere("learn", self.epoch, learning_rate)[0]
+        steps = self.replica.rollout.rewards.size
         self.epoch += 1
-        self.agent_steps += rollout.rewards.size
+        self.agent_steps += steps
         scalars = {f"losses/{name}": value for name, value in losses.items()}
         scalars["losses/explained_variance"] = variance
         scalars["charts/learning_rate"] = learning_rate
-        scalars["charts/steps_per_second"] = rollout.rewards.size / (time.perf_counter() - began)
-        return scalars | episode_scalars(rollout)
+        scalars["charts/steps_per_second"] = steps / (time.perf_counter() - began)
+        return scalars | episode_scalars(episodes)
 
-    def _batch(self, rollout: Rollout) -> tuple[Batch, float]:
-        """The rollout as PPO learns from it, and how much of the returns' variance the critic explained."""
-        done = rollout.terminated | rollout.truncated
+    def _everywhere(self, method: str, *arguments: Any) -> list[Any]:
+        """Call a method of every replica; what they return, in the order of the shards."""
+        for worker in self._workers:
+            worker.send(method, *arguments)
+        answers = [getattr(self.replica, method)(*arguments)]
+        for worker in self._workers:
+            with self.timers("wait"):
+                answers.append(worker.receive())
+        return answers
+
+    def _estimate_advantages(self) -> float:
+        """Write the rollout's advantages and returns; how much of the returns' variance the critic explained."""
+        rollout, config = self.replica.rollout, self.config
         values = rollout.values.cpu().numpy()
         advantages = gae(
-            self.reward_scaler(rollout.rewards, done),
+            self.reward_scaler(rollout.rewards, rollout.terminated | rollout.truncated),
             values,
             rollout.last_values,
             rollout.bootstrap_values,
             rollout.terminated,
             rollout.truncated,
-            self.config.gamma,
-            self.config.gae_lambda,
+            config.gamma,
+            config.gae_lambda,
         )
         returns = advantages + values
-        batch = Batch(
-            observations=rollout.observations,
-            starts=torch.from_numpy(rollout.starts).to(self.device),
-            actions=rollout.actions,
-            log_probs=self.agent.distribution.log_prob_and_entropy(rollout.params, rollout.actions)[0],
-            values=rollout.values,
-            advantages=torch.from_numpy(advantages).to(self.device),
-            returns=torch.from_numpy(returns).to(self.device),
-            state=rollout.state,
-        )
-        return batch, explained_variance(values, returns)
+        rollout.advantages.copy_(torch.from_numpy(advantages))
+        rollout.returns.copy_(torch.from_numpy(returns))
+        return explained_variance(values, returns)
 
     def state_dict(self) -> dict[str, Any]:
         """All that an exact continuation needs beside the agent; what changes nothing when left out is not here."""
@@ -196,30 +218,32 @@ class Trainer:
             "config": chz.asdict(self.config),
             "epoch": self.epoch,
             "agent_steps": self.agent_steps,
-            "optimizer": self.optimizer.state_dict(),
-            "collector": self.collector.state_dict(),
+            "optimizer": self.replica.optimizer.state_dict(),
+            "shards": list(chain(*self._everywhere("state_dict"))),
             "reward_scaler": self.reward_scaler.state_dict(),
-            "random": random_state(),
             "software": software(self.device),
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Go on from `state`; warns on stderr of whatever keeps the continuation from being exact."""
         self.epoch, self.agent_steps = state["epoch"], state["agent_steps"]
-        self.optimizer.load_state_dict(state["optimizer"])
         self.reward_scaler.load_state_dict(state["reward_scaler"])
-        fresh = self.collector.load_state_dict(state["collector"])
+        dealt = [(state["optimizer"], state["shards"][mine.start : mine.stop]) for mine in self._dealt]
+        for worker, theirs in zip(self._workers, dealt[1:], strict=True):
+            worker.send("load_state_dict", *theirs)
+        fresh = self.replica.load_state_dict(*dealt[0]) + sum(worker.receive() for worker in self._workers)
         if fresh:
-            afresh = f"({len(fresh)} of {self.envs.num_envs}); they begin afresh"
+            afresh = f"({fresh} of {self.config.num_envs}); they begin afresh"
             inexact(f"{self.config.env} did not reproduce its episodes {afresh}")
         then, now = state["software"], software(self.device)
         changed = [f"{key} {then.get(key)} -> {now[key]}" for key in now if now[key] != then.get(key)]
         if changed:
             inexact(", ".join(changed))
-        restore_random_state(state["random"])
 
     def close(self) -> None:
-        self.envs.close()
+        """End the worker processes and close the environments."""
+        self._finalizer()
+        self.replica.close()
 
 
 def make_env_spec(config: TrainConfig) -> EnvSpec:
@@ -244,28 +268,20 @@ def pick_device(name: str) -> torch.device:
     return device
 
 
-def set_threads(env: EnvSpec) -> None:
-    """One thread for small networks, where a second mostly waits for the first; all cores for large images.
+def set_threads(env: EnvSpec, num_shards: int) -> None:
+    """One thread for small networks, where a second mostly waits for the first; for large images a shard's cores.
 
     OMP_NUM_THREADS has the last word. The number of threads changes the last bits of sums, so it is part of what an
     exact continuation needs to be the same.
     """
     if "OMP_NUM_THREADS" not in os.environ:
         large = env.observation_kind == "image" and math.prod(env.observation_shape) > LARGE_IMAGE
-        torch.set_num_threads(os.cpu_count() or 1 if large else 1)
+        torch.set_num_threads(max(1, (os.cpu_count() or 1) // num_shards) if large else 1)
 
 
-def keep_freed_memory() -> None:
-    """Have the C library keep what torch frees, which is what it asks for next: Breakout 1.18 times as fast.
-
-    By default glibc hands large blocks back to the system, and every page of the next one is a fault. Elsewhere nothing
-    happens.
-    """
-    mallopt = getattr(ctypes.CDLL(None), "mallopt", None) if sys.platform == "linux" else None
-    if mallopt is not None:
-        trim_threshold, mmap_threshold = -1, -3  # as in malloc.h
-        mallopt(trim_threshold, 2**31 - 1)
-        mallopt(mmap_threshold, 2**30)
+def default_num_workers(num_shards: int) -> int:
+    """A process for each shard, as far as there are cores."""
+    return min(num_shards, os.cpu_count() or 1) - 1
 
 
 def software(device: torch.device) -> dict[str, str]:
@@ -283,9 +299,8 @@ def inexact(why: str) -> None:
     print(f"metta: this resume is not exact: {why}", file=sys.stderr)
 
 
-def episode_scalars(rollout: Rollout) -> dict[str, float]:
+def episode_scalars(episodes: list[Episode]) -> dict[str, float]:
     """Means over the episodes that ended in this rollout; nothing where none did."""
-    episodes = rollout.episodes
     if not episodes:
         return {}
     scalars = {

@@ -4,8 +4,8 @@ from collections.abc import Iterator
 
 import numpy as np
 
+from metta.envs.env_group import Arrays
 from metta.envs.make_env import Env
-from metta.envs.workers import Arrays
 from metta.sim.recording import Recording
 
 

@@ -1,0 +1,199 @@
+"""The environments that one process steps: all of them in the caller's, or a share in each worker process."""
+
+import copy
+import mmap
+import pickle
+from collections.abc import Iterable
+from dataclasses import dataclass
+from multiprocessing.connection import Connection
+from typing import Any
+
+import numpy as np
+
+from metta.envs.env_spec import EnvSpec
+from metta.envs.make_env import METTAGRID_NAMES, make_env
+from metta.errors import EnvError
+from metta.worker import Layout, arrays_over, num_bytes
+
+Ended = list[tuple[int, dict[str, float]]]  # environment index and metrics of each episode that a step ended
+
+
+@dataclass
+class Arrays:
+    """What all processes share. B = num_envs * num_agents rows, those of one environment together."""
+
+    observations: np.ndarray  # [B, *observation_shape]
+    final_observations: np.ndarray  # the same
+    rewards: np.ndarray  # [B] float32
+    terminated: np.ndarray  # [B] bool
+    truncated: np.ndarray  # [B] bool
+    actions: np.ndarray  # [B, *action_shape] int64 or float32
+    next_seeds: np.ndarray  # [num_envs] int64: the seed of each environment's next episode, -1 for none
+
+    @staticmethod
+    def layout(spec: EnvSpec, num_envs: int) -> Layout:
+        rows = num_envs * spec.num_agents
+        observations = ((rows, *spec.observation_shape), np.dtype(spec.observation_dtype))
+        flag = ((rows,), np.dtype(bool))
+        return {
+            "observations": observations,
+            "final_observations": observations,
+            "rewards": ((rows,), np.dtype(np.float32)),
+            "terminated": flag,
+            "truncated": flag,
+            "actions": ((rows, *spec.action_shape), np.dtype(np.float32 if spec.num_actions is None else np.int64)),
+            "next_seeds": ((num_envs,), np.dtype(np.int64)),
+        }
+
+    @classmethod
+    def num_bytes(cls, spec: EnvSpec, num_envs: int) -> int:
+        return num_bytes(cls.layout(spec, num_envs))
+
+    @classmethod
+    def over(cls, memory: Any, spec: EnvSpec, num_envs: int) -> "Arrays":
+        """Arrays that lie in `memory`, a buffer of `num_bytes`."""
+        return cls(**arrays_over(memory, cls.layout(spec, num_envs)))
+
+
+class EnvGroup:
+    """Some of the environments, stepped one after the other by this process, on their rows of the shared arrays.
+
+    first_env: what environment 0 is called in an error.
+    """
+
+    def __init__(
+        self, name: str, settings: dict[str, Any], arrays: Arrays, num_envs: int, indices: range, first_env: int
+    ):
+        self._name, self._arrays, self.indices, self._first_env = name, arrays, indices, first_env
+        self._envs = {index: make_env(name, settings) for index in indices}
+        agents = len(arrays.rewards) // num_envs
+        self._rows = {index: slice(index * agents, (index + 1) * agents) for index in indices}
+        for index, env in self._envs.items():
+            rows = self._rows[index]
+            env.bind(arrays.observations[rows], arrays.rewards[rows], arrays.terminated[rows], arrays.truncated[rows])
+        mine = slice(indices.start * agents, indices.stop * agents)
+        self._terminated, self._truncated = arrays.terminated[mine], arrays.truncated[mine]
+        self._done = np.zeros((len(indices), agents), bool)
+        self._seeds = dict.fromkeys(indices, -1)
+        self._playing: list[tuple[int, Any, np.ndarray]] = []  # index, step and its argument where not idle
+        self._just_idle: list[int] = []
+
+    def begin(self, indices: Iterable[int]) -> list[None]:
+        """Begin the next episode of these environments, or leave them idle where there is none."""
+        for index in indices:
+            idled, self._seeds[index] = self._seeds[index] < 0, int(self._arrays.next_seeds[index])
+            idles = self._seeds[index] < 0
+            if idles:
+                self._just_idle.append(index)
+            if idles != idled:
+                self._find_playing()
+            if not idles:
+                try:
+                    self._envs[index].reset(self._seeds[index])
+                except Exception as error:
+                    raise self._failure(index, error) from error
+        return []
+
+    def step(self) -> Ended:
+        """One step of each environment; those that end an episode begin the next at once."""
+        index = -1
+        if self._just_idle:
+            self._silence()
+        try:
+            for index, step, actions in self._playing:  # noqa: B007
+                step(actions)
+        except Exception as error:
+            raise self._failure(index, error) from error
+        np.logical_or(self._terminated, self._truncated, out=self._done.reshape(-1))
+        if not self._done.any():
+            return []
+        ended: Ended = []
+        for index in (np.flatnonzero(self._done.all(1)) + self.indices.start).tolist():
+            rows = self._rows[index]
+            self._arrays.final_observations[rows] = self._arrays.observations[rows]
+            ended.append((index, self._envs[index].metrics()))
+        self.begin(index for index, _ in ended)
+        return ended
+
+    def replay(self, episodes: dict[int, np.ndarray]) -> list[np.ndarray]:
+        """Step environments that just began through the actions `[steps, num_agents, ...]` of their episodes.
+
+        Returns the returns so far, `[num_agents]` float64 of each; NaN where an episode ended too early.
+        """
+        return [self._replay_one(index, actions) for index, actions in episodes.items()]
+
+    def _replay_one(self, index: int, actions: np.ndarray) -> np.ndarray:
+        rows, env, arrays = self._rows[index], self._envs[index], self._arrays
+        returns = np.zeros(rows.stop - rows.start)
+        try:
+            for step_actions in actions:
+                arrays.actions[rows] = step_actions
+                env.step(arrays.actions[rows])
+                returns += arrays.rewards[rows]
+                if (arrays.terminated[rows] | arrays.truncated[rows]).all():
+                    return np.full_like(returns, np.nan)
+        except Exception as error:
+            raise self._failure(index, error) from error
+        return returns
+
+    def close(self) -> None:
+        for env in self._envs.values():
+            env.close()
+
+    def _find_playing(self) -> None:
+        playing = [index for index, seed in self._seeds.items() if seed >= 0]
+        self._playing = [(index, self._envs[index].step, self._arrays.actions[self._rows[index]]) for index in playing]
+
+    def _silence(self) -> None:
+        for index in self._just_idle:
+            for array in (self._arrays.rewards, self._arrays.terminated, self._arrays.truncated):
+                array[self._rows[index]] = 0
+        self._just_idle = []
+
+    def _failure(self, index: int, error: Exception) -> EnvError:
+        where = f"environment {self._first_env + index} of env={self._name}"
+        episode = f"failed in the episode of seed {self._seeds[index]}"
+        return EnvError(f"{where} {episode}: {type(error).__name__}: {error}")
+
+
+def gymnasium_spec_bytes(name: str) -> bytes | None:
+    """The registered spec of a Gymnasium id, for a process that has not run the script which registered it."""
+    if name in METTAGRID_NAMES or ":" in name:
+        return None
+    import cloudpickle
+    from gymnasium.envs.registration import load_env_creator
+
+    from metta.envs.gymnasium_env import find_gymnasium_spec, package_of
+
+    if package_of(name) is not None:
+        return None
+    spec = find_gymnasium_spec(name)
+    entry_point = spec.entry_point
+    if isinstance(entry_point, str) and entry_point.startswith("__main__:"):
+        spec = copy.copy(spec)
+        spec.entry_point = load_env_creator(entry_point)  # type: ignore[assignment]
+    return cloudpickle.dumps(spec)
+
+
+def set_up(
+    memory_fd: int,
+    connection: Connection,
+    spec: EnvSpec,
+    gymnasium_spec: bytes | None,
+    num_envs: int,
+    indices: range,
+    first_env: int,
+) -> EnvGroup:
+    """A worker's EnvGroup."""
+    register(gymnasium_spec)
+    memory = mmap.mmap(memory_fd, Arrays.num_bytes(spec, num_envs))
+    return EnvGroup(spec.name, spec.settings, Arrays.over(memory, spec, num_envs), num_envs, indices, first_env)
+
+
+def register(gymnasium_spec: bytes | None) -> None:
+    """Make known here what `gymnasium_spec_bytes` said of an environment elsewhere."""
+    if gymnasium_spec is not None:
+        import gymnasium
+
+        registered = pickle.loads(gymnasium_spec)
+        gymnasium.registry.setdefault(registered.id, registered)
