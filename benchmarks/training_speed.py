@@ -3,8 +3,9 @@
     PYTHONPATH=. .venv-bench/bin/python benchmarks/training_speed.py [--rounds 3] [--only cartpole-8 ...]
 
 Same environment, network size, rollout, epochs and minibatches for all; warm-up first. Each measurement is a process
-of its own; rounds alternate between the libraries, and what counts is the median and the ratio of medians. "helped" is
-metta with num_workers=1: a second process steps half of the environments. Writes benchmarks/data/training_speed.json.
+of its own; rounds alternate between the libraries, and what counts is the median and the ratio of medians. "metta" is
+what a user gets who gives no num_workers and sets no OMP_NUM_THREADS, "alone" is metta with num_workers=0 and as many
+torch threads as its peers. Writes benchmarks/data/training_speed.json.
 """
 
 import argparse
@@ -25,12 +26,12 @@ ARENA = {"env": "arena", "num_envs": 8, "horizon": 64, "update_epochs": 1, "mini
 # name -> (settings of metta's trainer, the libraries compared)
 CASES: dict[str, tuple[dict[str, Any], tuple[str, ...]]] = {
     "cartpole-8": ({**CARTPOLE, "num_envs": 8, "minibatch_size": 256}, ("metta", "sb3", "puffer")),
-    "cartpole-64": ({**CARTPOLE, "num_envs": 64, "minibatch_size": 2048}, ("metta", "sb3", "puffer")),
-    "arena": (ARENA, ("metta", "helped", "sb3", "puffer")),
-    "arena-lstm": ({**ARENA, "lstm": True}, ("metta", "helped", "puffer")),
+    "cartpole-64": ({**CARTPOLE, "num_envs": 64, "minibatch_size": 2048}, ("metta", "alone", "sb3", "puffer")),
+    "arena": (ARENA, ("metta", "alone", "sb3", "puffer")),
+    "arena-lstm": ({**ARENA, "lstm": True}, ("metta", "alone", "puffer")),
     "breakout": (
         {"env": "ALE/Breakout-v5", "num_envs": 8, "horizon": 128, "update_epochs": 4, "minibatch_size": 256},
-        ("metta", "sb3"),
+        ("metta", "alone", "sb3"),
     ),
 }
 
@@ -57,7 +58,9 @@ def compare(case: str, threads: int, rounds: int) -> dict[str, Any]:
     for _ in range(rounds):
         for library, values in rates.items():
             command = [sys.executable, __file__, "--measure", case, library]
-            environment = {**os.environ, "OMP_NUM_THREADS": str(threads), "OMP_WAIT_POLICY": "passive"}
+            environment = {**os.environ, "OMP_WAIT_POLICY": "passive", "OMP_NUM_THREADS": str(threads)}
+            if library == "metta":
+                del environment["OMP_NUM_THREADS"]
             done = subprocess.run(command, check=True, env=environment, stdout=subprocess.PIPE, text=True)
             measured = json.loads(done.stdout.splitlines()[-1])
             values.append(measured["steps_per_second"])
@@ -79,7 +82,7 @@ def measure(settings: dict[str, Any], library: str) -> dict[str, float]:
 
         torch.set_num_threads(int(os.environ["OMP_NUM_THREADS"]))
         return puffer.measure(settings, SECONDS)
-    return measure_metta({**settings, "num_workers": int(library == "helped")})
+    return measure_metta({**settings, "num_workers": 0 if library == "alone" else None})
 
 
 def timed(step: Callable[[], int]) -> float:

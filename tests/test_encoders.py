@@ -104,3 +104,30 @@ def test_normalizer_merges_batches_exactly():
     assert torch.allclose(normalizer.var, data.double().var(0, correction=0))
     out = normalizer(data)
     assert out.mean().abs() < 1e-4 and (out.std(0, correction=0) - 1).abs().max() < 1e-4
+
+
+@pytest.mark.parametrize("rows", [2, 700])  # tanh is computed in two ways
+@pytest.mark.parametrize("num_actions", [None, 3])
+def test_twin_network_is_the_encoder_with_its_heads(rows, num_actions):
+    """A hand-written forward, backward or policy that is another function than the agent's."""
+    torch.manual_seed(0)
+    shape = (2,) if num_actions is None else ()
+    agent = PolicyAgent(EnvSpec("test", {}, 1, "vector", (5,), "float32", num_actions, action_shape=shape))
+    for parameter in agent.parameters():
+        torch.nn.init.normal_(parameter, std=0.3)
+    observations = torch.randn(2, rows, 5)
+    agent.update_normalizers(observations)
+
+    params, values, _ = agent(observations)
+    policy, value = agent.encoder(observations).split(agent.head_size, -1)
+    expected = agent.policy(policy), agent.value(value).squeeze(-1)
+    heads = params[..., : expected[0].shape[-1]]
+    assert torch.allclose(heads, expected[0], atol=1e-5) and torch.allclose(values, expected[1], atol=1e-5)
+    policy_alone = agent.policy_alone()
+    assert policy_alone is not None and torch.allclose(policy_alone(observations[0]), params[0], atol=1e-5)
+
+    weights = torch.randn_like(heads), torch.randn_like(values)
+    parameters = [parameter for name, parameter in agent.named_parameters() if name != "log_std"]
+    ours = torch.autograd.grad((heads, values), parameters, weights)
+    for mine, autograds in zip(ours, torch.autograd.grad(expected, parameters, weights), strict=True):
+        assert torch.allclose(mine, autograds, rtol=1e-4, atol=1e-3)

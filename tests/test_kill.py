@@ -19,10 +19,9 @@ LIFE_S = 0.6  # a victim trains for a random part of this before it is killed
 
 
 def command(tmp_path: Path, run: str, epochs: int, shards: int) -> list[str]:
-    settings = (
-        f"env=CartPole-v1 lstm=true num_envs=2 num_shards={shards} num_workers={shards - 1} horizon=16 minibatch_size=32 update_epochs=1 hidden_size=8 \
-        checkpoint_interval=1 keep_last=3 display=none total_timesteps={32 * epochs} train_dir={tmp_path} run={run}"
-    )
+    settings = f"env=CartPole-v1 lstm=true num_envs=2 horizon=16 minibatch_size=32 update_epochs=1 hidden_size=8 \
+        num_shards={shards} num_workers={shards - 1} checkpoint_interval=1 keep_last=3 display=none \
+        total_timesteps={32 * epochs} train_dir={tmp_path} run={run}"
     return [sys.executable, str(ROOT / "tests" / "kill_victim.py"), str(tmp_path / f"{run}.phase"), *settings.split()]
 
 

@@ -10,7 +10,7 @@ from torch import nn
 from metta.agent.distributions import Categorical, Gaussian
 from metta.agent.policy_agent import PolicyAgent
 from metta.envs.env_spec import EnvSpec
-from metta.rl.ppo import Batch, PPOConfig, explained_variance, gae, gradient_scale, policy_loss, update, value_loss
+from metta.rl.ppo import Batch, PPOConfig, explained_variance, gae, gradient_scale, loss_gradients, update
 from metta.rl.rollout import RewardScaler
 
 
@@ -65,18 +65,81 @@ def test_gae_with_lambda_one_is_return_minus_value():
     assert got + values == pytest.approx(np.array(expected), abs=1e-5)
 
 
+class Fixed:
+    """A distribution whose params are the log probabilities themselves, and its entropy 0."""
+
+    @staticmethod
+    def score(params, actions):
+        return params.squeeze(-1), torch.zeros(params.shape[:-1]), lambda d_log_prob, _: d_log_prob.unsqueeze(-1)
+
+
+def losses(log_ratio=(0.0,), gains=(0.0,), values=(0.0,), old=(0.0,), returns=(0.0,), vf_clip=None, ent_coef=0.0):
+    """loss_gradients of a few steps whose action was worth log probability 0 before."""
+    config = PPOConfig(0.2, 0.5, vf_clip, ent_coef, 0.5, None, 1, 1)
+    zeros = torch.zeros(len(gains))
+    old, gains, returns = torch.tensor(old), torch.tensor(gains), torch.tensor(returns)
+    batch = Batch(zeros, zeros, zeros, zeros, old, gains, returns, ())
+    params = torch.tensor(log_ratio).unsqueeze(-1)
+    return loss_gradients(Fixed(), params, torch.tensor(values), batch, config, 1 / len(gains))  # type: ignore[arg-type]
+
+
 def test_policy_loss_by_hand():
     """A clip on the wrong side lets a step run away: gains are clipped, losses are not."""
-    log_ratio = torch.log(torch.tensor([1.5, 0.5, 1.5, 0.5]))
-    gains = torch.tensor([1.0, 1.0, -1.0, -1.0])
-    assert policy_loss(log_ratio, gains, 0.2).item() == pytest.approx(-(1.2 + 0.5 - 1.5 - 0.8) / 4)
+    log_ratio = np.log([1.5, 0.5, 1.5, 0.5]).tolist()
+    flat = (0.0,) * 4
+    d_params, _, stats = losses(log_ratio, (1.0, 1.0, -1.0, -1.0), flat, flat, flat)
+    assert stats[0].item() == pytest.approx(-(1.2 + 0.5 - 1.5 - 0.8) / 4)
+    assert d_params.squeeze(-1).tolist() == pytest.approx([0, -0.5 / 4, 1.5 / 4, 0])
 
 
 def test_value_loss_by_hand():
     """Clipping that takes the smaller error would stop the critic from learning."""
-    values, old, returns = torch.tensor([2.0]), torch.tensor([0.0]), torch.tensor([3.0])
-    assert value_loss(values, old, returns, None).item() == pytest.approx(0.5)
-    assert value_loss(values, old, returns, 0.5).item() == pytest.approx(0.5 * 2.5**2)
+    assert losses(values=(2.0,), returns=(3.0,))[2][1].item() == pytest.approx(0.5)
+    assert losses(values=(2.0,), returns=(3.0,), vf_clip=0.5)[2][1].item() == pytest.approx(0.5 * 2.5**2)
+
+
+def reference_loss(distribution, params, values, batch, config):
+    """PPO's loss as the paper has it, for autograd."""
+    if isinstance(distribution, Categorical):
+        theirs = torch.distributions.Categorical(logits=params)
+        log_prob, entropy = theirs.log_prob(batch.actions), theirs.entropy()
+    else:
+        mean, log_std = params.chunk(2, -1)
+        normal = torch.distributions.Normal(mean, log_std.exp())
+        log_prob, entropy = normal.log_prob(batch.actions).sum(-1), normal.entropy().sum(-1)
+    ratio = (log_prob - batch.log_probs).exp()
+    clipped = ratio.clamp(1 - config.clip_coef, 1 + config.clip_coef)
+    policy_loss = -torch.minimum(ratio * batch.advantages, clipped * batch.advantages).mean()
+    errors = (values - batch.returns).square()
+    if config.vf_clip is not None:
+        near = batch.values + (values - batch.values).clamp(-config.vf_clip, config.vf_clip)
+        errors = torch.maximum(errors, (near - batch.returns).square())
+    value_loss = 0.5 * errors.mean()
+    loss = policy_loss - config.ent_coef * entropy.mean() + config.vf_coef * value_loss
+    return loss, (policy_loss, value_loss, entropy.mean())
+
+
+@pytest.mark.parametrize("vf_clip", [None, 0.3])
+@pytest.mark.parametrize("distribution", [Categorical(3), Gaussian(2)], ids=["categorical", "gaussian"])
+def test_loss_gradients_are_autograds(distribution, vf_clip):
+    """A slip in a derivative worked out by hand: training goes on, and learns worse."""
+    torch.manual_seed(0)
+    rows = 200
+    params, values = torch.randn(1, rows, distribution.num_params), torch.randn(1, rows)
+    actions = distribution.sample(params, distribution.noise(1, rows))
+    old = distribution.log_prob(params + 0.3 * torch.randn_like(params), actions)
+    advantages, returns, old_values = (torch.randn(1, rows) for _ in range(3))
+    batch = Batch(torch.zeros(1, rows), torch.zeros(1, rows), actions, old, old_values, advantages, returns, ())
+    config = PPOConfig(0.2, 0.7, vf_clip, 0.05, 0.5, None, 1, 1)
+    d_params, d_values, stats = loss_gradients(distribution, params, values, batch, config, 1 / rows)
+    params.requires_grad_()
+    values.requires_grad_()
+    loss, parts = reference_loss(distribution, params, values, batch, config)
+    loss.backward()
+    assert params.grad is not None and values.grad is not None
+    assert torch.allclose(d_params, params.grad, atol=1e-7) and torch.allclose(d_values, values.grad, atol=1e-7)
+    assert torch.allclose(stats[:3], torch.stack(parts), atol=1e-6)
+    assert 0 < stats[4] < 1  # some ratios are beyond the clip range, some within
 
 
 def test_explained_variance():
@@ -96,7 +159,7 @@ def test_categorical_against_torch(reference):
     if reference:
         theirs = torch.distributions.Categorical(logits=params)
         actions = torch.arange(3)
-        log_prob, entropy = ours.log_prob_and_entropy(params.expand(3, 3), actions)
+        log_prob, entropy, _ = ours.score(params.expand(3, 3), actions)
         assert torch.allclose(log_prob, theirs.log_prob(actions))
         assert torch.allclose(entropy, theirs.entropy())
     else:
@@ -110,7 +173,7 @@ def test_gaussian_against_torch():
     theirs = torch.distributions.Normal(params[:, :2], params[:, 2:].exp())
     actions = torch.tensor([[0.1, 0.4]])
     ours = Gaussian(2)
-    log_prob, entropy = ours.log_prob_and_entropy(params, actions)
+    log_prob, entropy, _ = ours.score(params, actions)
     assert torch.allclose(log_prob, theirs.log_prob(actions).sum(-1))
     assert torch.allclose(entropy, theirs.entropy().sum(-1))
     noise = torch.tensor([[1.0, -1.0]])
@@ -140,7 +203,7 @@ def bandit_batch(agent, rows=64, steps=1):
     actions = torch.arange(rows).remainder(2).expand(steps, rows)
     gains = actions.float() * 2 - 1
     starts = torch.zeros(steps, rows, dtype=torch.bool)
-    log_probs, _ = agent.distribution.log_prob_and_entropy(params, actions)
+    log_probs = agent.distribution.log_prob(params, actions)
     return Batch(observations, starts, actions, log_probs, values, gains, gains, agent.initial_state(rows))
 
 

@@ -1,6 +1,7 @@
 """The agent: everything needed to act, in one nn.Module that torch.save writes and torch.load brings back."""
 
 import math
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -8,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from metta.agent.distributions import Categorical, Gaussian
-from metta.agent.encoders import Normalizer, build_encoder, orthogonal
+from metta.agent.encoders import Normalizer, VectorEncoder, build_encoder, orthogonal
 from metta.envs.env_spec import EnvSpec
 
 State = tuple[Tensor, ...]
@@ -58,27 +59,45 @@ class PolicyAgent(nn.Module):
         observations: `[B, *shape]` for one step or `[T, B, *shape]` for T of them; starts: bool `[B]` or `[T, B]`,
         where an episode begins, so that its state is zeroed first; state: that of `initial_state(B)` or a later one.
         """
-        features = self.encoder(observations)
-        if self.lstm is not None:
-            one_step = features.dim() == 2
-            if one_step:
-                features, starts = features.unsqueeze(0), None if starts is None else starts.unsqueeze(0)
-            features, state = self._recur(features, state or self.initial_state(features.shape[1]), starts)
-            if one_step:
-                features = features.squeeze(0)
-        # The policy's half and the value's; split, for a slice's gradient is a whole tensor of zeros first.
-        halves = features.split(self.head_size, -1)
-        params = self.policy(halves[0])
+        if self.lstm is None and type(self.encoder) is VectorEncoder:
+            params, values = self.encoder.with_heads(observations, self.policy, self.value)
+        else:
+            features = self.encoder(observations)
+            if self.lstm is not None:
+                features, state = self._recur(features, state, starts)
+            # The policy's half and the value's; split, for a slice's gradient is a whole tensor of zeros first.
+            halves = features.split(self.head_size, -1)
+            params, values = self.policy(halves[0]), self.value(halves[-1]).squeeze(-1)
         if self.log_std is not None:
             params = torch.cat((params, self.log_std.expand_as(params)), -1)
-        return params, self.value(halves[-1]).squeeze(-1), state
+        return params, values, state
+
+    def policy_alone(self) -> Callable[[Tensor], Tensor] | None:
+        """What maps observations `[B, *shape]` of one step to params, as `forward` does, for less; None: nothing does.
+
+        Of agents whose policy and value share no features and keep no state. It has the weights as they are now.
+        """
+        if type(self).forward is not PolicyAgent.forward or type(self.encoder) is not VectorEncoder or self.lstm:
+            return None
+        features = self.encoder.policy_half()
+        weight, bias, log_std = self.policy.weight.detach().t(), self.policy.bias.detach(), self.log_std
+
+        def params(observations: Tensor) -> Tensor:
+            head = torch.addmm(bias, features(observations), weight)
+            return head if log_std is None else torch.cat((head, log_std.expand_as(head)), -1)
+
+        return params
 
     def _recur(self, features: Tensor, state: State, starts: Tensor | None) -> tuple[Tensor, State]:
-        """The LSTM over `[T, B, size]`, cut where any row begins an episode: few cuts, few calls."""
+        """The LSTM over `[B, size]` or `[T, B, size]`, cut where any row begins an episode: few cuts, few calls."""
         assert self.lstm is not None
+        if features.dim() == 2:
+            outputs, state = self._recur(features.unsqueeze(0), state, None if starts is None else starts.unsqueeze(0))
+            return outputs.squeeze(0), state
+        state = state or self.initial_state(features.shape[1])
         steps = features.shape[0]
         cuts = [] if starts is None else starts.any(1).nonzero().flatten().tolist()
-        outputs = []
+        pieces = []
         for begin, end in zip([0, *(t for t in cuts if t > 0)], [*(t for t in cuts if t > 0), steps], strict=True):
             if begin in cuts:
                 assert starts is not None
@@ -86,8 +105,8 @@ class PolicyAgent(nn.Module):
                 state = (state[0] * keep, state[1] * keep)
             output, (h, c) = self.lstm(features[begin:end], (state[0].unsqueeze(0), state[1].unsqueeze(0)))
             state = (h.squeeze(0), c.squeeze(0))
-            outputs.append(output)
-        return outputs[0] if len(outputs) == 1 else torch.cat(outputs), state
+            pieces.append(output)
+        return pieces[0] if len(pieces) == 1 else torch.cat(pieces), state
 
     @torch.inference_mode()
     def act(
@@ -104,7 +123,12 @@ class PolicyAgent(nn.Module):
         """
         device = next(self.parameters()).device
         starts = None if starts is None else torch.as_tensor(starts, device=device)
-        params, _, state = self(torch.as_tensor(observations, device=device), state, starts)
+        observations = torch.as_tensor(observations, device=device)
+        policy_alone = self.policy_alone()
+        if policy_alone is None:
+            params, _, state = self(observations, state, starts)
+        else:
+            params = policy_alone(observations)
         if deterministic:
             actions = self.distribution.mode(params)
         else:

@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from metta.agent.distributions import Categorical, Gaussian
 from metta.agent.policy_agent import PolicyAgent, State
 
 
@@ -39,22 +40,6 @@ def gae(
         running = deltas[t] + decay[t] * running
         advantages[t] = running
     return advantages
-
-
-def policy_loss(log_ratio: Tensor, advantages: Tensor, clip_coef: float) -> Tensor:
-    """The clipped surrogate (PPO, equation 7), negated and averaged."""
-    ratio = log_ratio.exp()
-    clipped = ratio.clamp(1 - clip_coef, 1 + clip_coef)
-    return -torch.minimum(ratio * advantages, clipped * advantages).mean()
-
-
-def value_loss(values: Tensor, old_values: Tensor, returns: Tensor, vf_clip: float | None) -> Tensor:
-    """Half the mean squared error; with vf_clip the larger of it and that of the value clipped around the old one."""
-    errors = (values - returns).square()
-    if vf_clip is not None:
-        clipped = old_values + (values - old_values).clamp(-vf_clip, vf_clip)
-        errors = torch.maximum(errors, (clipped - returns).square())
-    return 0.5 * errors.mean()
 
 
 def gradient_scale(parameters: list[nn.Parameter], max_norm: float) -> Tensor:
@@ -171,24 +156,55 @@ def backward(
         return torch.zeros(len(STATS), device=index.device)
     minibatch = batch.rows(mine)
     minibatch.advantages = (minibatch.advantages - mean) / (std + 1e-8)
-    loss, stats = _loss(agent, minibatch, config)
-    share = len(mine) / len(index)
-    loss.backward(torch.tensor(share, device=loss.device))
-    return stats * share
+    params, values, _ = agent(minibatch.observations, minibatch.state, minibatch.starts)
+    weight = 1 / (len(index) * len(minibatch.values))  # of every step in the whole minibatch
+    outputs = params.detach(), values.detach()
+    d_params, d_values, stats = loss_gradients(agent.distribution, *outputs, minibatch, config, weight)
+    torch.autograd.backward((params, values), (d_params, d_values))
+    return stats
 
 
-def _loss(agent: PolicyAgent, batch: Batch, config: PPOConfig) -> tuple[Tensor, Tensor]:
-    """One minibatch's loss, its advantages normalised, and STATS, detached."""
-    params, values, _ = agent(batch.observations, batch.state, batch.starts)
-    log_probs, entropies = agent.distribution.log_prob_and_entropy(params, batch.actions)
-    log_ratio = log_probs - batch.log_probs
-    pg_loss = policy_loss(log_ratio, batch.advantages, config.clip_coef)
-    v_loss = value_loss(values, batch.values, batch.returns, config.vf_clip)
-    entropy = entropies.mean()
-    loss = pg_loss - config.ent_coef * entropy + config.vf_coef * v_loss
-    with torch.no_grad():
-        change = log_ratio.expm1()  # ratio - 1
-        # Schulman's low-variance estimator, joschu.net/blog/kl-approx.html (k3).
-        kl = (change - log_ratio).mean()
-        clip_fraction = (change.abs() > config.clip_coef).float().mean()
-        return loss, torch.stack((pg_loss, v_loss, entropy, kl, clip_fraction))
+@torch.no_grad()
+def loss_gradients(
+    distribution: Categorical | Gaussian,
+    params: Tensor,
+    values: Tensor,
+    batch: Batch,
+    config: PPOConfig,
+    weight: float,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """The gradients of a loss with respect to params and values, and STATS: sums over the steps, each times `weight`.
+
+    The loss of a step, with r the ratio of its action's probability to what it was and A its (normalised) advantage:
+
+        -min(r A, clip(r, 1 - clip_coef, 1 + clip_coef) A)        PPO, equation 7
+        + vf_coef / 2 (value - return)^2                          with vf_clip the larger of it and that of the value
+                                                                  clipped around the old one
+        - ent_coef entropy
+
+    Derived by hand: of small networks autograd's share of the time would be larger than the network's.
+    """
+    log_prob, entropy, pull_back = distribution.score(params, batch.actions)
+    log_ratio = log_prob - batch.log_probs
+    change = log_ratio.expm1()  # r - 1
+    gain = (change + 1) * batch.advantages
+    clipped_gain = (change.clamp(-config.clip_coef, config.clip_coef) + 1) * batch.advantages
+    d_params = pull_back(torch.where(gain <= clipped_gain, gain, 0).mul_(-weight), -config.ent_coef * weight)
+
+    error = d_error = values - batch.returns
+    if config.vf_clip is not None:
+        moved = values - batch.values
+        clipped_error = batch.values + moved.clamp(-config.vf_clip, config.vf_clip) - batch.returns
+        clips = clipped_error.abs() > error.abs()
+        d_error = torch.where(clips, clipped_error * (moved.abs() <= config.vf_clip), error)
+        error = torch.where(clips, clipped_error, error)
+    stats = torch.stack(
+        (
+            -torch.minimum(gain, clipped_gain),
+            0.5 * error.square(),
+            entropy,
+            change - log_ratio,  # Schulman's low-variance estimator, joschu.net/blog/kl-approx.html (k3)
+            (change.abs() > config.clip_coef).to(values.dtype),
+        )
+    )
+    return d_params, d_error * (config.vf_coef * weight), stats.flatten(1).sum(1) * weight

@@ -98,27 +98,27 @@ class Collector:
         observed = torch.from_numpy(envs.observations)
         with timers("forward"):
             noise = agent.distribution.noise(len(self.params), envs.batch_size, device=self.device).unbind()
+            policy_alone = agent.policy_alone()
         state = self.state
         for kept, before in zip(rollout.state, state, strict=True):
             kept[rows] = before
         episodes = []
         rollout.bootstrap_values[:, rows] = 0
         for t, (observations, actions, values, params) in enumerate(self._by_step):
-            with timers("copy"):
+            with timers("forward"):
                 observations.copy_(observed)
                 rollout.starts[t, rows] = self.starts
-            with timers("forward"):
-                starts = torch.from_numpy(self.starts).to(self.device) if state else None
-                new_params, new_values, state = agent(observations, state, starts)
-                new_actions = agent.distribution.sample(new_params, noise[t])
-            with timers("copy"):
+                if policy_alone is None:
+                    starts = torch.from_numpy(self.starts).to(self.device) if state else None
+                    new_params, new_values, state = agent(observations, state, starts)
+                    values.copy_(new_values)
+                else:
+                    new_params = policy_alone(observations)
                 params.copy_(new_params)
-                values.copy_(new_values)
-                actions.copy_(new_actions.view_as(actions))
+                actions.copy_(agent.distribution.sample(new_params, noise[t]).view_as(actions))
                 sent = actions.cpu().numpy()
             with timers("env"):
                 episodes += envs.step(sent)
-            with timers("copy"):
                 rollout.rewards[t, rows] = envs.rewards
                 rollout.terminated[t, rows] = envs.terminated
                 rollout.truncated[t, rows] = envs.truncated
@@ -127,10 +127,11 @@ class Collector:
                 with timers("forward"):
                     rollout.bootstrap_values[t, rows][envs.truncated] = self._final_values(state)
         with timers("forward"):
+            if policy_alone is not None:
+                self.params[:], rollout.values[:, rows], _ = agent(rollout.observations[:, rows])
+            rollout.log_probs[:, rows] = agent.distribution.log_prob(self.params, rollout.actions[:, rows])
             starts = torch.from_numpy(self.starts).to(self.device) if state else None
             rollout.last_values[rows] = agent(observed.to(self.device), state, starts)[1].cpu().numpy()
-            scored = agent.distribution.log_prob_and_entropy(self.params, rollout.actions[:, rows])
-            rollout.log_probs[:, rows] = scored[0]
         self.state = tuple(s.clone() for s in state)
         return episodes
 
