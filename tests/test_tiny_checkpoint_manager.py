@@ -5,8 +5,10 @@ import importlib.util
 import os
 import subprocess
 import sys
+import threading
 import types
 import warnings
+import zipfile
 from pathlib import Path
 
 import cloudpickle
@@ -413,3 +415,34 @@ print(agent.tied is agent.head.weight, agent.tied.requires_grad, agent.tied.is_l
     assert python(code, manager.folder, CUDA_VISIBLE_DEVICES="") == "True True True cpu"
     assert differences(manager.load_agent(2), agent.cpu()) == []
     assert manager.load_agent(2, map_location="cuda").mean.is_cuda
+
+
+class ZipLike(torch.nn.Module):
+    """Contents that look like parts of a zip, are empty, or are longer than what is read at once."""
+
+    def __init__(self):
+        super().__init__()
+        looks = [b"PK\3\4" + bytes(26), b"PK\7\x08" + bytes(12), b"PK\1\2" + bytes(60), b"", bytes(1_000_003)]
+        for index, content in enumerate(looks):
+            self.register_buffer(f"look{index}", torch.tensor(list(content), dtype=torch.uint8))
+
+
+def test_the_crcs_in_a_file_are_those_of_its_content(tmp_path):
+    """CRCs put in at the wrong place, or torch left without any for whoever saves next."""
+    manager = TinyCheckpointManager("run", tmp_path)
+    manager.save_checkpoint(ZipLike(), 1, {"optimizer": torch.arange(5)})
+    torch.save({"a": torch.ones(3)}, tmp_path / "torchs.pt")
+    for path in (manager.file("agent", 1), manager.file("trainer", 1), tmp_path / "torchs.pt"):
+        with zipfile.ZipFile(path) as archive:
+            assert archive.testzip() is None
+            assert all(entry.CRC for entry in archive.infolist() if entry.file_size)
+    loaded = manager.load_agent(1)
+    assert all(torch.equal(mine, theirs) for mine, theirs in zip(ZipLike().buffers(), loaded.buffers(), strict=True))
+    assert torch.serialization.get_crc32_options()
+
+
+def test_torch_takes_crcs_again_after_a_save_that_failed(tmp_path):
+    """An option of the whole process that a failed save leaves switched off."""
+    with pytest.raises(TypeError, match="pickle"):
+        TinyCheckpointManager("run", tmp_path).save_checkpoint(ZipLike(), 1, {"lock": threading.Lock()})
+    assert torch.serialization.get_crc32_options()

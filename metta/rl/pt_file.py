@@ -12,9 +12,11 @@ import fcntl
 import io
 import os
 import struct
+import threading
 import zipfile
 from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, contextmanager
+from importlib.metadata import version
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, NamedTuple
 
@@ -33,6 +35,8 @@ WRITEBACK_BYTES = 8 * 1024 * 1024
 LOCAL_HEADER = struct.Struct("<4s22xHH")  # of a zip entry: signature, bytes of the name, bytes of the extra field
 LOCAL_SIGNATURE = b"PK\3\4"
 UTF8_NAME, SIZES_LATER = 0x800, 0x8  # the flag bits that torch sets
+DESCRIPTOR_SIGNATURE, DIRECTORY_SIGNATURE = b"PK\7\x08", b"PK\1\2"
+DIRECTORY_HEADER = struct.Struct("<28xHHH12x")  # of an entry: bytes of the name, the extra field and the comment
 
 
 class UnsoundError(CheckpointError):
@@ -184,12 +188,16 @@ def written_beside(path: Path, content: Any) -> Iterator[Path]:
     temporary = path.with_name(f"{path.name}.{os.urandom(4).hex()}.tmp")
     try:
         with _open_locked(temporary) as file:
-            writer = _EagerWriter(file)
+            writer = _Writer(file)
+            _torch_crcs.off()
             try:
                 portable_pickle.save(content, writer)
             finally:
+                _torch_crcs.on()
                 if writer.error is not None:  # torch reports it in words of its own
                     raise writer.error
+            if not writer.zip.whole:
+                raise RuntimeError(f"torch {version('torch')} writes files in another way than this metta knows")
             file.flush()
             os.fsync(file.fileno())
             yield temporary
@@ -220,26 +228,30 @@ def abandoned(path: Path) -> Iterator[bool]:
         yield free
 
 
-class _EagerWriter:
-    """Sets the disk to work on what torch.save has written so far, so that fsync has little left to wait for.
+class _Writer:
+    """What torch.save writes to: it puts the CRCs in, and sets the disk to work on what is written so far.
 
-    With it, writing 1 GB durably took 1.1 times as long as writing raw bytes; without it, 1.5 times.
+    torch takes CRCs at 1.6 GB/s, half of the time that it took to write 100 MB durably; zlib-ng does at 24. Setting the
+    disk to work leaves fsync little to wait for: without it, writing 1 GB took 1.4 times as long.
     """
 
     def __init__(self, file: IO[bytes]):
         self.file, self.started, self.written = file, 0, 0
         self.error: OSError | None = None
+        self.zip = _ZipWithCrcs()
 
     def write(self, data: Any) -> int:
+        _torch_crcs.on()
         try:
-            count = self.file.write(data)
-            self.written += count
-            if self.written - self.started >= WRITEBACK_BYTES and hasattr(os, "posix_fadvise"):
-                self._start()
+            for piece in self.zip.pieces(memoryview(data).cast("B")):
+                self.file.write(piece)
+                self.written += len(piece)
+                if self.written - self.started >= WRITEBACK_BYTES and hasattr(os, "posix_fadvise"):
+                    self._start()
         except OSError as error:
             self.error = error
             raise
-        return count
+        return len(data)
 
     def _start(self) -> None:
         self.file.flush()
@@ -249,6 +261,89 @@ class _EagerWriter:
 
     def flush(self) -> None:
         self.file.flush()
+
+
+class _ZipWithCrcs:
+    """A zip as torch writes it, part by part, with each content's CRC put in where the zip has it.
+
+    An entry is its local header, name and extra field, content, and a descriptor with the CRC; one without content ends
+    with the extra field. Then comes the directory, with every CRC again.
+    """
+
+    def __init__(self) -> None:
+        self.whole = False  # whether the directory came, and listed the entries that came before
+        self._crcs: list[int] = []  # of the entries, in order
+        self._names_left = 0  # bytes of this entry's name and extra field still to come
+        self._content_next = False
+
+    def pieces(self, part: memoryview) -> Iterator[memoryview]:
+        """What to write in place of `part`."""
+        if self._names_left > 0:
+            self._names_left -= len(part)
+            yield part
+        elif self._content_next:
+            self._content_next = False
+            for start in range(0, len(part), CHUNK_BYTES):
+                chunk = part[start : start + CHUNK_BYTES]
+                self._crcs[-1] = crc32(chunk, self._crcs[-1])
+                yield chunk  # to be written while it is still in the core's cache
+        elif part[:4] == LOCAL_SIGNATURE and len(part) == LOCAL_HEADER.size:
+            flags = struct.unpack_from("<H", part, 6)[0]
+            self._names_left = sum(LOCAL_HEADER.unpack(part)[1:])
+            self._content_next = bool(flags & SIZES_LATER)
+            self._crcs.append(0)
+            yield part
+        elif part[:4] == DESCRIPTOR_SIGNATURE:
+            yield self._patched(part, [(4, self._crcs[-1])])
+        elif part[:4] == DIRECTORY_SIGNATURE:
+            yield self._patched(part, list(self._directory_crcs(part)))
+        else:  # the ends of the directory
+            yield part
+
+    def _directory_crcs(self, directory: memoryview) -> Iterator[tuple[int, int]]:
+        place = 0
+        for crc in self._crcs:
+            yield place + 16, crc
+            place += DIRECTORY_HEADER.size + sum(DIRECTORY_HEADER.unpack_from(directory, place))
+        self.whole = place == len(directory)
+
+    @staticmethod
+    def _patched(part: memoryview, crcs: list[tuple[int, int]]) -> memoryview:
+        patched = bytearray(part)
+        for place, crc in crcs:
+            struct.pack_into("<I", patched, place, crc)
+        return memoryview(patched)
+
+
+class _TorchCrcs:
+    """Keeps torch.save from taking CRCs from the `off` of a thread to its first write, when torch has read the option.
+
+    The option is the whole process's: a save of somebody else's that begins in between, while this one pickles, writes
+    a file that torch loads and unzip complains of.
+    """
+
+    def __init__(self) -> None:
+        self._lock = threading.RLock()
+        self._off_by: int | None = None
+
+    def off(self) -> None:
+        from torch import serialization
+
+        self._lock.acquire()
+        self._off_by, self._were = threading.get_ident(), serialization.get_crc32_options()
+        serialization.set_crc32_options(False)
+
+    def on(self) -> None:
+        """As they were before this thread's `off`."""
+        if self._off_by == threading.get_ident():
+            from torch import serialization
+
+            serialization.set_crc32_options(self._were)
+            self._off_by = None
+            self._lock.release()
+
+
+_torch_crcs = _TorchCrcs()
 
 
 def make_folder(folder: Path) -> None:
