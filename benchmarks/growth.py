@@ -184,7 +184,7 @@ def measure_limit(case: str, machine: dict[str, float], seconds: float, rounds: 
 
 
 def print_line(label: str, line: Line) -> None:
-    phases = "  ".join(f"{name} {line['phases'].get(name, 0):4.0%}" for name in ("env", "forward", "copy", "learn"))
+    phases = "  ".join(f"{name} {line['phases'].get(name, 0):4.0%}" for name in ("env", "forward", "learn"))
     us = "  ".join(f"{name} {value:.2f}" for name, value in line["us"].items())
     print(f"{label:16}{line['parameters']:>12,}{line['steps_per_second']:>10,.0f}/s  {phases}  |  us: {us}", flush=True)
 

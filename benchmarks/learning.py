@@ -96,7 +96,7 @@ def measure(env: str, seed: int) -> dict[str, Any]:
         start = time.perf_counter()
         config = TrainConfig(
             run="run", env=env, seed=seed, total_timesteps=STEPS[env], device="cpu", display="none",
-            checkpoint_interval=1_000_000, train_dir=train_dir,
+            checkpoint_interval=1_000_000, train_dir=train_dir, num_workers=0,
         )  # fmt: skip
         assert train(config) == 0
         seconds = time.perf_counter() - start
