@@ -127,7 +127,7 @@ def test_loss_gradients_are_autograds(distribution, vf_clip):
     rows = 200
     params, values = torch.randn(1, rows, distribution.num_params), torch.randn(1, rows)
     actions = distribution.sample(params, distribution.noise(1, rows))
-    old = distribution.log_prob(params + 0.3 * torch.randn_like(params), actions)
+    old = distribution.score(params + 0.3 * torch.randn_like(params), actions)[0]
     advantages, returns, old_values = (torch.randn(1, rows) for _ in range(3))
     batch = Batch(torch.zeros(1, rows), torch.zeros(1, rows), actions, old, old_values, advantages, returns, ())
     config = PPOConfig(0.2, 0.7, vf_clip, 0.05, 0.5, None, 1, 1)
@@ -203,7 +203,7 @@ def bandit_batch(agent, rows=64, steps=1):
     actions = torch.arange(rows).remainder(2).expand(steps, rows)
     gains = actions.float() * 2 - 1
     starts = torch.zeros(steps, rows, dtype=torch.bool)
-    log_probs = agent.distribution.log_prob(params, actions)
+    log_probs = agent.distribution.score(params, actions)[0]
     return Batch(observations, starts, actions, log_probs, values, gains, gains, agent.initial_state(rows))
 
 

@@ -34,9 +34,6 @@ class Categorical:
     def mode(self, params: Tensor) -> Tensor:
         return params.argmax(-1)
 
-    def log_prob(self, params: Tensor, actions: Tensor) -> Tensor:
-        return self.score(params, actions)[0]
-
     def score(self, params: Tensor, actions: Tensor) -> tuple[Tensor, Tensor, Pullback]:
         """Log probability and entropy, both `[...]`, and how their derivatives pull back."""
         logp = params.log_softmax(-1)
@@ -73,9 +70,6 @@ class Gaussian:
 
     def mode(self, params: Tensor) -> Tensor:
         return params[..., : self.action_size]
-
-    def log_prob(self, params: Tensor, actions: Tensor) -> Tensor:
-        return self.score(params, actions)[0]
 
     def score(self, params: Tensor, actions: Tensor) -> tuple[Tensor, Tensor, Pullback]:
         """Log probability and entropy, both `[...]`, and how their derivatives pull back."""

@@ -129,7 +129,7 @@ class Collector:
         with timers("forward"):
             if policy_alone is not None:
                 self.params[:], rollout.values[:, rows], _ = agent(rollout.observations[:, rows])
-            rollout.log_probs[:, rows] = agent.distribution.log_prob(self.params, rollout.actions[:, rows])
+            rollout.log_probs[:, rows] = agent.distribution.score(self.params, rollout.actions[:, rows])[0]
             starts = torch.from_numpy(self.starts).to(self.device) if state else None
             rollout.last_values[rows] = agent(observed.to(self.device), state, starts)[1].cpu().numpy()
         self.state = tuple(s.clone() for s in state)
