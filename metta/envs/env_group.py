@@ -41,7 +41,7 @@ class Arrays:
             "rewards": ((rows,), np.dtype(np.float32)),
             "terminated": flag,
             "truncated": flag,
-            "actions": ((rows, *spec.action_shape), np.dtype(np.float32 if spec.num_actions is None else np.int64)),
+            "actions": ((rows, *spec.action_shape), np.dtype(spec.action_dtype)),
             "next_seeds": ((num_envs,), np.dtype(np.int64)),
         }
 
@@ -173,6 +173,11 @@ def gymnasium_spec_bytes(name: str) -> bytes | None:
         spec = copy.copy(spec)
         spec.entry_point = load_env_creator(entry_point)  # type: ignore[assignment]
     return cloudpickle.dumps(spec)
+
+
+def environments(name: str, indices: range) -> str:
+    """What a worker holds, in an error."""
+    return f"environments {indices[0]} to {indices[-1]} of env={name}"
 
 
 def set_up(

@@ -40,6 +40,11 @@ class EnvSpec:
         return f"{self.name}[{settings}]" if settings else self.name
 
     @property
+    def action_dtype(self) -> str:
+        """numpy's name, as observation_dtype is."""
+        return "float32" if self.num_actions is None else "int64"
+
+    @property
     def channels_last(self) -> bool:
         """Of an image: its last axis is the channels, being shorter than the first."""
         return self.observation_shape[-1] < self.observation_shape[0]

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from metta.envs.env_group import Arrays, EnvGroup, gymnasium_spec_bytes, set_up
+from metta.envs.env_group import Arrays, EnvGroup, environments, gymnasium_spec_bytes, set_up
 from metta.envs.make_env import Env, check_env, check_env_name, make_env
 from metta.errors import EnvError
 from metta.worker import Worker, end_workers, shared_memory_file, shares
@@ -161,8 +161,8 @@ class VecEnv:
         }
         try:
             for indices in self._shares:
-                first, last = self.first_env + indices[0], self.first_env + indices[-1]
-                holds = f"environments {first} to {last} of env={self.spec.name}"
+                numbers = range(self.first_env + indices.start, self.first_env + indices.stop)
+                holds = environments(self.spec.name, numbers)
                 self._workers.append(Worker(holds, file, set_up, **setup, indices=indices))
             for worker in self._workers:
                 worker.receive()

@@ -98,45 +98,6 @@ class Batch:
         return Batch(**{name: function(tensor) for name, tensor in tensors.items()}, state=state)
 
 
-def update(
-    agent: PolicyAgent,
-    optimizer: torch.optim.Adam,
-    batch: Batch,
-    config: PPOConfig,
-    generator: torch.Generator | None = None,
-    gradients: "Gradients | None" = None,
-) -> dict[str, float]:
-    """Improve the agent on one rollout; returns the means over its minibatches, as they were before each step.
-
-    optimizer: fused, since it divides by grad_scale what `gradient_scale` finds too long. generator: deals the
-    minibatches. gradients: how one's are computed, `backward` where nothing is given.
-
-    With recurrent state a minibatch is whole rows of T steps, otherwise any steps. target_kl ends the update after
-    the pass over the data in which the mean approximate KL divergence passed it.
-    """
-    assert optimizer.defaults["fused"]  # another would ignore grad_scale
-    if not batch.state:
-        batch = batch.independent_steps()
-    steps, rows = batch.advantages.shape
-    rows_per_minibatch = max(1, config.minibatch_size // steps)
-    parameters = list(agent.parameters())
-    gradients = gradients or backward
-    totals = torch.zeros(len(STATS), device=batch.values.device)
-    minibatches = 0
-    for _ in range(config.update_epochs):
-        kl_before, minibatches_before = totals[3].clone(), minibatches
-        order = torch.randperm(rows, generator=generator).to(batch.values.device)
-        for index in order.split(rows_per_minibatch):
-            totals += gradients(agent, batch, index, config)
-            optimizer.grad_scale = gradient_scale(parameters, config.max_grad_norm)  # type: ignore[attr-defined]
-            optimizer.step()
-            minibatches += 1
-        mean_kl = (totals[3] - kl_before) / (minibatches - minibatches_before)
-        if config.target_kl is not None and mean_kl.item() > config.target_kl:
-            break
-    return dict(zip(STATS, (totals / minibatches).tolist(), strict=True))
-
-
 STATS = ("policy_loss", "value_loss", "entropy", "approx_kl", "clip_fraction")
 Gradients = Callable[[PolicyAgent, Batch, Tensor, PPOConfig], Tensor]
 
@@ -144,14 +105,12 @@ Gradients = Callable[[PolicyAgent, Batch, Tensor, PPOConfig], Tensor]
 def backward(
     agent: PolicyAgent, batch: Batch, index: Tensor, config: PPOConfig, shard: int = 0, num_shards: int = 1
 ) -> Tensor:
-    """Set the gradients of the minibatch `index`, or of its `shard` out of num_shards: the shards' sum is the whole's.
+    """Add the gradients of the minibatch `index`, or of its `shard` out of num_shards: the shards' sum is the whole's.
 
     Returns STATS, of the shard its share.
     """
     std, mean = torch.std_mean(batch.advantages.index_select(1, index), correction=0)
     mine = index.tensor_split(num_shards)[shard] if num_shards > 1 else index
-    for parameter in agent.parameters():
-        parameter.grad = None  # what optimizer.zero_grad does, without its 50 microseconds of profiling hooks
     if len(mine) == 0:
         return torch.zeros(len(STATS), device=index.device)
     minibatch = batch.rows(mine)
@@ -208,3 +167,43 @@ def loss_gradients(
         )
     )
     return d_params, d_error * (config.vf_coef * weight), stats.flatten(1).sum(1) * weight
+
+
+def update(
+    agent: PolicyAgent,
+    optimizer: torch.optim.Adam,
+    batch: Batch,
+    config: PPOConfig,
+    generator: torch.Generator | None = None,
+    gradients: Gradients = backward,
+) -> dict[str, float]:
+    """Improve the agent on one rollout; returns the means over its minibatches, as they were before each step.
+
+    optimizer: fused, since it divides by grad_scale what `gradient_scale` finds too long. generator: deals the
+    minibatches. gradients: computes one's.
+
+    With recurrent state a minibatch is whole rows of T steps, otherwise any steps. target_kl ends the update after
+    the pass over the data in which the mean approximate KL divergence passed it.
+    """
+    assert optimizer.defaults["fused"]  # another would ignore grad_scale
+    if not batch.state:
+        batch = batch.independent_steps()
+    steps, rows = batch.advantages.shape
+    rows_per_minibatch = max(1, config.minibatch_size // steps)
+    parameters = list(agent.parameters())
+    totals = torch.zeros(len(STATS), device=batch.values.device)
+    minibatches = 0
+    for _ in range(config.update_epochs):
+        kl_before, minibatches_before = totals[3].clone(), minibatches
+        order = torch.randperm(rows, generator=generator).to(batch.values.device)
+        for index in order.split(rows_per_minibatch):
+            for parameter in parameters:
+                parameter.grad = None  # what optimizer.zero_grad does, without its 50 microseconds of profiling hooks
+            totals += gradients(agent, batch, index, config)
+            optimizer.grad_scale = gradient_scale(parameters, config.max_grad_norm)  # type: ignore[attr-defined]
+            optimizer.step()
+            minibatches += 1
+        mean_kl = (totals[3] - kl_before) / (minibatches - minibatches_before)
+        if config.target_kl is not None and mean_kl.item() > config.target_kl:
+            break
+    return dict(zip(STATS, (totals / minibatches).tolist(), strict=True))

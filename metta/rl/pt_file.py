@@ -16,7 +16,6 @@ import threading
 import zipfile
 from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, contextmanager
-from importlib.metadata import version
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, NamedTuple
 
@@ -182,6 +181,8 @@ def written_beside(path: Path, content: Any) -> Iterator[Path]:
     It is for renaming over `path`; what is not renamed is removed. All through the `with` it is under a lock that dies
     with this process: `abandoned` tells it from what a killed process left.
     """
+    import torch
+
     from metta.rl import portable_pickle
 
     make_folder(path.parent)
@@ -197,7 +198,7 @@ def written_beside(path: Path, content: Any) -> Iterator[Path]:
                 if writer.error is not None:  # torch reports it in words of its own
                     raise writer.error
             if not writer.zip.whole:
-                raise RuntimeError(f"torch {version('torch')} writes files in another way than this metta knows")
+                raise RuntimeError(f"torch {torch.__version__} writes files in another way than this metta knows")
             file.flush()
             os.fsync(file.fileno())
             yield temporary

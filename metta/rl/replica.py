@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 from metta.agent.policy_agent import PolicyAgent
-from metta.envs.env_group import gymnasium_spec_bytes, register
+from metta.envs.env_group import environments, gymnasium_spec_bytes, register
 from metta.envs.vec_env import Episode, EpisodeSeeds, VecEnv
 from metta.rl import portable_pickle
 from metta.rl.ppo import STATS, Batch, PPOConfig, backward, update
@@ -55,8 +55,8 @@ class Replica:
         rows = config.num_envs * agent.env.num_agents
         size = rollout_bytes(agent, config.horizon, rows)
         self.rollout = Rollout.over(memory[:size], agent, config.horizon, rows)
-        self.gradients = None
-        if config.num_shards != 1:
+        self.gradients = None  # with one shard ppo.backward alone
+        if config.num_shards > 1:
             self.gradients = SummedGradients(agent, config.num_shards, shards, memory[size:], meet)
         envs_of = shares(config.num_envs, config.num_shards)
         self.collectors: dict[int, Collector] = {}
@@ -114,10 +114,12 @@ class Replica:
         return [collector.state_dict() for collector in self.collectors.values()]
 
     def load_state_dict(self, optimizer: dict[str, Any], shards: list[dict[str, Any]]) -> int:
-        """Go on in the middle of the saved episodes; returns how many environments could not be brought back."""
+        """Go on in the middle of the saved episodes; returns how many environments could not be brought back.
+
+        shards: every shard's state, of which it takes its own.
+        """
         self.optimizer.load_state_dict(optimizer)
-        states = zip(self.collectors.items(), shards, strict=True)
-        return sum(len(collector.load_state_dict(state)) for (_, collector), state in states)
+        return sum(len(collector.load_state_dict(shards[shard])) for shard, collector in self.collectors.items())
 
     def close(self) -> None:
         for collector in self.collectors.values():
@@ -131,7 +133,7 @@ class SummedGradients:
         self.num_shards, self.shards, self.meet = num_shards, shards, meet
         self._parameters = list(agent.parameters())
         device = self._parameters[0].device
-        size = sum(parameter.numel() for parameter in self._parameters) + len(STATS)
+        size = self._size(agent)
         # Two minibatches' worth: who is ahead writes one while another still adds up the other.
         self._apart = torch.frombuffer(memory, dtype=torch.float32)[: 2 * num_shards * size].to(device)
         self._apart = self._apart.view(2, num_shards, size)
@@ -142,7 +144,12 @@ class SummedGradients:
 
     @staticmethod
     def memory_bytes(agent: PolicyAgent, num_shards: int) -> int:
-        return 4 * 2 * num_shards * (sum(parameter.numel() for parameter in agent.parameters()) + len(STATS))
+        return 4 * 2 * num_shards * SummedGradients._size(agent)
+
+    @staticmethod
+    def _size(agent: PolicyAgent) -> int:
+        """Numbers of one shard: the gradients, and the statistics."""
+        return sum(parameter.numel() for parameter in agent.parameters()) + len(STATS)
 
     def begin(self, seed: int) -> "SummedGradients":
         """seed: of what agents draw by themselves, in dropout for one."""
@@ -154,6 +161,8 @@ class SummedGradients:
         turn = self._turn % 2
         for shard in self.shards:
             seed_everything(self._seed + self._turn * self.num_shards + shard)
+            for parameter in self._parameters:
+                parameter.grad = None
             stats = backward(agent, batch, index, config, shard, self.num_shards)
             gradients = [torch.zeros_like(p) if p.grad is None else p.grad for p in self._parameters]
             torch._foreach_copy_(self._views[turn][shard], [*gradients, stats])
@@ -176,9 +185,9 @@ def start_replica(memory_file: Any, config: TrainConfig, agent: PolicyAgent, sha
     """A worker process that holds a Replica."""
     file = io.BytesIO()
     portable_pickle.save(agent, file)
-    envs = [env for shard in shards for env in shares(config.num_envs, config.num_shards)[shard]]
+    envs_of = shares(config.num_envs, config.num_shards)
     return Worker(
-        f"environments {envs[0]} to {envs[-1]} of env={config.env}",
+        environments(config.env, range(envs_of[shards[0]].start, envs_of[shards[-1]].stop)),
         memory_file,
         set_up,
         config=config,

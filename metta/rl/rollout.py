@@ -58,7 +58,7 @@ def _layout(agent: PolicyAgent, horizon: int, rows: int) -> Layout:
     states = [state.cpu().numpy() for state in agent.initial_state(rows)]
     return {
         "observations": ((*lead, *env.observation_shape), np.dtype(env.observation_dtype)),
-        "actions": ((*lead, *env.action_shape), np.dtype(np.float32 if env.num_actions is None else np.int64)),
+        "actions": ((*lead, *env.action_shape), np.dtype(env.action_dtype)),
         **dict.fromkeys(("values", "log_probs", "advantages", "returns", "rewards", "bootstrap_values"), numbers),
         **dict.fromkeys(("terminated", "truncated", "starts"), flags),
         "last_values": ((rows,), np.dtype(np.float32)),

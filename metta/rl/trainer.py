@@ -145,17 +145,17 @@ class Trainer:
     def _start(self) -> Replica:
         """Deal the shards to this process and to workers, and have each make its replica; returns this one's."""
         config, agent, num_shards = self.config, self.agent, self.config.num_shards
-        processes = 1 + (default_num_workers(num_shards) if config.num_workers is None else config.num_workers)
+        processes = min(num_shards, os.cpu_count() or 1) if config.num_workers is None else 1 + config.num_workers
         if self.device.type == "cpu":
-            self._dealt, helpers = shares(num_shards, min(num_shards, processes)), max(0, processes // num_shards - 1)
+            dealt, helpers = shares(num_shards, min(num_shards, processes)), max(0, processes // num_shards - 1)
         else:  # one process for the GPU
-            self._dealt, helpers = [range(num_shards)], (processes - 1) // num_shards
+            dealt, helpers = [range(num_shards)], (processes - 1) // num_shards
         num_bytes = Replica.memory_bytes(config, agent)
         with shared_memory_file(num_bytes) as file:
             memory = mmap.mmap(file.fileno(), num_bytes)
-            for mine in self._dealt[1:]:
-                self._workers.append(start_replica(file, config, agent, mine, helpers))
-        replica = Replica(config, agent, self._dealt[0], helpers, memory, partial(meet_all, self._workers))
+            for theirs in dealt[1:]:
+                self._workers.append(start_replica(file, config, agent, theirs, helpers))
+        replica = Replica(config, agent, dealt[0], helpers, memory, partial(meet_all, self._workers))
         for worker in self._workers:
             worker.receive()
         return replica
@@ -228,10 +228,7 @@ class Trainer:
         """Go on from `state`; warns on stderr of whatever keeps the continuation from being exact."""
         self.epoch, self.agent_steps = state["epoch"], state["agent_steps"]
         self.reward_scaler.load_state_dict(state["reward_scaler"])
-        dealt = [(state["optimizer"], state["shards"][mine.start : mine.stop]) for mine in self._dealt]
-        for worker, theirs in zip(self._workers, dealt[1:], strict=True):
-            worker.send("load_state_dict", *theirs)
-        fresh = self.replica.load_state_dict(*dealt[0]) + sum(worker.receive() for worker in self._workers)
+        fresh = sum(self._everywhere("load_state_dict", state["optimizer"], state["shards"]))
         if fresh:
             afresh = f"({fresh} of {self.config.num_envs}); they begin afresh"
             inexact(f"{self.config.env} did not reproduce its episodes {afresh}")
@@ -277,11 +274,6 @@ def set_threads(env: EnvSpec, num_shards: int) -> None:
     if "OMP_NUM_THREADS" not in os.environ:
         large = env.observation_kind == "image" and math.prod(env.observation_shape) > LARGE_IMAGE
         torch.set_num_threads(max(1, (os.cpu_count() or 1) // num_shards) if large else 1)
-
-
-def default_num_workers(num_shards: int) -> int:
-    """A process for each shard, as far as there are cores."""
-    return min(num_shards, os.cpu_count() or 1) - 1
 
 
 def software(device: torch.device) -> dict[str, str]:
