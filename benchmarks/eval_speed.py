@@ -4,8 +4,9 @@
 
 cartpole: 100 episodes of CartPole-v1 with one and the same policy, trained here until it scores 500; SB3's
 evaluate_policy gets its weights, and is measured with several n_envs. metta's figure is of PolicyEvaluator.evaluate:
-the agent's file is read, and scores and actions are stored. arena: 24 agents a game, all games at once as metta plays
-them by default, and one game at a time. all: `metta sim epoch=all` over 50 checkpoints, and 50 calls of `metta sim`.
+the agent's file is read, and scores and actions are stored; after five seconds of it, when the helping processes that
+it calls are there. arena: 24 agents a game, as metta plays them by default, and one game at a time in one process.
+all: `metta sim epoch=all` over 50 checkpoints, and 50 calls of `metta sim`.
 Writes benchmarks/data/eval_speed.json.
 """
 
@@ -39,6 +40,7 @@ EPISODES = 100
 N_ENVS = (1, 8, 32, 100)  # tried with SB3
 ARENA_EPISODES = 20
 CHECKPOINTS, CHECKPOINT_EPISODES = 50, 10
+WARM_UP_S = 5
 
 
 def seconds(call: Callable[[], object]) -> float:
@@ -48,15 +50,17 @@ def seconds(call: Callable[[], object]) -> float:
 
 
 def interleaved(calls: dict[str, Callable[[], object]], rounds: int) -> dict[str, list[float]]:
-    """Seconds of each call in each round, after one call of each that does not count."""
+    """Seconds of each call in each round, after calls of each that do not count."""
     for call in calls.values():
-        call()
+        until = time.monotonic() + WARM_UP_S
+        while time.monotonic() < until:
+            call()
     rows = [{name: seconds(call) for name, call in calls.items()} for _ in range(rounds)]
     return {name: [row[name] for row in rows] for name in calls}
 
 
 def cartpole(train_dir: Path, rounds: int) -> dict[str, list[float]]:
-    """Episodes per second of "metta" and of "sb3, N envs"."""
+    """Episodes per second of "metta", of "metta, one process" and of "sb3, N envs"."""
     train(TrainConfig(run="cartpole", env="CartPole-v1", display="none", train_dir=str(train_dir)))
     manager = TinyCheckpointManager("cartpole", train_dir)
     epoch = manager.list_epochs()[-1]
@@ -69,9 +73,13 @@ def cartpole(train_dir: Path, rounds: int) -> dict[str, list[float]]:
         envs.close()
         returns.append(mean)
 
-    with PolicyEvaluator(train_dir) as evaluator:
+    def evaluate(evaluator: PolicyEvaluator) -> None:
+        returns.append(evaluator.evaluate("cartpole", epoch, episodes=EPISODES).mean)
+
+    with PolicyEvaluator(train_dir) as helped, PolicyEvaluator(train_dir, num_workers=0) as alone:
         calls: dict[str, Callable[[], object]] = {
-            "metta": lambda: returns.append(evaluator.evaluate("cartpole", epoch, episodes=EPISODES).mean)
+            "metta": partial(evaluate, helped),
+            "metta, one process": partial(evaluate, alone),
         }
         for n_envs in N_ENVS:
             calls[f"sb3, {n_envs} envs"] = partial(evaluate_sb3, n_envs)
@@ -95,12 +103,16 @@ def sb3_twin(agent: Any) -> PPO:
 
 
 def arena(train_dir: Path, rounds: int) -> dict[str, list[float]]:
-    """Episodes per second of "batched" and of "one at a time"; the agent is a new one."""
+    """Episodes per second of "batched", of "batched, one process" and of "one at a time"; the agent is a new one."""
     save_new_agent(train_dir, "arena", [0])
-    with PolicyEvaluator(train_dir) as many, PolicyEvaluator(train_dir, num_envs=1) as one:
+    with (
+        PolicyEvaluator(train_dir) as helped,
+        PolicyEvaluator(train_dir, num_workers=0) as alone,
+        PolicyEvaluator(train_dir, num_workers=0, num_envs=1) as one,
+    ):
+        names = {"batched": helped, "batched, one process": alone, "one at a time": one}
         calls: dict[str, Callable[[], object]] = {
-            "batched": lambda: many.evaluate("arena", 0, episodes=ARENA_EPISODES),
-            "one at a time": lambda: one.evaluate("arena", 0, episodes=ARENA_EPISODES),
+            name: partial(evaluator.evaluate, "arena", 0, episodes=ARENA_EPISODES) for name, evaluator in names.items()
         }
         times = interleaved(calls, rounds)
     return {name: [ARENA_EPISODES / value for value in values] for name, values in times.items()}
@@ -148,7 +160,7 @@ def main() -> None:
             ours = statistics.median(next(iter(values.values())))
             for name, numbers in values.items():
                 ratio = statistics.median(numbers) / ours
-                print(f"{case:10}{name:18}{spread(numbers, 1):>26} {unit:12}x{ratio:.2f}", flush=True)
+                print(f"{case:10}{name:22}{spread(numbers, 1):>26} {unit:12}x{ratio:.2f}", flush=True)
     write("eval_speed", results)
 
 

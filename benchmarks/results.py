@@ -126,7 +126,7 @@ def evaluation() -> str:
     parts = ["## Evaluation", f"`eval_speed.py`. {conditions(results)}"]
     if "cartpole" in results:
         rates = results["cartpole"]
-        best = max((name for name in rates if name != "metta"), key=lambda name: median(rates[name]))
+        best = max((name for name in rates if name.startswith("sb3")), key=lambda name: median(rates[name]))
         ratio = median(rates["metta"]) / median(rates[best])
         rows = [[name, spread(values, 1)] for name, values in rates.items()]
         parts.append(table(("CartPole-v1, 100 episodes of 500 steps", "episodes/s"), rows))

@@ -83,11 +83,14 @@ class Worker:
         """Tell the process to end."""
         self.connection.close()
 
+    def kill(self) -> None:
+        self._process.kill()
+
     def wait(self) -> None:
         try:
             self._process.wait(5)
         except subprocess.TimeoutExpired:
-            self._process.kill()
+            self.kill()
             self._process.wait()
 
     def _death(self) -> EnvError:

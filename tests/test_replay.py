@@ -14,10 +14,10 @@ from PIL import Image, ImageSequence
 
 from metta.envs.mettagrid_env import MettaGridEnv
 from metta.envs.vec_env import Episode
+from metta.sim.players import RandomPlayer
 from metta.sim.recording import Recording, load_recording, recording_path, save_recordings
 from metta.sim.replay import Source, check_format, replay_path, write_mp4, write_replay
 from metta.sim.replay_page.page import CODE
-from metta.sim.simulation import RandomPlayer
 from metta.sim.stage import Stage, replay_steps
 from tests.recorded_runs import ARENA, ARENA_LABEL, launch, make_runs
 

@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 
 from metta.envs.mettagrid_env import MettaGridEnv
+from metta.sim.players import RandomPlayer
 from metta.sim.recording import Recording
 from metta.sim.replay import Source, write_replay
-from metta.sim.simulation import RandomPlayer
 from metta.sim.stage import Stage, replay_steps
 from tests.chromium import Browser, chromium
 from tests.recorded_runs import ARENA

@@ -13,12 +13,11 @@ from torch import nn
 from metta.agent.agent_file import load_agent_file
 from metta.agent.policy_agent import PolicyAgent
 from metta.envs.make_env import make_env
-from metta.envs.vec_env import VecEnv
 from metta.errors import CheckpointError
 from metta.eval.eval_db import EpisodeRow, EvalDB, Score
 from metta.rl.tiny_checkpoint_manager import TinyCheckpointManager
 from metta.sim.recording import recording_path, save_recordings
-from metta.sim.simulation import dealt_envs, default_num_envs, default_num_workers, make_player, play_episodes
+from metta.sim.simulation import Simulations, default_num_envs
 
 LARGEST_OBSERVATION = 10**8  # numbers: beyond every environment, and within every memory
 
@@ -26,17 +25,28 @@ LARGEST_OBSERVATION = 10**8  # numbers: beyond every environment, and within eve
 class PolicyEvaluator:
     """Evaluates checkpoints of the runs in train_dir: scores go to eval.db there, actions to the run's `replays/`.
 
-    Any two agents evaluated with the same env, seed and episodes meet the same episodes. The environments are kept
-    from one evaluation to the next, so evaluate many checkpoints with one evaluator; close it when done.
+    Any two agents evaluated with the same env, seed and episodes meet the same episodes. Environments and processes are
+    kept from one evaluation to the next, so evaluate many checkpoints with one evaluator; close it when done.
     """
 
-    def __init__(self, train_dir: str | Path = "./train_dir", device: str = "cpu", num_envs: int | None = None):
-        """num_envs: copies of the environment that play at once; None chooses by the number of agents in it."""
+    def __init__(
+        self,
+        train_dir: str | Path = "./train_dir",
+        device: str = "cpu",
+        num_envs: int | None = None,
+        num_workers: int | None = None,
+    ):
+        """num_envs: copies of the environment that play at once in a process; None chooses by episodes and agents.
+
+        num_workers: processes that help this one; None: one for each further core, once that pays. That changes the
+        speed, never a result.
+        """
         self.train_dir = Path(train_dir)
         self.device = device
         self.num_envs = num_envs
-        self._envs: VecEnv | None = None
-        self._envs_key: Any = None
+        self.num_workers = num_workers
+        self._simulations: Simulations | None = None
+        self._key: Any = None
 
     def evaluate(
         self,
@@ -77,8 +87,9 @@ class PolicyEvaluator:
         self, env: str, episodes: int = 100, seed: int = 0, env_settings: dict[str, Any] | None = None
     ) -> Score:
         """What a random agent scores on the same episodes; not stored."""
-        envs = self._deal(env, env_settings or {}, seed, episodes)
-        return Score.of([float(e.returns.mean()) for e in play_episodes(envs, make_player(None, envs))])
+        simulations = self._simulate(env, env_settings or {}, episodes)
+        played = simulations.play(None, range(seed, seed + episodes))
+        return Score.of([float(e.returns.mean()) for e in played])
 
     def _score(
         self,
@@ -93,35 +104,35 @@ class PolicyEvaluator:
     ) -> Score:
         if env is None:
             env, env_settings = agent.env.name, {**agent.env.settings, **(env_settings or {})}
-        envs = self._deal(env, env_settings or {}, seed, episodes)
-        agent = agent.to(self.device).eval()
-        played = play_episodes(envs, make_player(agent, envs))
+        simulations = self._simulate(env, env_settings or {}, episodes)
+        played = simulations.play(agent, range(seed, seed + episodes))
+        label = simulations.spec.label
         rows = [EpisodeRow(e.seed, float(e.returns.mean()), e.length, e.metrics) for e in played]
         if run is not None:
-            save_recordings(recording_path(self.train_dir / run, epoch, envs.spec.label), played)
+            save_recordings(recording_path(self.train_dir / run, epoch, label), played)
             db = EvalDB(self.train_dir / "eval.db")
-            db.record(run, epoch, envs.spec.label, rows, fingerprint(path))
-            return db.get_scores(run, epoch, envs.spec.label)[envs.spec.label]
+            db.record(run, epoch, label, rows, fingerprint(path))
+            return db.get_scores(run, epoch, label)[label]
         return Score.of([row.reward for row in rows])
 
-    def _deal(self, env: str, settings: dict[str, Any], seed: int, episodes: int) -> VecEnv:
-        """Environments dealt these episodes: those of the last evaluation where it was the same."""
-        key = (env, tuple(sorted(settings.items())), seed, episodes)
-        if key != self._envs_key:
+    def _simulate(self, env: str, settings: dict[str, Any], episodes: int) -> Simulations:
+        """Those of the last evaluation, where it was of as many episodes of the same."""
+        if episodes < 1:
+            raise ValueError(f"episodes={episodes}: must be at least 1")
+        key = (env, tuple(sorted(settings.items())), episodes)
+        if self._simulations is None or self._simulations.closed or key != self._key:
             self.close()
             probe = make_env(env, settings)
             probe.close()
             num_envs = min(self.num_envs or default_num_envs(probe.spec, episodes), episodes)
-            num_workers = default_num_workers(probe.spec)
-            self._envs = dealt_envs(env, settings, seed, episodes, num_envs, num_workers)
-            self._envs_key = key
-        assert self._envs is not None
-        return self._envs
+            self._simulations = Simulations(env, settings, num_envs, self.num_workers, self.device)
+            self._key = key
+        return self._simulations
 
     def close(self) -> None:
-        if self._envs is not None:
-            self._envs.close()
-        self._envs = self._envs_key = None
+        if self._simulations is not None:
+            self._simulations.close()
+        self._simulations = self._key = None
 
     def __enter__(self) -> Self:
         return self

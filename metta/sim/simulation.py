@@ -1,153 +1,208 @@
-"""Playing episodes: an agent (or a random one), an environment, and a list of seeds that anyone can play again."""
+"""Playing episodes: an agent, an environment, and seeds that anyone can play again.
 
+Episodes are played in batches of num_envs at once, and the processes take turns at the batches. So the bits depend on
+num_envs, and never on how many processes there are, or which of them plays a batch.
+"""
+
+import io
+import math
 import os
-from typing import Any, Protocol
+import queue
+import threading
+import time
+import weakref
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from multiprocessing.connection import Connection
+from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
 
-from metta.agent.policy_agent import PolicyAgent, State
+from metta.agent.policy_agent import PolicyAgent
+from metta.envs.env_group import gymnasium_spec_bytes, register
 from metta.envs.env_spec import EnvSpec
 from metta.envs.vec_env import DealtSeeds, Episode, VecEnv
+from metta.rl import portable_pickle
+from metta.sim.players import Player, make_player
+from metta.worker import Worker, shared_memory_file
 
-ROWS = 256  # agents acted for at once, by default: enough to pay for a network call, and little memory
-NOISE_STEPS = 64  # of an episode's noise are drawn at once
+AGENTS, GAMES = 256, 64  # that play at once, at most: enough to pay for a call of the network, and little memory
+HELP_AFTER_S = 2.0  # of playing: about what it costs to start a process
 
-
-class Player(Protocol):
-    """Chooses actions for all rows; `begin` tells it that an episode with this seed starts in that environment."""
-
-    def begin(self, env_index: int, seed: int) -> None: ...
-
-    def act(self, observations: np.ndarray, starts: np.ndarray) -> np.ndarray: ...
-
-
-class AgentPlayer:
-    """An agent at its best: the likeliest action where it is alone, sampled ones where it plays among its copies.
-
-    Copies of one policy that meet head on choose alike and block each other for good unless they draw. Each episode
-    draws from a generator of its own seed, so it comes out the same whichever others are played beside it.
-    """
-
-    def __init__(self, agent: PolicyAgent, num_envs: int, num_agents: int, sampled: bool | None = None):
-        self.agent = agent
-        self.sampled = num_agents > 1 if sampled is None else sampled
-        self.state: State = agent.initial_state(num_envs * num_agents)
-        self._noise = [EpisodeNoise(agent, num_agents) for _ in range(num_envs)]
-
-    def begin(self, env_index: int, seed: int) -> None:
-        self._noise[env_index].begin(seed)
-
-    def act(self, observations: np.ndarray, starts: np.ndarray) -> np.ndarray:
-        noise = torch.cat([noise.next() for noise in self._noise]) if self.sampled else None
-        actions, self.state = self.agent.act(observations, self.state, starts, not self.sampled, noise)
-        return actions
-
-
-class EpisodeNoise:
-    """One episode's sampling noise, `[num_agents, n]` for each step, from a generator with the episode's seed."""
-
-    def __init__(self, agent: PolicyAgent, num_agents: int):
-        self._distribution, self._num_agents = agent.distribution, num_agents
-        self._generator = torch.Generator()
-        self.begin(0)
-
-    def begin(self, seed: int) -> None:
-        self._generator.manual_seed(seed)
-        self._step = NOISE_STEPS
-
-    def next(self) -> Tensor:
-        if self._step == NOISE_STEPS:
-            self._drawn = self._distribution.noise(NOISE_STEPS, self._num_agents, generator=self._generator)
-            self._step = 0
-        self._step += 1
-        return self._drawn[self._step - 1]
-
-
-class RandomPlayer:
-    """Uniformly random actions (standard normal where an action has no bounds), from each episode's own seed."""
-
-    def __init__(self, spec: EnvSpec, num_envs: int):
-        self.spec = spec
-        self._generators = [np.random.default_rng(0) for _ in range(num_envs)]
-
-    def begin(self, env_index: int, seed: int) -> None:
-        self._generators[env_index] = np.random.default_rng(seed)
-
-    def act(self, observations: np.ndarray, starts: np.ndarray) -> np.ndarray:
-        return np.concatenate([self._draw(generator) for generator in self._generators])
-
-    def _draw(self, generator: np.random.Generator) -> np.ndarray:
-        spec = self.spec
-        if spec.num_actions is not None:
-            return generator.integers(spec.num_actions, size=spec.num_agents)
-        low, high = np.array(spec.action_low), np.array(spec.action_high)
-        bounded = np.isfinite(low) & np.isfinite(high)
-        normal = generator.standard_normal((spec.num_agents, len(low)))
-        uniform = generator.uniform(np.where(bounded, low, 0), np.where(bounded, high, 1), normal.shape)
-        return np.where(bounded, uniform, normal).reshape(-1, *spec.action_shape).astype(np.float32)
+Batches = queue.SimpleQueue[tuple[PolicyAgent | None, range] | None]  # who plays the episodes of which seeds
+Played = queue.SimpleQueue[list[Episode] | Exception]
 
 
 def default_num_envs(spec: EnvSpec, episodes: int) -> int:
-    """Never a function of the machine: the same evaluation is the same computation everywhere."""
-    return max(1, min(episodes, ROWS // spec.num_agents))
+    """Batches of one size, two at least: one for each core of a small machine.
 
-
-def default_num_workers(spec: EnvSpec) -> int:
-    """All cores where a step takes long, as with many agents; that changes the speed, never a result."""
-    return (os.cpu_count() or 1) - 1 if spec.num_agents > 1 else 0
-
-
-def play_episodes(envs: VecEnv, player: Player) -> list[Episode]:
-    """Play every episode that `envs` was dealt (DealtSeeds), in the order of their seeds.
-
-    Dealt beforehand, so that environments with short episodes do not contribute more of them.
+    Never a function of the machine: the same evaluation is the same computation everywhere.
     """
-    seeds = envs.episode_seeds
-    assert isinstance(seeds, DealtSeeds)
-    envs.reset()
-    played = [0] * envs.num_envs
-    for env_index in range(envs.num_envs):
-        seed = seeds(env_index, 0)
-        if seed is not None:
+    most = max(1, min(GAMES, AGENTS // spec.num_agents))
+    return math.ceil(episodes / max(2, math.ceil(episodes / most)))
+
+
+class Simulation:
+    """num_envs environments, and who plays in them: what one process has."""
+
+    def __init__(self, env: str, settings: dict[str, Any], num_envs: int, device: str):
+        self.device = device
+        self.envs = VecEnv(env, num_envs, DealtSeeds(0, 0, num_envs), settings=settings)
+
+    def take(self, agent: PolicyAgent | bytes | None) -> None:
+        """Have it play from now on; None: a random agent. ValueError unless it can act here."""
+        player: PolicyAgent | None = unpacked(agent) if isinstance(agent, bytes) else agent
+        if player is not None:
+            player = player.to(self.device).eval()
+        self.player: Player = make_player(player, self.envs.spec, self.envs.num_envs)
+
+    def play(self, seeds: range) -> list[Episode]:
+        """One episode of each of these seeds, at most num_envs of them; in the order in which they end.
+
+        Dealt beforehand, so that short episodes do not count more often than long ones.
+        """
+        envs, player = self.envs, self.player
+        envs.episode_seeds = DealtSeeds(seeds.start, len(seeds), envs.num_envs)
+        envs.reset()
+        for env_index, seed in enumerate(seeds):
             player.begin(env_index, seed)
-    starts = np.ones(envs.batch_size, dtype=bool)
-    episodes: list[Episode] = []
-    while envs.active.any():
-        ended = envs.step(player.act(envs.observations, starts))
-        np.logical_or(envs.terminated, envs.truncated, out=starts)
-        for episode in ended:
-            played[episode.env_index] += 1
-            seed = seeds(episode.env_index, played[episode.env_index])
-            if seed is not None:
-                player.begin(episode.env_index, seed)
-        episodes += ended
-    return sorted(episodes, key=lambda episode: episode.seed)
+        starts = np.ones(envs.batch_size, dtype=bool)
+        episodes: list[Episode] = []
+        with one_thread():
+            while envs.active.any():
+                episodes += envs.step(player.act(envs.observations, starts))
+                np.logical_or(envs.terminated, envs.truncated, out=starts)
+        return episodes
 
 
-def make_player(agent: PolicyAgent | None, envs: VecEnv) -> Player:
-    """The player for `envs`; agent None: a random one."""
-    if agent is None:
-        return RandomPlayer(envs.spec, envs.num_envs)
-    check_fit(agent.env, envs.spec)
-    return AgentPlayer(agent, envs.num_envs, envs.num_agents)
+class Simulations:
+    """The same environments in this process and in `num_workers` others that help it.
+
+    num_workers None: a process for each core that has a batch to play, once this one has played for HELP_AFTER_S.
+    An agent's class must be importable, or written in a script, as for a checkpoint. Close it when done.
+    """
+
+    def __init__(self, env: str, settings: dict[str, Any], num_envs: int, num_workers: int | None, device: str):
+        self._here = Simulation(env, settings, num_envs, device)
+        self._arguments = {"env": env, "settings": settings, "num_envs": num_envs, "device": device}
+        self.num_workers, self._seconds = num_workers, 0.0
+        self._batches: Batches = queue.SimpleQueue()
+        self._played: Played = queue.SimpleQueue()
+        self._helpers: list[tuple[Worker, threading.Thread]] = []
+        self._finalizer = weakref.finalize(self, dismiss, self._helpers, self._batches)
+
+    @property
+    def spec(self) -> EnvSpec:
+        return self._here.envs.spec
+
+    @property
+    def closed(self) -> bool:
+        return not self._finalizer.alive
+
+    def play(self, agent: PolicyAgent | None, seeds: range) -> list[Episode]:
+        """One episode of each seed, in their order. agent None: a random one.
+
+        ValueError unless the agent can act here. EnvError where an environment or a process fails: then it is closed.
+        """
+        self._here.take(agent)
+        num_envs = self._here.envs.num_envs
+        batches = [seeds[first : first + num_envs] for first in range(0, len(seeds), num_envs)]
+        try:
+            for batch in batches:
+                self._batches.put((agent, batch))
+            played = [self._play_or_wait(len(batches)) for _ in batches]
+        except BaseException:
+            self.close()
+            raise
+        return sorted((episode for batch in played for episode in batch), key=lambda episode: episode.seed)
+
+    def close(self) -> None:
+        """End the processes, whatever they are at. Happens by itself when this is collected."""
+        self._finalizer()
+        self._here.envs.close()
+
+    def _play_or_wait(self, num_batches: int) -> list[Episode]:
+        """What a helper has played, or else a batch played here."""
+        self._call_for_help(num_batches)
+        task = None
+        if self._played.empty():
+            with suppress(queue.Empty):  # where the helpers have the last ones
+                task = self._batches.get_nowait()
+        if task is None:
+            played = self._played.get()
+            if isinstance(played, Exception):
+                raise played from None
+            return played
+        began = time.monotonic()
+        episodes = self._here.play(task[1])
+        self._seconds += time.monotonic() - began
+        return episodes
+
+    def _call_for_help(self, num_batches: int) -> None:
+        wanted = self.num_workers
+        if wanted is None:
+            wanted = min(os.cpu_count() or 1, num_batches) - 1 if self._seconds > HELP_AFTER_S else 0
+        while len(self._helpers) < wanted:
+            with shared_memory_file(0) as nothing:
+                spec = gymnasium_spec_bytes(self.spec.name)
+                holds = f"simulations of env={self.spec.name}"
+                worker = Worker(holds, nothing, set_up, **self._arguments, gymnasium_spec=spec)
+            arguments = (worker, self._batches, self._played)
+            thread = threading.Thread(target=keep_busy, args=arguments, daemon=True)
+            self._helpers.append((worker, thread))
+            thread.start()
 
 
-def check_fit(trained: EnvSpec, other: EnvSpec) -> None:
-    """ValueError unless an agent trained on one environment can act in the other."""
-    for name in ("observation_kind", "observation_shape", "num_actions", "action_shape", "tokens"):
-        had, has = getattr(trained, name), getattr(other, name)
-        if had != has:
-            what = name.replace("_", " ")
-            detail = "" if name == "tokens" else f" ({what} {had}, not {has})"
-            raise ValueError(
-                f"an agent trained on {trained.label} cannot act in {other.label}: their {what} differ{detail}"
-            )
+def set_up(memory_fd: int, connection: Connection, gymnasium_spec: bytes | None, **arguments: Any) -> Simulation:
+    """The Simulation of a worker process."""
+    register(gymnasium_spec)
+    return Simulation(**arguments)
 
 
-def dealt_envs(
-    env: str, settings: dict[str, Any], seed: int, episodes: int, num_envs: int, num_workers: int = 0
-) -> VecEnv:
-    """Environments dealt the episodes with seeds `seed` to `seed + episodes - 1`."""
-    return VecEnv(env, num_envs, DealtSeeds(seed, episodes, num_envs), num_workers, settings)
+def keep_busy(worker: Worker, batches: Batches, played: Played) -> None:
+    """A thread's life: hand the worker one batch after the other, until there is a None."""
+    try:
+        worker.receive()  # it is set up
+        agent: Any = worker  # nobody yet
+        while (task := batches.get()) is not None:
+            if task[0] is not agent:
+                agent = task[0]
+                worker.send("take", None if agent is None else packed(agent))
+                worker.receive()
+            worker.send("play", task[1])
+            played.put(worker.receive())
+    except Exception as error:  # noqa: BLE001 (raised again in Simulations.play)
+        played.put(error)
+
+
+def packed(agent: PolicyAgent) -> bytes:
+    file = io.BytesIO()
+    portable_pickle.save(agent, file)
+    return file.getvalue()
+
+
+def unpacked(agent: bytes) -> PolicyAgent:
+    return torch.load(io.BytesIO(agent), weights_only=False)
+
+
+def dismiss(helpers: list[tuple[Worker, threading.Thread]], batches: Batches) -> None:
+    for worker, _ in helpers:
+        worker.kill()
+        batches.put(None)
+    for worker, thread in helpers:
+        thread.join()
+        worker.hang_up()
+        worker.wait()
+    helpers.clear()
+
+
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """torch on one thread: more gain little in acting, and lose much where another process has the core."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)

@@ -17,8 +17,7 @@ from metta.tools.run_folder import env_label
 
 if TYPE_CHECKING:
     from metta.agent.policy_agent import PolicyAgent
-    from metta.envs.env_spec import EnvSpec
-    from metta.sim.simulation import Player
+    from metta.sim.players import Player
     from metta.sim.stage import Stage
     from metta.tools.play_views import View
     from metta.tools.terminal import Terminal
@@ -53,6 +52,7 @@ def find_target(config: PlayConfig) -> sim.Targets | None:
 
 def play(config: PlayConfig, target: sim.Targets | None) -> int:
     """From here on torch is imported."""
+    from metta.sim.players import make_player
     from metta.tools.play_views import open_view
     from metta.tools.terminal import Terminal, interactive
 
@@ -64,7 +64,7 @@ def play(config: PlayConfig, target: sim.Targets | None) -> int:
         env, settings = agent.env.name, {**agent.env.settings, **settings}
     stage, view = open_view(env, settings, config.seed, interactive())
     try:
-        player = player_of(None if config.random else agent, stage.env.spec)
+        player = make_player(None if config.random else agent, stage.env.spec, 1)
         session = Session(f"{name_of(config, target)} env={env_label(env, settings)}", stage, player, config.seed)
         if view is not None and interactive():
             with Terminal() as terminal:
@@ -87,16 +87,7 @@ def load_agent(config: PlayConfig, target: sim.Targets) -> PolicyAgent:
         agent = TinyCheckpointManager(str(target.run), config.train_dir).load_agent(target.epochs[0])
     if not isinstance(agent, PolicyAgent):
         raise UsageError(f"a {type(agent).__name__} is not a metta agent: it cannot be played")
-    return agent
-
-
-def player_of(agent: PolicyAgent | None, spec: EnvSpec) -> Player:
-    from metta.sim.simulation import AgentPlayer, RandomPlayer, check_fit
-
-    if agent is None:
-        return RandomPlayer(spec, 1)
-    check_fit(agent.env, spec)
-    return AgentPlayer(agent.eval(), 1, spec.num_agents)
+    return agent.eval()
 
 
 def name_of(config: PlayConfig, target: sim.Targets | None) -> str:

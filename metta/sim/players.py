@@ -1,0 +1,106 @@
+"""Who plays: an agent, or chance. Each episode draws from its own seed, so it is the same whoever plays beside it."""
+
+from typing import Protocol
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from metta.agent.policy_agent import PolicyAgent, State
+from metta.envs.env_spec import EnvSpec
+
+NOISE_STEPS = 64  # of an episode's noise are drawn at once
+
+
+class Player(Protocol):
+    """Chooses actions for all rows; `begin` tells it that an episode with this seed starts in that environment."""
+
+    def begin(self, env_index: int, seed: int) -> None: ...
+
+    def act(self, observations: np.ndarray, starts: np.ndarray) -> np.ndarray: ...
+
+
+class AgentPlayer:
+    """An agent at its best: the likeliest action where it is alone, sampled ones where it plays among its copies.
+
+    Copies of one policy that meet head on choose alike and block each other for good unless they draw. Each episode
+    draws from a generator of its own seed, so it comes out the same whichever others are played beside it.
+    """
+
+    def __init__(self, agent: PolicyAgent, num_envs: int, num_agents: int, sampled: bool | None = None):
+        self.agent = agent
+        self.sampled = num_agents > 1 if sampled is None else sampled
+        self.state: State = agent.initial_state(num_envs * num_agents)
+        self._noise = [EpisodeNoise(agent, num_agents) for _ in range(num_envs)]
+
+    def begin(self, env_index: int, seed: int) -> None:
+        self._noise[env_index].begin(seed)
+
+    def act(self, observations: np.ndarray, starts: np.ndarray) -> np.ndarray:
+        noise = torch.cat([noise.next() for noise in self._noise]) if self.sampled else None
+        actions, self.state = self.agent.act(observations, self.state, starts, not self.sampled, noise)
+        return actions
+
+
+class EpisodeNoise:
+    """One episode's sampling noise, `[num_agents, n]` for each step, from a generator with the episode's seed."""
+
+    def __init__(self, agent: PolicyAgent, num_agents: int):
+        self._distribution, self._num_agents = agent.distribution, num_agents
+        self._generator = torch.Generator()
+        self.begin(0)
+
+    def begin(self, seed: int) -> None:
+        self._generator.manual_seed(seed)
+        self._step = NOISE_STEPS
+
+    def next(self) -> Tensor:
+        if self._step == NOISE_STEPS:
+            self._drawn = self._distribution.noise(NOISE_STEPS, self._num_agents, generator=self._generator)
+            self._step = 0
+        self._step += 1
+        return self._drawn[self._step - 1]
+
+
+class RandomPlayer:
+    """Uniformly random actions (standard normal where an action has no bounds), from each episode's own seed."""
+
+    def __init__(self, spec: EnvSpec, num_envs: int):
+        self.spec = spec
+        self._generators = [np.random.default_rng(0) for _ in range(num_envs)]
+
+    def begin(self, env_index: int, seed: int) -> None:
+        self._generators[env_index] = np.random.default_rng(seed)
+
+    def act(self, observations: np.ndarray, starts: np.ndarray) -> np.ndarray:
+        return np.concatenate([self._draw(generator) for generator in self._generators])
+
+    def _draw(self, generator: np.random.Generator) -> np.ndarray:
+        spec = self.spec
+        if spec.num_actions is not None:
+            return generator.integers(spec.num_actions, size=spec.num_agents)
+        low, high = np.array(spec.action_low), np.array(spec.action_high)
+        bounded = np.isfinite(low) & np.isfinite(high)
+        normal = generator.standard_normal((spec.num_agents, len(low)))
+        uniform = generator.uniform(np.where(bounded, low, 0), np.where(bounded, high, 1), normal.shape)
+        return np.where(bounded, uniform, normal).reshape(-1, *spec.action_shape).astype(np.float32)
+
+
+def make_player(agent: PolicyAgent | None, spec: EnvSpec, num_envs: int) -> Player:
+    """Who plays in num_envs environments; agent None: chance. ValueError unless the agent can act in them."""
+    if agent is None:
+        return RandomPlayer(spec, num_envs)
+    check_fit(agent.env, spec)
+    return AgentPlayer(agent, num_envs, spec.num_agents)
+
+
+def check_fit(trained: EnvSpec, other: EnvSpec) -> None:
+    """ValueError unless an agent trained on one environment can act in the other."""
+    for name in ("observation_kind", "observation_shape", "num_actions", "action_shape", "tokens"):
+        had, has = getattr(trained, name), getattr(other, name)
+        if had != has:
+            what = name.replace("_", " ")
+            detail = "" if name == "tokens" else f" ({what} {had}, not {has})"
+            raise ValueError(
+                f"an agent trained on {trained.label} cannot act in {other.label}: their {what} differ{detail}"
+            )
