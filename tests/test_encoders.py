@@ -109,7 +109,8 @@ def test_normalizer_merges_batches_exactly():
 @pytest.mark.parametrize("rows", [2, 700])  # tanh is computed in two ways
 @pytest.mark.parametrize("num_actions", [None, 3])
 def test_twin_network_is_the_encoder_with_its_heads(rows, num_actions):
-    """A hand-written forward, backward or policy that is another function than the agent's."""
+    """A hand-written forward, backward or policy that is another function than autograd's; frozen weights that learn;
+    gradients that replace those of an earlier backward."""
     torch.manual_seed(0)
     shape = (2,) if num_actions is None else ()
     agent = PolicyAgent(EnvSpec("test", {}, 1, "vector", (5,), "float32", num_actions, action_shape=shape))
@@ -119,15 +120,40 @@ def test_twin_network_is_the_encoder_with_its_heads(rows, num_actions):
     agent.update_normalizers(observations)
 
     params, values, _ = agent(observations)
-    policy, value = agent.encoder(observations).split(agent.head_size, -1)
-    expected = agent.policy(policy), agent.value(value).squeeze(-1)
-    heads = params[..., : expected[0].shape[-1]]
-    assert torch.allclose(heads, expected[0], atol=1e-5) and torch.allclose(values, expected[1], atol=1e-5)
+    ours = agent.with_pullback(observations)
+    assert not ours[0].requires_grad and not ours[1].requires_grad
+    assert torch.allclose(ours[0], params, atol=1e-5) and torch.allclose(ours[1], values, atol=1e-5)
     policy_alone = agent.policy_alone()
     assert policy_alone is not None and torch.allclose(policy_alone(observations[0]), params[0], atol=1e-5)
 
-    weights = torch.randn_like(heads), torch.randn_like(values)
-    parameters = [parameter for name, parameter in agent.named_parameters() if name != "log_std"]
-    ours = torch.autograd.grad((heads, values), parameters, weights)
-    for mine, autograds in zip(ours, torch.autograd.grad(expected, parameters, weights), strict=True):
-        assert torch.allclose(mine, autograds, rtol=1e-4, atol=1e-3)
+    gradients = torch.randn_like(params), torch.randn_like(values)
+    expected = torch.autograd.grad((params, values), list(agent.parameters()), gradients)
+    agent.policy.bias.requires_grad_(False)
+    agent.value.bias.grad = torch.ones(1)
+    ours[2](*gradients)
+    for (name, parameter), theirs_ in zip(agent.named_parameters(), expected, strict=True):
+        if name == "policy.bias":
+            assert parameter.grad is None
+        else:
+            assert parameter.grad is not None and parameter.grad.shape == parameter.shape
+            gradient = parameter.grad - 1 if name == "value.bias" else parameter.grad
+            assert torch.allclose(gradient, theirs_, rtol=1e-4, atol=1e-3), name
+
+
+def test_other_agents_have_autograds_pullback():
+    """An agent of one's own whose forward is passed over for the built-in one."""
+
+    class Doubled(PolicyAgent):
+        def forward(self, observations, state=(), starts=None):
+            params, values, state = super().forward(observations, state, starts)
+            return 2 * params, values, state
+
+    torch.manual_seed(0)
+    spec = EnvSpec("test", {}, 1, "vector", (5,), "float32", 3)
+    agent = Doubled(spec)
+    observations, upstream = torch.randn(7, 5), torch.randn(7, 3)
+    params, _, pull_back = agent.with_pullback(observations)
+    assert torch.equal(params, agent(observations)[0].detach()) and agent.policy_alone() is None
+    pull_back(upstream, torch.zeros(7))
+    assert agent.policy.bias.grad is not None
+    assert torch.allclose(agent.policy.bias.grad, 2 * upstream.sum(0), atol=1e-6)

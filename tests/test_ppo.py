@@ -10,6 +10,7 @@ from torch import nn
 from metta.agent.distributions import Categorical, Gaussian
 from metta.agent.policy_agent import PolicyAgent
 from metta.envs.env_spec import EnvSpec
+from metta.rl.adam import Adam
 from metta.rl.ppo import Batch, PPOConfig, explained_variance, gae, gradient_scale, loss_gradients, update
 from metta.rl.rollout import RewardScaler
 
@@ -212,7 +213,7 @@ def test_update_prefers_the_better_action(lstm):
     """A sign error anywhere in the update makes the agent worse."""
     torch.manual_seed(0)
     agent = PolicyAgent(EnvSpec("test", {}, 1, "vector", (3,), "float32", 2), hidden_size=8, lstm=lstm)
-    optimizer = torch.optim.Adam(agent.parameters(), lr=1e-2, fused=True)
+    optimizer = Adam(list(agent.parameters()), lr=1e-2)
     batch = bandit_batch(agent, steps=2 if lstm else 1)
     stats = update(agent, optimizer, batch, PPO)
     after = agent(batch.observations, batch.state)[0].softmax(-1)[..., 1].mean().item()
@@ -221,33 +222,43 @@ def test_update_prefers_the_better_action(lstm):
 
 
 @pytest.mark.parametrize("max_norm", [1e-3, 1e3])
-def test_the_gradient_scale_clips_as_torch_does(max_norm):
-    """Adam undoes most of a wrong scale, so that training would go on with gradients that nothing limits."""
+def test_scaled_steps_are_torchs_adam_with_clipped_gradients(max_norm):
+    """Adam undoes most of a wrong scale, so that training would go on with gradients that nothing limits; a parameter
+    without a gradient that loses its turn for good; a state loaded and not used."""
     generator = torch.Generator().manual_seed(0)
     ours, theirs = ([nn.Parameter(torch.ones(n)) for n in (3, 5)] for _ in range(2))
-    adams = [torch.optim.Adam(parameters, eps=1e-2, fused=True) for parameters in (ours, theirs)]
-    for _ in range(3):
-        for mine, other in zip(ours, theirs, strict=True):
-            mine.grad = torch.randn(mine.shape, generator=generator)
-            other.grad = mine.grad.clone()
-        adams[0].grad_scale = gradient_scale(ours, max_norm)  # type: ignore[attr-defined]
+    mine, torchs = Adam(ours, lr=1e-2, eps=1e-2), torch.optim.Adam(theirs, lr=1e-2, eps=1e-2)
+    for turn in range(9):
+        for one, other in zip(ours, theirs, strict=True):
+            one.grad = torch.randn(one.shape, generator=generator)
+            other.grad = one.grad.clone()
+        if turn in (0, 5):
+            ours[1].grad = theirs[1].grad = None
+        if turn == 4:
+            ours[0].grad = theirs[0].grad = None
+        if turn == 7:
+            mine, state = Adam(ours, lr=1e-2, eps=1e-2), mine.state_dict()
+            mine.load_state_dict(state)
+        for optimizer in (mine, torchs):
+            optimizer.param_groups[0]["lr"] = 1e-2 / (1 + turn)
+        mine.scaled_step(gradient_scale(ours, max_norm))
         nn.utils.clip_grad_norm_(theirs, max_norm)
-        for adam in adams:
-            adam.step()
-    assert all(torch.allclose(mine, other, atol=1e-7) for mine, other in zip(ours, theirs, strict=True))
+        torchs.step()
+    assert all(torch.allclose(one, other, atol=1e-7) for one, other in zip(ours, theirs, strict=True))
+    assert len(mine._state) == 3  # by the kernel alone, in the end
 
 
 def test_target_kl_ends_the_update():
     """A target that is computed and then ignored."""
     passes = []
 
-    class Counting(torch.optim.Adam):
-        def step(self, closure=None):
+    class Counting(Adam):
+        def scaled_step(self, scale):
             passes.append(1)
-            return super().step(closure)
+            super().scaled_step(scale)
 
     torch.manual_seed(0)
     agent = PolicyAgent(EnvSpec("test", {}, 1, "vector", (3,), "float32", 2), hidden_size=8)
     config = PPOConfig(0.2, 0.5, None, 0.0, 0.5, 1e-6, update_epochs=50, minibatch_size=32)
-    update(agent, Counting(agent.parameters(), lr=1e-2, fused=True), bandit_batch(agent), config)
+    update(agent, Counting(list(agent.parameters()), lr=1e-2), bandit_batch(agent), config)
     assert len(passes) <= 4

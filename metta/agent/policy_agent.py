@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from metta.agent.distributions import Categorical, Gaussian
-from metta.agent.encoders import Normalizer, VectorEncoder, build_encoder, orthogonal
+from metta.agent.encoders import Normalizer, Pullback, VectorEncoder, add_gradients, build_encoder, orthogonal
 from metta.envs.env_spec import EnvSpec
 
 State = tuple[Tensor, ...]
@@ -59,34 +59,51 @@ class PolicyAgent(nn.Module):
         observations: `[B, *shape]` for one step or `[T, B, *shape]` for T of them; starts: bool `[B]` or `[T, B]`,
         where an episode begins, so that its state is zeroed first; state: that of `initial_state(B)` or a later one.
         """
-        if self.lstm is None and type(self.encoder) is VectorEncoder:
-            params, values = self.encoder.with_heads(observations, self.policy, self.value)
-        else:
-            features = self.encoder(observations)
-            if self.lstm is not None:
-                features, state = self._recur(features, state, starts)
-            # The policy's half and the value's; split, for a slice's gradient is a whole tensor of zeros first.
-            halves = features.split(self.head_size, -1)
-            params, values = self.policy(halves[0]), self.value(halves[-1]).squeeze(-1)
-        if self.log_std is not None:
-            params = torch.cat((params, self.log_std.expand_as(params)), -1)
-        return params, values, state
+        features = self.encoder(observations)
+        if self.lstm is not None:
+            features, state = self._recur(features, state, starts)
+        # The policy's half and the value's; split, for a slice's gradient is a whole tensor of zeros first.
+        halves = features.split(self.head_size, -1)
+        return self._with_std(self.policy(halves[0])), self.value(halves[-1]).squeeze(-1), state
+
+    def with_pullback(
+        self, observations: Tensor, state: State = (), starts: Tensor | None = None
+    ) -> tuple[Tensor, Tensor, Pullback]:
+        """`forward`'s params and values, detached, and what does autograd's backward from their gradients, once."""
+        if not self._apart:
+            params, values, _ = self(observations, state, starts)
+            outputs = (params, values)
+            return params.detach(), values.detach(), lambda *gradients: torch.autograd.backward(outputs, gradients)
+        params, values, pull_back = self.encoder.with_heads(observations, self.policy, self.value)
+        log_std = self.log_std
+        if log_std is None:
+            return params, values, pull_back
+
+        def pull_back_both(d_params: Tensor, d_values: Tensor) -> None:
+            d_means, d_log_stds = d_params.chunk(2, -1)
+            pull_back(d_means, d_values)
+            add_gradients([(log_std, d_log_stds.flatten(0, -2).sum(0))])
+
+        return self._with_std(params).detach(), values, pull_back_both
+
+    @property
+    def _apart(self) -> bool:
+        """Whether policy and value share no features, keep no state, and are computed as here."""
+        return type(self).forward is PolicyAgent.forward and type(self.encoder) is VectorEncoder and self.lstm is None
+
+    def _with_std(self, params: Tensor) -> Tensor:
+        return params if self.log_std is None else torch.cat((params, self.log_std.expand_as(params)), -1)
 
     def policy_alone(self) -> Callable[[Tensor], Tensor] | None:
         """What maps observations `[B, *shape]` of one step to params, as `forward` does, for less; None: nothing does.
 
         Of agents whose policy and value share no features and keep no state. It has the weights as they are now.
         """
-        if type(self).forward is not PolicyAgent.forward or type(self.encoder) is not VectorEncoder or self.lstm:
+        if not self._apart:
             return None
         features = self.encoder.policy_half()
-        weight, bias, log_std = self.policy.weight.detach().t(), self.policy.bias.detach(), self.log_std
-
-        def params(observations: Tensor) -> Tensor:
-            head = torch.addmm(bias, features(observations), weight)
-            return head if log_std is None else torch.cat((head, log_std.expand_as(head)), -1)
-
-        return params
+        weight, bias = self.policy.weight.detach().t(), self.policy.bias.detach()
+        return lambda observations: self._with_std(torch.addmm(bias, features(observations), weight))
 
     def _recur(self, features: Tensor, state: State, starts: Tensor | None) -> tuple[Tensor, State]:
         """The LSTM over `[B, size]` or `[T, B, size]`, cut where any row begins an episode: few cuts, few calls."""

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from metta.agent.distributions import Categorical, Gaussian
 from metta.agent.policy_agent import PolicyAgent, State
+from metta.rl.adam import Adam
 
 
 def gae(
@@ -45,7 +46,7 @@ def gae(
 def gradient_scale(parameters: list[nn.Parameter], max_norm: float) -> Tensor:
     """What to divide the gradients by, so that their norm is at most max_norm.
 
-    Fused Adam divides as it goes, in a third of the time of `clip_grad_norm_` and a pass over the gradients less.
+    Adam divides as it goes, in a third of the time of `clip_grad_norm_` and a pass over the gradients less.
     """
     norms = torch._foreach_norm([p.grad for p in parameters if p.grad is not None])
     return (torch.linalg.vector_norm(torch.stack(norms)) / max_norm).clamp_(min=1)
@@ -115,11 +116,10 @@ def backward(
         return torch.zeros(len(STATS), device=index.device)
     minibatch = batch.rows(mine)
     minibatch.advantages = (minibatch.advantages - mean) / (std + 1e-8)
-    params, values, _ = agent(minibatch.observations, minibatch.state, minibatch.starts)
+    params, values, pull_back = agent.with_pullback(minibatch.observations, minibatch.state, minibatch.starts)
     weight = 1 / (len(index) * len(minibatch.values))  # of every step in the whole minibatch
-    outputs = params.detach(), values.detach()
-    d_params, d_values, stats = loss_gradients(agent.distribution, *outputs, minibatch, config, weight)
-    torch.autograd.backward((params, values), (d_params, d_values))
+    d_params, d_values, stats = loss_gradients(agent.distribution, params, values, minibatch, config, weight)
+    pull_back(d_params, d_values)
     return stats
 
 
@@ -146,9 +146,10 @@ def loss_gradients(
     log_prob, entropy, pull_back = distribution.score(params, batch.actions)
     log_ratio = log_prob - batch.log_probs
     change = log_ratio.expm1()  # r - 1
-    gain = (change + 1) * batch.advantages
-    clipped_gain = (change.clamp(-config.clip_coef, config.clip_coef) + 1) * batch.advantages
-    d_params = pull_back(torch.where(gain <= clipped_gain, gain, 0).mul_(-weight), -config.ent_coef * weight)
+    clipped = change.clamp(-config.clip_coef, config.clip_coef)
+    gain, clipped_gain = (torch.addcmul(batch.advantages, c, batch.advantages) for c in (change, clipped))
+    d_log_prob = gain.masked_fill(gain > clipped_gain, 0).mul_(-weight)
+    d_params = pull_back(d_log_prob, -config.ent_coef * weight)
 
     error = d_error = values - batch.returns
     if config.vf_clip is not None:
@@ -163,7 +164,7 @@ def loss_gradients(
             0.5 * error.square(),
             entropy,
             change - log_ratio,  # Schulman's low-variance estimator, joschu.net/blog/kl-approx.html (k3)
-            (change.abs() > config.clip_coef).to(values.dtype),
+            change != clipped,
         )
     )
     return d_params, d_error * (config.vf_coef * weight), stats.flatten(1).sum(1) * weight
@@ -171,7 +172,7 @@ def loss_gradients(
 
 def update(
     agent: PolicyAgent,
-    optimizer: torch.optim.Adam,
+    optimizer: Adam,
     batch: Batch,
     config: PPOConfig,
     generator: torch.Generator | None = None,
@@ -179,13 +180,11 @@ def update(
 ) -> dict[str, float]:
     """Improve the agent on one rollout; returns the means over its minibatches, as they were before each step.
 
-    optimizer: fused, since it divides by grad_scale what `gradient_scale` finds too long. generator: deals the
-    minibatches. gradients: computes one's.
+    generator: deals the minibatches. gradients: computes one's.
 
     With recurrent state a minibatch is whole rows of T steps, otherwise any steps. target_kl ends the update after
     the pass over the data in which the mean approximate KL divergence passed it.
     """
-    assert optimizer.defaults["fused"]  # another would ignore grad_scale
     if not batch.state:
         batch = batch.independent_steps()
     steps, rows = batch.advantages.shape
@@ -200,8 +199,7 @@ def update(
             for parameter in parameters:
                 parameter.grad = None  # what optimizer.zero_grad does, without its 50 microseconds of profiling hooks
             totals += gradients(agent, batch, index, config)
-            optimizer.grad_scale = gradient_scale(parameters, config.max_grad_norm)  # type: ignore[attr-defined]
-            optimizer.step()
+            optimizer.scaled_step(gradient_scale(parameters, config.max_grad_norm))
             minibatches += 1
         mean_kl = (totals[3] - kl_before) / (minibatches - minibatches_before)
         if config.target_kl is not None and mean_kl.item() > config.target_kl:

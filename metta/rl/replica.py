@@ -22,6 +22,7 @@ from metta.agent.policy_agent import PolicyAgent
 from metta.envs.env_group import environments, gymnasium_spec_bytes, register
 from metta.envs.vec_env import Episode, EpisodeSeeds, VecEnv
 from metta.rl import portable_pickle
+from metta.rl.adam import Adam
 from metta.rl.ppo import STATS, Batch, PPOConfig, backward, update
 from metta.rl.random_state import seed_everything, seed_of
 from metta.rl.rollout import Collector, Rollout, rollout_bytes
@@ -47,7 +48,7 @@ class Replica:
         """config: its None filled in; helpers: processes that step the environments of each shard; memory: a buffer of
         `memory_bytes`; meet: returns when every process has called it."""
         self.config, self.agent = config, agent
-        self.optimizer = torch.optim.Adam(agent.parameters(), lr=config.learning_rate, eps=1e-5, fused=True)
+        self.optimizer = Adam(list(agent.parameters()), lr=config.learning_rate)
         self.ppo = PPOConfig(**{name: getattr(config, name) for name in PPOConfig.__dataclass_fields__})
         self.timers = Timers()
         keep_freed_memory()

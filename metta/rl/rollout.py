@@ -111,10 +111,10 @@ class Collector:
                 if policy_alone is None:
                     starts = torch.from_numpy(self.starts).to(self.device) if state else None
                     new_params, new_values, state = agent(observations, state, starts)
+                    params.copy_(new_params)
                     values.copy_(new_values)
                 else:
                     new_params = policy_alone(observations)
-                params.copy_(new_params)
                 actions.copy_(agent.distribution.sample(new_params, noise[t]).view_as(actions))
                 sent = actions.cpu().numpy()
             with timers("env"):
