@@ -89,7 +89,8 @@ class PolicyAgent(nn.Module):
     @property
     def _apart(self) -> bool:
         """Whether policy and value share no features, keep no state, and are computed as here."""
-        return type(self).forward is PolicyAgent.forward and type(self.encoder) is VectorEncoder and self.lstm is None
+        as_here = type(self).forward is PolicyAgent.forward and type(self.encoder) is VectorEncoder
+        return as_here and self.lstm is None and type(self.policy) is type(self.value) is nn.Linear
 
     def _with_std(self, params: Tensor) -> Tensor:
         return params if self.log_std is None else torch.cat((params, self.log_std.expand_as(params)), -1)
