@@ -2,17 +2,19 @@
 
 It is a plain `python -c` child, not a multiprocessing one: the user's script is not imported a second time, and nothing
 is tracked that could leak. The memory is an unnamed file, which the kernel frees when the last process that maps it is
-gone, however it went. A worker sleeps on its pipe; the pipe's end ends the worker.
+gone, however it went. A worker sleeps on its pipe; the pipe's end ends the worker, whatever it is at.
 """
 
 import io
 import math
 import os
 import pickle
+import select
 import signal
 import subprocess
 import sys
 import tempfile
+import threading
 import traceback
 from collections.abc import Callable, Iterable
 from itertools import pairwise
@@ -144,10 +146,20 @@ def main(connection_fd: int, memory_fd: int) -> None:
     """A worker's life: calls come through the pipe, its end is the end."""
     for name in (signal.SIGINT, signal.SIGTERM):
         signal.signal(name, signal.SIG_IGN)  # the parent decides, and may need further steps to finish its epoch
+    threading.Thread(target=end_with, args=(connection_fd,), daemon=True).start()
     try:
         serve(Connection(connection_fd), memory_fd)
     except (EOFError, ConnectionError):
         pass  # the parent closed the pipe, or died
+
+
+def end_with(connection_fd: int) -> None:
+    """Wait until the parent has closed the pipe, or died, and end the process: it may be at something long."""
+    poll = select.poll()
+    poll.register(connection_fd, 0)  # of the end it tells in any case
+    poll.poll()
+    sys.stdout.flush()  # what environments print
+    os._exit(0)
 
 
 def serve(connection: Connection, memory_fd: int) -> None:
