@@ -49,7 +49,7 @@ class HiddenNoiseEnv(CountEnv):
     """Draws only its rewards from the system."""
 
     def step(self, action: int) -> tuple[np.ndarray, float, bool, bool, dict]:
-        return np.zeros(2, np.float32), float(os.urandom(1)[0]), False, False, {}
+        return np.zeros(2, np.float32), float(int.from_bytes(os.urandom(3))), False, False, {}
 
 
 class FailingEnv(CountEnv):
