@@ -4,6 +4,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -22,11 +23,19 @@ def make_runs(folder: Path) -> Path:
     torch.manual_seed(0)
     with PolicyEvaluator(folder / "train_dir") as evaluator:
         for run, env, settings in (("maze", "arena", ARENA), ("cart", "CartPole-v1", {"max_episode_steps": 40})):
-            agent = PolicyAgent(make_env(env, settings).spec)
-            state = {"config": {"env": env, "env_settings": settings}, "epoch": 100, "agent_steps": 0}
-            TinyCheckpointManager(run, folder / "train_dir").save_checkpoint(agent, 100, state)
+            save_new_agent(folder / "train_dir", run, 100, env, settings)
             evaluator.evaluate(run, 100, episodes=3)
     return folder
+
+
+def save_new_agent(
+    train_dir: Path, run: str, epoch: int, env: str, settings: dict[str, Any], lstm: bool = False
+) -> None:
+    """A checkpoint of an untrained agent."""
+    probe = make_env(env, settings)
+    probe.close()
+    state = {"config": {"env": env, "env_settings": settings}, "epoch": epoch, "agent_steps": 0}
+    TinyCheckpointManager(run, train_dir).save_checkpoint(PolicyAgent(probe.spec, lstm=lstm), epoch, state)
 
 
 def launch(

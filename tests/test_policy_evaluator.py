@@ -12,16 +12,13 @@ import pytest
 import torch
 from gymnasium.spaces import Box, Discrete
 
-from metta.agent.policy_agent import PolicyAgent
 from metta.envs.env_spec import EnvSpec
-from metta.envs.make_env import make_env
 from metta.errors import EnvError
 from metta.eval.eval_db import EvalDB
 from metta.eval.policy_evaluator import PolicyEvaluator
-from metta.rl.tiny_checkpoint_manager import TinyCheckpointManager
 from metta.sim import simulation
 from metta.sim.simulation import Simulations, default_num_envs
-from tests.recorded_runs import ARENA
+from tests.recorded_runs import ARENA, save_new_agent
 
 
 class LengthEnv(gymnasium.Env):
@@ -46,10 +43,7 @@ gymnasium.register("test/LengthEnv", entry_point=LengthEnv)  # type: ignore[arg-
 def save_agent(train_dir: Path, env: str, lstm: bool = False, **settings: Any) -> None:
     """As epoch 0 of run=run."""
     torch.manual_seed(0)
-    probe = make_env(env, settings)
-    probe.close()
-    state = {"config": {"env": env, "env_settings": settings}, "epoch": 0, "agent_steps": 0}
-    TinyCheckpointManager("run", train_dir).save_checkpoint(PolicyAgent(probe.spec, lstm=lstm), 0, state)
+    save_new_agent(train_dir, "run", 0, env, settings, lstm)
 
 
 @pytest.fixture

@@ -1,5 +1,6 @@
 """torch.save for files that load anywhere metta is: without a GPU, and without the script that defined a class."""
 
+import io
 import pickle
 from typing import Any
 
@@ -17,6 +18,17 @@ def save(content: Any, file: Any) -> None:
     that is not in sys.modules, or that was given to cloudpickle.register_pickle_by_value.
     """
     torch.save(bare(content), file, pickle_module=_PickleModule)
+
+
+def dumps(content: Any) -> bytes:
+    """What `save` writes, for another process of ours; `loads` reads it."""
+    file = io.BytesIO()
+    save(content, file)
+    return file.getvalue()
+
+
+def loads(data: bytes) -> Any:
+    return torch.load(io.BytesIO(data), weights_only=False)
 
 
 def bare(content: Any) -> Any:

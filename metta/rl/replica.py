@@ -7,7 +7,6 @@ on how many processes share them.
 """
 
 import ctypes
-import io
 import mmap
 import sys
 import time
@@ -184,15 +183,13 @@ class SummedGradients:
 
 def start_replica(memory_file: Any, config: TrainConfig, agent: PolicyAgent, shards: range, helpers: int) -> Worker:
     """A worker process that holds a Replica."""
-    file = io.BytesIO()
-    portable_pickle.save(agent, file)
     envs_of = shares(config.num_envs, config.num_shards)
     return Worker(
         environments(config.env, range(envs_of[shards[0]].start, envs_of[shards[-1]].stop)),
         memory_file,
         set_up,
         config=config,
-        agent=file.getvalue(),
+        agent=portable_pickle.dumps(agent),
         shards=shards,
         helpers=helpers,
         threads=torch.get_num_threads(),
@@ -213,7 +210,7 @@ def set_up(
     """The Replica of a worker process."""
     torch.set_num_threads(threads)
     register(gymnasium_spec)
-    copy: PolicyAgent = torch.load(io.BytesIO(agent), weights_only=False)
+    copy: PolicyAgent = portable_pickle.loads(agent)
 
     def meet() -> None:
         connection.send_bytes(b"")

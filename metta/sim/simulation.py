@@ -4,7 +4,6 @@ Episodes are played in batches of num_envs at once, and the processes take turns
 num_envs, and never on how many processes there are, or which of them plays a batch.
 """
 
-import io
 import math
 import os
 import queue
@@ -25,7 +24,7 @@ from metta.envs.env_spec import EnvSpec
 from metta.envs.vec_env import DealtSeeds, Episode, VecEnv
 from metta.rl import portable_pickle
 from metta.sim.players import Player, make_player
-from metta.worker import Worker, shared_memory_file
+from metta.worker import Worker, end_workers, shared_memory_file
 
 AGENTS, GAMES = 256, 64  # that play at once, at most: enough to pay for a call of the network, and little memory
 HELP_AFTER_S = 2.0  # of playing: about what it costs to start a process
@@ -52,7 +51,7 @@ class Simulation:
 
     def take(self, agent: PolicyAgent | bytes | None) -> None:
         """Have it play from now on; None: a random agent. ValueError unless it can act here."""
-        player: PolicyAgent | None = unpacked(agent) if isinstance(agent, bytes) else agent
+        player: PolicyAgent | None = portable_pickle.loads(agent) if isinstance(agent, bytes) else agent
         if player is not None:
             player = player.to(self.device).eval()
         self.player: Player = make_player(player, self.envs.spec, self.envs.num_envs)
@@ -84,8 +83,8 @@ class Simulations:
     """
 
     def __init__(self, env: str, settings: dict[str, Any], num_envs: int, num_workers: int | None, device: str):
-        self._here = Simulation(env, settings, num_envs, device)
-        self._arguments = {"env": env, "settings": settings, "num_envs": num_envs, "device": device}
+        self._arguments: dict[str, Any] = {"env": env, "settings": settings, "num_envs": num_envs, "device": device}
+        self._here = Simulation(**self._arguments)
         self.num_workers, self._seconds = num_workers, 0.0
         self._batches: Batches = queue.SimpleQueue()
         self._played: Played = queue.SimpleQueue()
@@ -168,7 +167,7 @@ def keep_busy(worker: Worker, batches: Batches, played: Played) -> None:
         while (task := batches.get()) is not None:
             if task[0] is not agent:
                 agent = task[0]
-                worker.send("take", None if agent is None else packed(agent))
+                worker.send("take", None if agent is None else portable_pickle.dumps(agent))
                 worker.receive()
             worker.send("play", task[1])
             played.put(worker.receive())
@@ -176,24 +175,13 @@ def keep_busy(worker: Worker, batches: Batches, played: Played) -> None:
         played.put(error)
 
 
-def packed(agent: PolicyAgent) -> bytes:
-    file = io.BytesIO()
-    portable_pickle.save(agent, file)
-    return file.getvalue()
-
-
-def unpacked(agent: bytes) -> PolicyAgent:
-    return torch.load(io.BytesIO(agent), weights_only=False)
-
-
 def dismiss(helpers: list[tuple[Worker, threading.Thread]], batches: Batches) -> None:
     for worker, _ in helpers:
         worker.kill()
         batches.put(None)
-    for worker, thread in helpers:
+    for _, thread in helpers:
         thread.join()
-        worker.hang_up()
-        worker.wait()
+    end_workers([worker for worker, _ in helpers])
     helpers.clear()
 
 
