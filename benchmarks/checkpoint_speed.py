@@ -28,7 +28,7 @@ from torch import nn
 from torch.distributed.checkpoint.staging import DefaultStager, StagingOptions
 
 from benchmarks.summary import WORK, conditions, spread, write
-from metta.rl.checkpoint_saver import CheckpointSaver
+from metta.rl.saving.checkpoint_saver import CheckpointSaver
 from metta.rl.tiny_checkpoint_manager import TinyCheckpointManager
 
 SIZES = {"4MB": (4e6, 11), "100MB": (100e6, 7), "1GB": (1e9, 3)}  # bytes, rounds

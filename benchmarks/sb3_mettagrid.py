@@ -16,7 +16,7 @@ from stable_baselines3.common.vec_env import VecEnv
 from torch import nn
 
 from metta.envs.env_spec import TokenSpec
-from metta.envs.mettagrid_games import parse_settings
+from metta.envs.mettagrid.game import parse_settings
 from metta.envs.vec_env import DealtSeeds, EpisodeSeeds
 from metta.envs.vec_env import VecEnv as MettaEnvs
 

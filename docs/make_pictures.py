@@ -17,17 +17,17 @@ from rich.console import Console
 
 from metta.agent.policy_agent import PolicyAgent
 from metta.eval.eval_db import EvalDB
+from metta.eval.event_files import read_curves
 from metta.eval.policy_evaluator import PolicyEvaluator
-from metta.eval.training_curves import read_curves
-from metta.rl.progress import Progress, panel
+from metta.rl.display.progress import Progress, panel
 from metta.rl.tiny_checkpoint_manager import TinyCheckpointManager
 from metta.rl.train_config import TrainConfig, key
 from metta.rl.trainer import Trainer
-from metta.tools.arguments import UsageError, parse
-from metta.tools.config import TRAIN_DIR
+from metta.tools.cli.arguments import UsageError, parse
+from metta.tools.cli.config import TRAIN_DIR
+from metta.tools.cli.table import score_text
 from metta.tools.main import main as metta
-from metta.tools.table import score_text
-from tests.chromium import Browser, chromium
+from tests.helpers.chromium import Browser, chromium
 
 PICTURES = Path(__file__).parent / "pictures"
 SMALL = ("run=small", "env=arena", "hidden_size=32", "total_timesteps=700_000")

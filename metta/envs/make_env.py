@@ -40,7 +40,7 @@ class Env(Protocol):
 def make_env(name: str, settings: dict[str, Any] | None = None, render_mode: str | None = None) -> Env:
     """The environment of that name. ValueError (one line) for an unknown name, a bad setting or an unfit space."""
     if name in METTAGRID_NAMES:
-        from metta.envs.mettagrid_env import MettaGridEnv
+        from metta.envs.mettagrid.env import MettaGridEnv
 
         return MettaGridEnv(name, settings or {}, render_mode)
     from metta.envs.gymnasium_env import GymnasiumEnv
@@ -51,7 +51,7 @@ def make_env(name: str, settings: dict[str, Any] | None = None, render_mode: str
 def check_env(name: str, settings: dict[str, Any] | None = None) -> None:
     """ValueError unless `name` is an environment that takes `settings`; quick, for it makes none."""
     if name in METTAGRID_NAMES:
-        from metta.envs.mettagrid_games import parse_settings
+        from metta.envs.mettagrid.game import parse_settings
 
         parse_settings(name, settings or {})
     else:

@@ -10,8 +10,8 @@ from typing import Any, Self
 import numpy as np
 from torch import nn
 
-from metta.agent.agent_file import load_agent_file
 from metta.agent.policy_agent import PolicyAgent
+from metta.agent.untrusted.agent_file import load_agent_file
 from metta.envs.make_env import make_env
 from metta.errors import CheckpointError
 from metta.eval.eval_db import EpisodeRow, EvalDB, Score

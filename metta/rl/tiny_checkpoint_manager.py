@@ -13,7 +13,7 @@ import warnings
 from pathlib import Path
 from typing import Any
 
-from metta.rl.pt_file import Agent, CheckpointError, Folder, UnsoundError, load, save_in_order
+from metta.files.pt_file import Agent, CheckpointError, Folder, UnsoundError, load, save_in_order
 
 AGENT_FILE = re.compile(r"agent_epoch_(0|[1-9][0-9]*)\.pt")
 

@@ -23,19 +23,19 @@ from metta.envs.env_spec import EnvSpec
 from metta.envs.make_env import make_env
 from metta.envs.vec_env import Episode
 from metta.errors import CheckpointError
-from metta.rl.checkpoint_saver import CheckpointSaver, SaveError
-from metta.rl.curves import Curves
+from metta.processes.worker import Worker, end_workers, shared_memory_file, shares
 from metta.rl.defaults import with_defaults
-from metta.rl.ppo import explained_variance, gae
-from metta.rl.progress import Progress, make_progress
-from metta.rl.random_state import seed_everything
-from metta.rl.replica import Replica, meet_all, start_replica
-from metta.rl.rollout import RewardScaler
-from metta.rl.run_lock import RunLock
-from metta.rl.stop_signals import StopSignals
+from metta.rl.display.curves import Curves
+from metta.rl.display.progress import Progress, make_progress
+from metta.rl.display.stop_signals import StopSignals
+from metta.rl.learning.ppo import explained_variance, gae
+from metta.rl.learning.random_state import seed_everything
+from metta.rl.learning.replica import Replica, meet_all, start_replica
+from metta.rl.learning.rollout import RewardScaler
+from metta.rl.saving.checkpoint_saver import CheckpointSaver, SaveError
+from metta.rl.saving.run_lock import RunLock
 from metta.rl.tiny_checkpoint_manager import TinyCheckpointManager
 from metta.rl.train_config import TrainConfig, resume_config
-from metta.worker import Worker, end_workers, shared_memory_file, shares
 
 
 def train(

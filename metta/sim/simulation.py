@@ -22,9 +22,9 @@ from metta.agent.policy_agent import PolicyAgent
 from metta.envs.env_group import gymnasium_spec_bytes, register
 from metta.envs.env_spec import EnvSpec
 from metta.envs.vec_env import DealtSeeds, Episode, VecEnv
-from metta.rl import portable_pickle
+from metta.files import portable_pickle
+from metta.processes.worker import Worker, end_workers, shared_memory_file
 from metta.sim.players import Player, make_player
-from metta.worker import Worker, end_workers, shared_memory_file
 
 AGENTS, GAMES = 256, 64  # that play at once, at most: enough to pay for a call of the network, and little memory
 HELP_AFTER_S = 2.0  # of playing: about what it costs to start a process

@@ -9,15 +9,15 @@ from pathlib import Path
 
 from metta.eval.comparison import ComparisonError, EnvComparison, Group, compare
 from metta.eval.eval_db import EvalDB, EvalDBError
+from metta.eval.event_files import read_curves
 from metta.eval.report.page import Report, interval_over, page
 from metta.eval.report.plots import MOST_PAIRS, sections
 from metta.eval.report.run_files import run_files, setting_notes
 from metta.eval.statistics import Estimate
-from metta.eval.training_curves import read_curves
-from metta.tools.arguments import UsageError, parse
-from metta.tools.config import AnalyzeConfig
-from metta.tools.run_folder import enumeration, list_runs, open_run
-from metta.tools.table import interval_text, print_table
+from metta.tools.cli.arguments import UsageError, parse
+from metta.tools.cli.config import AnalyzeConfig
+from metta.tools.cli.table import interval_text, print_table
+from metta.tools.cli.targets import enumeration, list_runs, open_run
 
 PATTERN = frozenset("*?[")
 

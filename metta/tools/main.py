@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from difflib import get_close_matches
 
 from metta.errors import CheckpointError
-from metta.tools.arguments import HELP, UsageError
+from metta.tools.cli.arguments import HELP, UsageError
 
 TOOLS = {
     "train": "start a run, or go on with it where it stopped",

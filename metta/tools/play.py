@@ -11,16 +11,16 @@ from metta.envs.make_env import check_env
 from metta.eval.eval_db import EvalDBError
 from metta.rl.tiny_checkpoint_manager import TinyCheckpointManager
 from metta.tools import sim
-from metta.tools.arguments import UsageError, parse
-from metta.tools.config import PlayConfig, SimConfig
-from metta.tools.run_folder import env_label
+from metta.tools.cli.arguments import UsageError, parse
+from metta.tools.cli.config import PlayConfig, SimConfig
+from metta.tools.cli.targets import env_label
 
 if TYPE_CHECKING:
     from metta.agent.policy_agent import PolicyAgent
     from metta.sim.players import Player
-    from metta.sim.stage import Stage
-    from metta.tools.play_views import View
-    from metta.tools.terminal import Terminal
+    from metta.sim.single_env import Stage
+    from metta.tools.cli.play_views import View
+    from metta.tools.cli.terminal import Terminal
 
 SPEEDS = (1, 2, 5, 10, 20, 30, 50, 100, 200, 500)  # steps per second
 REDRAW_S = 1 / 30  # the screen is drawn no more often than that
@@ -53,8 +53,8 @@ def find_target(config: PlayConfig) -> sim.Targets | None:
 def play(config: PlayConfig, target: sim.Targets | None) -> int:
     """From here on torch is imported."""
     from metta.sim.players import make_player
-    from metta.tools.play_views import open_view
-    from metta.tools.terminal import Terminal, interactive
+    from metta.tools.cli.play_views import open_view
+    from metta.tools.cli.terminal import Terminal, interactive
 
     os.environ.setdefault("PYGAME_HIDE_SUPPORT_PROMPT", "1")
     agent = None if target is None else load_agent(config, target)
@@ -78,8 +78,8 @@ def play(config: PlayConfig, target: sim.Targets | None) -> int:
 
 
 def load_agent(config: PlayConfig, target: sim.Targets) -> PolicyAgent:
-    from metta.agent.agent_file import load_agent_file
     from metta.agent.policy_agent import PolicyAgent
+    from metta.agent.untrusted.agent_file import load_agent_file
 
     if target.file is not None:
         agent: Any = load_agent_file(target.file, trust=config.trust)
@@ -100,7 +100,7 @@ class Session:
     """Episodes one after the other, from `seed` on, watched or not."""
 
     def __init__(self, name: str, stage: Stage, player: Player, seed: int):
-        from metta.sim.replay import frames_per_second
+        from metta.sim.replay.films import frames_per_second
 
         self.name, self.stage, self.player = name, stage, player
         fps = frames_per_second(stage.env)

@@ -15,10 +15,10 @@ from metta.eval.eval_db import EvalDB, EvalDBError
 from metta.rl.saved_config import read_saved_config
 from metta.rl.tiny_checkpoint_manager import TinyCheckpointManager
 from metta.sim.recording import load_recording, recorded_seeds, recording_path
-from metta.sim.replay import SUFFIXES, Source, check_format, replay_path, write_replay
-from metta.tools.arguments import UsageError, parse
-from metta.tools.config import ReplayConfig
-from metta.tools.run_folder import enumeration, env_label, existing_epoch, existing_run
+from metta.sim.replay.films import SUFFIXES, Source, check_format, replay_path, write_replay
+from metta.tools.cli.arguments import UsageError, parse
+from metta.tools.cli.config import ReplayConfig
+from metta.tools.cli.targets import enumeration, env_label, existing_epoch, existing_run
 
 DAMAGE = (ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error)  # what numpy raises over any bytes
 

@@ -12,10 +12,10 @@ from metta.errors import CheckpointError
 from metta.eval.eval_db import EvalDB, EvalDBError
 from metta.rl.saved_config import read_saved_config
 from metta.rl.tiny_checkpoint_manager import TinyCheckpointManager
-from metta.tools.arguments import UsageError, parse
-from metta.tools.config import RunsConfig
-from metta.tools.run_folder import env_label, list_runs
-from metta.tools.table import print_table, score_text
+from metta.tools.cli.arguments import UsageError, parse
+from metta.tools.cli.config import RunsConfig
+from metta.tools.cli.table import print_table, score_text
+from metta.tools.cli.targets import env_label, list_runs
 
 HEADINGS = ("run", "env", "state", "epoch", "steps", "latest score", "at", "size")
 FLOCK = struct.Struct("hhlli0l")  # C's struct flock: type, whence, start, length, process

@@ -14,10 +14,10 @@ from metta.envs.make_env import check_env
 from metta.errors import CheckpointError
 from metta.eval.eval_db import EvalDB, EvalDBError
 from metta.rl.tiny_checkpoint_manager import AGENT_FILE, TinyCheckpointManager
-from metta.tools.arguments import UsageError, parse
-from metta.tools.config import SimConfig
-from metta.tools.run_folder import env_label, existing_epoch, existing_run, open_run
-from metta.tools.table import interval_text, print_table, score_text
+from metta.tools.cli.arguments import UsageError, parse
+from metta.tools.cli.config import SimConfig
+from metta.tools.cli.table import interval_text, print_table, score_text
+from metta.tools.cli.targets import env_label, existing_epoch, existing_run, open_run
 
 if TYPE_CHECKING:
     from metta.eval.eval_db import Score
@@ -172,7 +172,7 @@ class Session:
         self.scores.append((run, str(epoch), score))
 
     def play_file(self, file: Path) -> None:
-        from metta.agent.agent_file import load_agent_file
+        from metta.agent.untrusted.agent_file import load_agent_file
 
         if self.env is None:
             self.adopt_env(load_agent_file(file, trust=self.config.trust))

@@ -12,9 +12,9 @@ from metta.errors import CheckpointError
 from metta.rl.saved_config import read_saved_config
 from metta.rl.tiny_checkpoint_manager import TinyCheckpointManager
 from metta.rl.train_config import TrainConfig, resume_config
-from metta.tools.arguments import UsageError, parse
-from metta.tools.run_folder import open_run
-from metta.tools.table import score_text
+from metta.tools.cli.arguments import UsageError, parse
+from metta.tools.cli.table import score_text
+from metta.tools.cli.targets import open_run
 
 if TYPE_CHECKING:
     from metta.eval.eval_db import EvalDB
@@ -76,7 +76,7 @@ def train(config: TrainConfig, given: frozenset[str]) -> int:
     from metta.envs.vec_env import EnvError
     from metta.eval.eval_db import EvalDB, EvalDBError
     from metta.rl import trainer
-    from metta.rl.run_lock import RunLockedError
+    from metta.rl.saving.run_lock import RunLockedError
 
     try:
         scores = EvalDB(Path(config.train_dir) / "eval.db")

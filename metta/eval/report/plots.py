@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from typing import TypeAlias
 
 from metta.eval.comparison import Comparison, Curve, EnvComparison, Final, Group
+from metta.eval.event_files import Points, over_runs
 from metta.eval.statistics import Estimate
-from metta.eval.training_curves import Points, over_runs
 
 MOST_PAIRS = 10  # drawn as intervals; more become a matrix
 CURVE_POINTS = 500  # of one training curve, at most

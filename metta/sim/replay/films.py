@@ -1,0 +1,162 @@
+"""A recorded episode made again, from its seed and actions, as a file that people can open."""
+
+import importlib.util
+import json
+import math
+import os
+import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from metta.envs.make_env import METTAGRID_NAMES, Env, make_env
+from metta.sim.recording import Recording
+from metta.sim.single_env import Stage, difference, replay_steps
+
+SUFFIXES = {"gif": ".gif", "mp4": ".mp4", "html": ".html", "mettascope": ".json.z"}
+GIF_SIDE = 480  # pixels: larger pictures are reduced
+GIF_FRAMES = 1000  # of longer episodes every second, third, ... frame is left out
+SMALL_SIDE = 200  # pixels: smaller pictures (MinAtar's 10x10) are enlarged
+MIN_FRAME_MS = 20  # browsers show a GIF's shorter frames for 100 ms
+
+
+@dataclass(frozen=True)
+class Source:
+    """Where a recording comes from: what is needed to play it again, and to say which it is."""
+
+    run: str
+    epoch: int
+    env: str
+    settings: dict[str, Any]
+    recording: Recording
+
+
+def replay_path(recordings: Path, seed: int, format: str) -> Path:
+    """`epoch_100_arena_seed_3.html`, beside the file of recordings `epoch_100_arena.npz`."""
+    return recordings.with_name(f"{recordings.name.removesuffix('.npz')}_seed_{seed}{SUFFIXES[format]}")
+
+
+def write_replay(source: Source, format: str, path: Path) -> str | None:
+    """Play it again and write the file, whole or not at all.
+
+    Returns None where all went as recorded, else what went otherwise, in words. ValueError where the environment
+    cannot be made, or not be drawn in this format.
+    """
+    check_format(format, source.env)
+    with written_beside(path) as partial:
+        if format == "html":
+            from metta.sim.replay.page import write_page
+
+            return write_page(source, partial)
+        if format == "mettascope":
+            return write_mettascope(source, partial)
+        return write_film(source, format, partial)
+
+
+def check_format(format: str, env: str) -> None:
+    """ValueError where this kind of file cannot be made of this environment; quick, for it makes none."""
+    if format in ("html", "mettascope") and env not in METTAGRID_NAMES:
+        raise ValueError(f"format={format} is for MettaGrid ({', '.join(METTAGRID_NAMES)}): {env} takes gif or mp4")
+    if format == "mp4" and importlib.util.find_spec("imageio_ffmpeg") is None:
+        raise ValueError(
+            "format=mp4 needs the package imageio-ffmpeg (pip install imageio-ffmpeg); format=gif works without"
+        )
+
+
+@contextmanager
+def written_beside(path: Path) -> Iterator[Path]:
+    """A path to write to, renamed to `path` at the end; the suffixes are kept, for they say the format."""
+    partial = path.with_name(f".{os.getpid()}.{path.name}")
+    try:
+        yield partial
+        os.replace(partial, path)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def write_film(source: Source, format: str, path: Path) -> str | None:
+    """A GIF or MP4 of the environment's own pictures, at its own speed."""
+    env = make_env(source.env, source.settings, "rgb_array")
+    try:
+        check_pictures(env, source.env)
+        stage = Stage(env)
+        frames = (stage.picture() for _ in replay_steps(stage, source.recording))
+        write = write_gif if format == "gif" else write_mp4
+        write(frames, len(source.recording.actions) + 1, frames_per_second(env), path)
+        return difference(stage, source.recording)
+    finally:
+        env.close()
+
+
+def check_pictures(env: Env, name: str) -> None:
+    modes = getattr(env, "metadata", {}).get("render_modes", ["rgb_array"])
+    if "rgb_array" not in modes:
+        raise ValueError(f"env={name} draws no pictures: it has render_mode {' and '.join(modes) or 'none'}")
+
+
+def frames_per_second(env: Env) -> float:
+    return float(getattr(env, "metadata", {}).get("render_fps") or (10 if env.spec.tokens else 30))
+
+
+def write_gif(frames: Iterator[np.ndarray], num_frames: int, fps: float, path: Path) -> None:
+    """Each frame is quantised by itself: 2 ms for 600x400, where an adaptive palette takes 20."""
+    from PIL import Image
+
+    skip = max(math.ceil(num_frames / GIF_FRAMES), math.ceil(fps * MIN_FRAME_MS / 1000))
+
+    def pictures() -> Iterator[Image.Image]:
+        for index, frame in enumerate(frames):
+            if index % skip == 0 or index == num_frames - 1:
+                yield sized(Image.fromarray(frame)).quantize(256, Image.Quantize.FASTOCTREE)
+
+    each = pictures()
+    milliseconds = 10 * round(100 * skip / fps)  # a GIF counts in hundredths of a second
+    next(each).save(path, save_all=True, append_images=each, duration=milliseconds, loop=0)
+
+
+def sized(picture: Any) -> Any:
+    """A Pillow picture, reduced or enlarged by a whole number where it is too large or too small to be looked at."""
+    largest = max(picture.size)
+    if largest > GIF_SIDE:
+        return picture.reduce(math.ceil(largest / GIF_SIDE))
+    times = math.ceil(SMALL_SIDE / largest)
+    return picture.resize((picture.width * times, picture.height * times), 0)  # 0: no smoothing
+
+
+def write_mp4(frames: Iterator[np.ndarray], num_frames: int, fps: float, path: Path) -> None:
+    import imageio.v2 as imageio
+
+    writer: Any = imageio.get_writer(path, fps=fps, macro_block_size=2)
+    with writer:
+        for frame in frames:
+            times = math.ceil(SMALL_SIDE / max(frame.shape))
+            frame = frame.repeat(times, 0).repeat(times, 1)
+            writer.append_data(frame[: frame.shape[0] // 2 * 2, : frame.shape[1] // 2 * 2])  # H.264 wants even sides
+
+
+def write_mettascope(source: Source, path: Path) -> str | None:
+    """MettaGrid's own replay file, by MettaGrid's own Simulation, which must pay the same rewards at every step."""
+    from mettagrid.simulator import Simulation
+    from mettagrid.simulator.replay_log_writer import EpisodeReplay
+
+    from metta.envs.mettagrid.game import episode_config
+
+    recording = source.recording
+    simulation = Simulation(episode_config(source.env, source.settings, recording.seed), recording.seed)
+    log, core = EpisodeReplay(simulation), simulation._c_sim
+    stage = Stage(make_env(source.env, source.settings))
+    differing = None
+    for step in replay_steps(stage, recording):
+        if step > 0:
+            core.actions()[:] = recording.actions[step - 1]
+            simulation.step()
+            log.log_step(simulation.current_step, core.actions(), core.rewards())
+            if differing is None and not np.array_equal(core.rewards(), stage.rewards):
+                differing = f"MettaGrid's own Simulation gives other rewards at step {step}"
+    path.write_bytes(zlib.compress(json.dumps(log.get_replay_data()).encode()))
+    simulation.close()
+    return difference(stage, recording) or differing

@@ -1,0 +1,225 @@
+"""How `metta play` shows an environment: a map, a picture or a text in the terminal, or the environment's window."""
+
+import io
+import os
+import sys
+from collections.abc import Sequence
+from typing import Any, Protocol
+
+import numpy as np
+
+from metta.envs.make_env import METTAGRID_NAMES, Env, make_env
+from metta.envs.mettagrid.env import MettaGridEnv
+from metta.sim.single_env import Stage
+
+PANEL = 28  # columns beside the map, where the terminal has at least
+PANEL_FROM = 72
+# Two columns for each cell. What an agent carries is the colour behind it.
+SYMBOLS = {
+    "empty": "\x1b[90m· \x1b[0m",
+    "wall": "\x1b[90m██\x1b[0m",
+    "mine": "🗻",
+    "generator": "⚡",
+    "altar": "💟",
+    "altar.dark": "🌑",
+    "robot": "🤖",
+    "robot.ore": "\x1b[43m🤖\x1b[0m",
+    "robot.battery": "\x1b[42m🤖\x1b[0m",
+}
+LEGEND = {"robot": "agent", "robot.ore": "carries ore", "robot.battery": "carries a battery"}
+
+
+class View(Protocol):
+    keys: str  # what it has beyond the common ones, for the line of keys
+
+    def lines(self, stage: Stage, columns: int, rows: int) -> list[str]:
+        """The environment as it is now, in at most so many rows and columns."""
+
+    def next_agent(self) -> None:
+        """Look at the next agent."""
+
+
+class MapView:
+    """MettaGrid's map by MettaGrid's own unicode renderer, and beside it the agents."""
+
+    keys = "tab agent  "
+
+    def __init__(self, env: MettaGridEnv):
+        from mettagrid.renderer.miniscope.buffer import MapBuffer
+
+        self._env = env
+        self._height, self._width = env.map_size
+        self._buffer = MapBuffer(SYMBOLS, self._height, self._width)
+        self._walls: dict[int, dict[str, Any]] = {}
+        self._agent: int | None = None  # the one that is looked at
+        self._held: set[int] = set()  # resources that an agent has held: a column of the panel for each
+
+    def next_agent(self) -> None:
+        last = self._env.spec.num_agents - 1
+        self._agent = 0 if self._agent is None else None if self._agent == last else self._agent + 1
+
+    def lines(self, stage: Stage, columns: int, rows: int) -> list[str]:
+        if stage.steps == 0 or not self._walls:
+            self._walls = {thing["id"]: thing for thing in self._env.objects() if thing["type_name"] == "wall"}
+        things = self._env.objects(ignore=["wall"])
+        agents = sorted((thing for thing in things if "agent_id" in thing), key=lambda thing: thing["agent_id"])
+        panel = columns >= PANEL_FROM
+        width = min(self._width, max(1, (columns - (PANEL if panel else 0)) // 2))
+        height = min(self._height, rows)
+        if (height, width) != (self._height, self._width):
+            middle = agents[self._agent or 0]
+            self._buffer.set_viewport(middle["r"], middle["c"], height, width)
+        else:
+            self._buffer.set_viewport()
+        self._buffer.set_highlighted_agent(self._agent)
+        shown = {thing["id"]: {**thing, "type_name": self._symbol(thing)} for thing in things}
+        grid = self._buffer.render({**self._walls, **shown}).split("\n")
+        if not panel:
+            return grid
+        words = self._panel(stage, agents, {thing["type_name"] for thing in shown.values()}, rows)
+        grid += [""] * (min(len(words), rows) - len(grid))
+        words += [""] * (len(grid) - len(words))
+        return [f"{line}\x1b[{2 * width + 3}G{word}" for line, word in zip(grid, words[: len(grid)], strict=True)]
+
+    def _symbol(self, thing: dict[str, Any]) -> str:
+        held = [self._env.resources[resource] for resource in thing["inventory"]]
+        if "agent_id" in thing:
+            return next((f"robot.{name}" for name in ("battery", "ore") if name in held), "robot")
+        return "altar.dark" if "flame" in self._env.resources and not held else thing["type_name"]
+
+    def _panel(self, stage: Stage, agents: list[dict[str, Any]], shown: set[str], rows: int) -> list[str]:
+        """Words beside the map: the agent looked at or the best ones, and what the symbols mean."""
+        self._held.update(resource for agent in agents for resource in agent["inventory"])
+        held = sorted(self._held)
+        words = ["agent  reward" + "".join(f"{self._env.resources[resource][:4]:>5}" for resource in held)]
+        best = np.argsort(-stage.returns, kind="stable")[: max(3, rows - 9)].tolist()
+        best = best if self._agent is None else [self._agent]
+        for index in best:
+            amounts = "".join(f"{agents[index]['inventory'].get(resource, 0):>5}" for resource in held)
+            words.append(f"{index:>5} {stage.returns[index]:>7.2f}{amounts}"[:PANEL])
+        if self._agent is not None:
+            words.append("⭐ is that agent")
+        words.append("")
+        known = [symbol for symbol in SYMBOLS if symbol in shown or symbol in LEGEND]
+        if "flame" in self._env.resources:
+            known = [symbol for symbol in known if not symbol.startswith("robot.")]
+        names = [LEGEND.get(symbol, " ".join(reversed(symbol.split(".")))) for symbol in known]
+        return words + [f"{SYMBOLS[symbol]} {name}" for symbol, name in zip(known, names, strict=True)]
+
+
+class PictureView:
+    """The environment's picture in half blocks: two pixels, one above the other, for each character."""
+
+    keys = ""
+
+    def __init__(self, env: Env):
+        self._true_color = os.environ.get("COLORTERM", "") in ("truecolor", "24bit")
+
+    def next_agent(self) -> None:
+        pass
+
+    def lines(self, stage: Stage, columns: int, rows: int) -> list[str]:
+        picture = fitted(stage.picture(), columns, 2 * rows)
+        if picture.shape[0] % 2:
+            picture = np.concatenate((picture, picture[-1:]))
+        return [self._line(upper, lower) for upper, lower in zip(picture[::2], picture[1::2], strict=True)]
+
+    def _line(self, upper: np.ndarray, lower: np.ndarray) -> str:
+        pieces, before = [], None
+        for pair in zip(map(tuple, upper.tolist()), map(tuple, lower.tolist()), strict=True):
+            if pair != before:
+                pieces.append(f"\x1b[38;{self._color(pair[0])};48;{self._color(pair[1])}m")
+                before = pair
+            pieces.append("▀")
+        return "".join(pieces)
+
+    def _color(self, rgb: Sequence[int]) -> str:
+        """As terminals take it: all 16 million colours, or the 6x6x6 of 256 that all know."""
+        if self._true_color:
+            return "2;" + ";".join(map(str, rgb))
+        red, green, blue = (round(value / 51) for value in rgb)
+        return f"5;{16 + 36 * red + 6 * green + blue}"
+
+
+def fitted(picture: np.ndarray, width: int, height: int) -> np.ndarray:
+    """A picture `[h, w, 3]` in its proportions at the size that fits."""
+    from PIL import Image
+
+    scale = min(width / picture.shape[1], height / picture.shape[0])
+    size = (max(1, round(picture.shape[1] * scale)), max(1, round(picture.shape[0] * scale)))
+    method = Image.Resampling.BOX if scale < 1 else Image.Resampling.NEAREST
+    return np.asarray(Image.fromarray(picture).resize(size, method))
+
+
+class TextView:
+    """What an environment writes of itself (render_mode "ansi")."""
+
+    keys = ""
+
+    def __init__(self, env: Env):
+        self._env = env
+
+    def next_agent(self) -> None:
+        pass
+
+    def lines(self, stage: Stage, columns: int, rows: int) -> list[str]:
+        text = self._env.render()
+        text = text.getvalue() if isinstance(text, io.StringIO) else str(text)
+        return [line if "\x1b" in line else line[:columns] for line in text.split("\n")][:rows]
+
+
+class WindowView:
+    """The environment draws in its own window, at each step and at its own speed."""
+
+    keys = ""
+
+    def next_agent(self) -> None:
+        pass
+
+    def lines(self, stage: Stage, columns: int, rows: int) -> list[str]:
+        return ["The environment is in its own window."]
+
+
+def open_view(name: str, settings: dict[str, Any], seed: int, terminal: bool) -> tuple[Stage, View | None]:
+    """The environment and how it is shown; None where there is neither a screen nor, by `terminal`, a terminal.
+
+    ValueError where it cannot be made or shown. The first way that works is taken: window, picture, text.
+    """
+    if name in METTAGRID_NAMES:
+        game = MettaGridEnv(name, settings)
+        return Stage(game), MapView(game) if terminal else None
+    env = make_env(name, settings)
+    modes = getattr(env, "metadata", {}).get("render_modes") or []
+    if has_screen() and ("human" in modes or "rgb_array" in modes):
+        window = opened_window(name, settings, seed)
+        if window is not None:
+            env.close()
+            return window, WindowView()
+    if not terminal:
+        return Stage(env), None
+    env.close()
+    os.environ.setdefault("SDL_VIDEODRIVER", "dummy")
+    for mode, view in (("rgb_array", PictureView), ("ansi", TextView)):
+        if mode in modes:
+            env = make_env(name, settings, mode)
+            return Stage(env), view(env)
+    raise ValueError(f"env={name} cannot be shown here: it has render_mode {' and '.join(modes) or 'none'}")
+
+
+def has_screen() -> bool:
+    return sys.platform == "darwin" or any(os.environ.get(name) for name in ("DISPLAY", "WAYLAND_DISPLAY"))
+
+
+def opened_window(name: str, settings: dict[str, Any], seed: int) -> Stage | None:
+    """The environment with its window open; None, and a line on stderr, where the screen or a package is missing."""
+    import gymnasium
+
+    env = make_env(name, settings, "human")
+    stage = Stage(env)
+    try:
+        stage.reset(seed)
+        return stage
+    except (RuntimeError, ImportError, gymnasium.error.Error) as error:  # pygame's error is a RuntimeError
+        print(f"metta play: no window: {' '.join(str(error).split())}", file=sys.stderr)
+        env.close()
+        return None

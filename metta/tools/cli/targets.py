@@ -1,0 +1,63 @@
+"""What tools ask of train_dir before torch is imported: which runs there are, and which checkpoints a run has."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from metta.envs.env_spec import EnvSpec
+from metta.rl.tiny_checkpoint_manager import TinyCheckpointManager
+from metta.tools.cli.arguments import UsageError
+
+
+def open_run(run: str, train_dir: str) -> TinyCheckpointManager:
+    """The run's checkpoints, which need not exist yet. UsageError where the name or the place cannot be a run's."""
+    for folder in (Path(train_dir), Path(train_dir) / run):
+        if folder.exists() and not folder.is_dir():
+            raise UsageError(f"{folder} is not a folder")
+    try:
+        return TinyCheckpointManager(run, train_dir)
+    except ValueError as error:
+        raise UsageError(str(error)) from None
+
+
+def existing_run(run: str, train_dir: str) -> TinyCheckpointManager:
+    """The checkpoints of a run that has some."""
+    manager = open_run(run, train_dir)
+    if not manager.exists():
+        have = f"have {enumeration(runs)}" if (runs := list_runs(train_dir)) else "there is none yet"
+        raise UsageError(f"no run {run} with a checkpoint in {train_dir}: {have}")
+    return manager
+
+
+def list_runs(train_dir: str) -> list[str]:
+    """Names of the runs in train_dir that have a checkpoint, sorted."""
+    folder = Path(train_dir)
+    names = sorted(path.name for path in folder.iterdir() if path.is_dir()) if folder.is_dir() else []
+    return [name for name in names if _has_checkpoint(name, train_dir)]
+
+
+def _has_checkpoint(name: str, train_dir: str) -> bool:
+    try:
+        return TinyCheckpointManager(name, train_dir).exists()
+    except ValueError:  # a folder with a name that no run has
+        return False
+
+
+def existing_epoch(manager: TinyCheckpointManager, epoch: int) -> int:
+    epochs = manager.list_epochs()
+    if epoch not in epochs:
+        raise UsageError(f"no checkpoint for epoch={epoch} in {manager.folder}: have {enumeration(epochs)}")
+    return epoch
+
+
+def env_label(env: str, settings: dict[str, Any]) -> str:
+    """The environment's name in eval.db: "arena", or "arena[max_steps=100]"."""
+    shapeless: dict[str, Any] = {"num_agents": 1, "observation_kind": "", "observation_shape": (), "num_actions": None}
+    return EnvSpec(env, settings, observation_dtype="", **shapeless).label
+
+
+def enumeration(items: Sequence[object]) -> str:
+    """All of a few items, the first and the last of many."""
+    if len(items) <= 12:
+        return ", ".join(map(str, items))
+    return f"{', '.join(map(str, items[:4]))}, ..., {', '.join(map(str, items[-4:]))} ({len(items)} in all)"

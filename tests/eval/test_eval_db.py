@@ -1,0 +1,368 @@
+import contextlib
+import json
+import os
+import random
+import signal
+import sqlite3
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from metta.eval import eval_db, statistics
+from metta.eval.eval_db import EpisodeRow, EvalDB, EvalDBError, Score
+
+WRITER = """
+import sys
+from metta.eval.eval_db import EpisodeRow, EvalDB
+path, run, evaluations, episodes = sys.argv[1], sys.argv[2], int(sys.argv[3]), int(sys.argv[4])
+db = EvalDB(path)
+for epoch in range(evaluations):
+    rows = [EpisodeRow(seed, seed + 0.5, 10, {"hearts": 1.0}) for seed in range(episodes)]
+    db.record(run, epoch, "arena", rows, "crc")
+    db.record("shared", 0, "arena", rows, "crc")
+    print(epoch, flush=True)
+"""
+
+READER = """
+import sys
+from metta.eval.eval_db import EvalDB
+path, episodes = sys.argv[1], int(sys.argv[2])
+db, answers = EvalDB(path), 0
+print("reading", flush=True)
+finished = False
+while not finished:
+    finished = bool(db.get_scores("finished"))
+    for run in db.runs():
+        for epoch, scores in db.get_scores(run).items():
+            assert scores["arena"].episodes == episodes, (run, epoch, scores)
+        assert db.latest_score(run) and db.best_epoch(run) is not None
+    answers += 1
+print(answers)
+"""
+
+
+def rows(*rewards: float) -> list[EpisodeRow]:
+    return [EpisodeRow(seed, reward, 10) for seed, reward in enumerate(rewards)]
+
+
+def start(script: str, *arguments: object) -> subprocess.Popen[str]:
+    command = [sys.executable, "-c", script, *map(str, arguments)]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=os.environ | PATH)
+
+
+def line_of(process: subprocess.Popen[str]) -> str:
+    assert process.stdout is not None
+    return process.stdout.readline()
+
+
+PATH = {"PYTHONPATH": str(Path(__file__).parents[2])}
+
+
+def assert_sound(path: Path) -> None:
+    with contextlib.closing(sqlite3.connect(path)) as connection:
+        assert connection.execute("PRAGMA integrity_check").fetchall() == [("ok",)]
+
+
+@pytest.fixture
+def db(tmp_path: Path) -> EvalDB:
+    return EvalDB(tmp_path / "eval.db")
+
+
+def test_nothing_evaluated_is_empty_and_asking_creates_nothing(db, tmp_path):
+    """A score of 0.0 for what was never evaluated; an empty file left by a look at a folder."""
+    assert db.get_scores("a") == {} and db.get_scores("a", 0) == {} and db.get_metrics("a") == {}
+    assert db.latest_score("a") is None and db.best_epoch("a") is None
+    assert db.runs() == [] and db.episodes("a", 0, "arena") == []
+    assert list(tmp_path.iterdir()) == []
+    db.record("a", 3, "arena", rows(1, 2), "crc")
+    assert db.get_scores("b") == {} and db.get_scores("a", 4) == {} and db.get_scores("a", 3, "navigation") == {}
+    assert db.best_epoch("a", "navigation") is None
+    assert [path.name for path in tmp_path.iterdir()] == ["eval.db"]
+
+
+def test_scores_by_hand(db):
+    """An interval or interquartile mean of the wrong column, and epoch 0 taken for no epoch."""
+    db.record("a", 0, "arena", rows(0, 0, 0, 1), "crc")
+    db.record("a", 0, "navigation", rows(7), "crc")
+    expected = {"arena": Score(0.25, 0.0, 0.75, 0.0, 4), "navigation": Score(7, 7, 7, 7, 1)}
+    assert db.get_scores("a", epoch=0) == expected
+    assert db.get_scores("a", epoch=0, env="arena") == {"arena": expected["arena"]}
+    assert db.get_scores("a") == {0: expected}
+    assert db.get_scores("a", env="navigation") == {0: {"navigation": expected["navigation"]}}
+
+
+def test_score_of_rewards_is_the_score_stored(db):
+    """What a tool prints and what the database answers computed in two ways."""
+    rewards = np.random.default_rng(0).normal(size=37).tolist()
+    db.record("a", 1, "arena", rows(*rewards), "crc")
+    assert Score.of(rewards) == db.get_scores("a", 1)["arena"]
+    with pytest.raises(ValueError, match="no scores: nothing to compute"):
+        Score.of([])
+
+
+def test_history_agrees_with_each_epoch(db):
+    """Evaluations of unequal size mixed up where they share a matrix product."""
+    rng = np.random.default_rng(0)
+    for epoch in (10, 9, 100, 0):
+        for env, episodes in (("arena", 20), ("navigation", 20 + epoch)):
+            db.record("a", epoch, env, rows(*rng.normal(size=episodes)), "crc")
+    history = db.get_scores("a")
+    assert list(history) == [0, 9, 10, 100]
+    for epoch, scores in history.items():
+        assert list(scores) == ["arena", "navigation"]
+        for env, score in db.get_scores("a", epoch).items():
+            assert vars(score) == pytest.approx(vars(scores[env]), rel=1e-9)
+            rewards = [row.reward for row in db.episodes("a", epoch, env)]
+            assert (score.mean, score.iqm) == (statistics.mean(rewards), statistics.interquartile_mean(rewards))
+            assert (score.low, score.high) == pytest.approx(statistics.bootstrap_interval(rewards), rel=1e-9)
+
+
+def test_evaluating_again_replaces(db):
+    """Duplicated rows after a second evaluation, or a hundred episodes lost to a later look at ten."""
+    db.record("a", 1, "arena", rows(1, 2, 3), "crc")
+    db.record("a", 1, "arena", rows(5, 6), "crc")
+    assert [row.reward for row in db.episodes("a", 1, "arena")] == [5, 6, 3]
+
+
+def test_rows_of_another_agent_file_go(db):
+    """Scores of a checkpoint that was overwritten, mixed with those of its successor of the same name."""
+    for epoch, env in ((1, "arena"), (1, "navigation"), (2, "arena")):
+        db.record("a", epoch, env, rows(1, 2, 3), "old")
+    db.record("b", 1, "arena", rows(1, 2, 3), "old")
+    db.record("a", 1, "arena", rows(9), "new")
+    assert [row.reward for row in db.episodes("a", 1, "arena")] == [9]
+    for run, epoch, env in (("a", 1, "navigation"), ("a", 2, "arena"), ("b", 1, "arena")):
+        assert len(db.episodes(run, epoch, env)) == 3
+
+
+def test_a_failed_record_changes_nothing(db):
+    """Stale rows deleted before their successors turned out to be unusable."""
+    db.record("a", 1, "arena", rows(1, 2), "old")
+    with pytest.raises(EvalDBError, match=r"run=a epoch=1 arena: reward nan of seed 1 is not finite"):
+        db.record("a", 1, "arena", rows(1, float("nan")), "new")
+    with pytest.raises(sqlite3.Error):
+        db.record("a", 1, "arena", [EpisodeRow(0, 1.0, 10, agent_group=None)], "new")  # type: ignore[arg-type]
+    assert [row.reward for row in db.episodes("a", 1, "arena")] == [1, 2]
+
+
+def test_latest_and_best(db):
+    """Epoch 9 after epoch 10, the best epoch of another environment, the earlier of two equals, epoch 0 as none."""
+    db.record("a", 0, "arena", rows(3, 5), "crc")
+    assert db.best_epoch("a") == 0 and db.latest_score("a") == (0, db.get_scores("a", 0))
+    for epoch, reward in ((9, 1.0), (10, 4.0), (20, 2.0)):
+        db.record("a", epoch, "arena", rows(reward), "crc")
+    db.record("a", 9, "navigation", rows(100), "crc")
+    assert db.best_epoch("a") == 10  # the mean 4 twice: the later; arena has the most epochs
+    assert db.best_epoch("a", "navigation") == 9
+    latest = db.latest_score("a")
+    assert latest is not None and latest[0] == 20 and latest[1]["arena"].mean == 2
+    db.record("a", 21, "arena", [EpisodeRow(0, 50.0, 1, agent_group="blue")], "crc")
+    assert db.best_epoch("a") == 10 and db.latest_score("a") == latest
+
+
+def test_episodes_come_back_whole(db):
+    """A reward rounded to single precision, metrics lost, numbers of numpy stored as raw bytes."""
+    row = EpisodeRow(7, 1 / 3, 1000, {"hearts": 2.0, "ratio": 0.1})
+    seed, reward, length = np.array([2]), np.array([0.1], np.float32), np.array([5], np.int32)
+    numpy_row = EpisodeRow(seed[0], reward[0], length[0], {"hearts": np.float64(4), "ratio": float("nan")})
+    db.record("a", np.int64(5), "arena", [row, numpy_row], "crc")
+    first, second = db.episodes("a", np.int64(5), "arena")
+    assert second == row
+    assert first == EpisodeRow(2, float(np.float32(0.1)), 5, {"hearts": 4.0, "ratio": None})
+    assert db.get_metrics("a", 5) == {"arena": {"hearts": 3.0, "ratio": 0.1}}
+    assert db.get_metrics("a") == {5: {"arena": {"hearts": 3.0, "ratio": 0.1}}}
+
+
+def test_agent_groups_stay_apart(db):
+    """The mean over all agents mixed with those of its own parts."""
+    groups = [EpisodeRow(0, reward, 10, agent_group=group) for group, reward in (("all", 2), ("red", 1), ("blue", 3))]
+    db.record("a", 1, "arena", groups, "crc")
+    assert db.get_scores("a", 1)["arena"].mean == 2
+    assert db.get_scores("a", 1, agent_group="blue")["arena"].mean == 3
+    assert [row.agent_group for row in db.episodes("a", 1, "arena")] == ["all", "blue", "red"]
+
+
+def test_runs_and_odd_names(db, tmp_path):
+    """A name that is taken for SQL, or a folder that is taken for a part of a URI."""
+    odd = EvalDB(tmp_path / "100% sure? #1" / "eval.db")
+    for run in ("b", "a", "it's", "b.2"):
+        odd.record(run, 1, 'x"; DROP TABLE episodes', rows(1), "crc")
+    assert odd.runs() == ["a", "b", "b.2", "it's"]
+    assert list(odd.get_scores("it's", 1)) == ['x"; DROP TABLE episodes']
+    assert [path.name for path in odd.path.parent.iterdir()] == ["eval.db"]
+
+
+def test_plain_sql_reads_it(db):
+    """A table that nobody but us can read."""
+    db.record("a", 1, "arena", [EpisodeRow(0, 1.5, 10, {"hearts": 2.0})], "crc")
+    with contextlib.closing(sqlite3.connect(db.path)) as connection:
+        assert connection.execute("SELECT * FROM episodes").fetchall() == [
+            ("a", 1, "arena", "all", 0, 1.5, 10, "crc", json.dumps({"hearts": 2.0}, separators=(",", ":")))
+        ]
+
+
+def test_readers_do_not_wait_and_writers_say_who_holds_it(db, monkeypatch):
+    """A reader held up by a writer; 'database is locked' shown to a user."""
+    db.record("a", 1, "arena", rows(*[1] * 20), "crc")
+    monkeypatch.setattr(eval_db, "WAIT_S", 0.0)
+    with contextlib.closing(sqlite3.connect(db.path, isolation_level=None)) as writer:
+        writer.execute("PRAGMA cache_size = 1")  # so that it writes to the file before it is done
+        writer.execute("BEGIN IMMEDIATE")
+        writer.execute("UPDATE episodes SET reward = 99, metrics = hex(zeroblob(100000))")
+        assert db.get_scores("a", 1)["arena"].mean == 1
+        with pytest.raises(EvalDBError, match=r"eval\.db: another process has kept it locked for 0 s$"):
+            db.record("a", 1, "arena", rows(2), "crc")
+        writer.execute("COMMIT")
+        assert db.get_scores("a", 1)["arena"].mean == 99
+
+
+def run_writers_and_readers(path: Path, evaluations: int, episodes: int) -> None:
+    readers = [start(READER, path, episodes) for _ in range(4)]
+    assert [line_of(reader) for reader in readers] == ["reading\n"] * 4
+    writers = [start(WRITER, path, f"run{i}", evaluations, episodes) for i in range(8)]
+    for writer in writers:
+        out, err = writer.communicate()
+        assert (out.split(), err, writer.returncode) == ([str(i) for i in range(evaluations)], "", 0)
+    db = EvalDB(path)
+    db.record("finished", 0, "arena", rows(*[1.0] * episodes), "crc")
+    for reader in readers:
+        out, err = reader.communicate()
+        assert err == "" and reader.returncode == 0 and int(out) > 0
+    assert db.runs() == ["finished", *(f"run{i}" for i in range(8)), "shared"]
+    for i in range(8):
+        for epoch in range(evaluations):
+            stored = db.episodes(f"run{i}", epoch, "arena")
+            assert [(row.seed, row.reward) for row in stored] == [(seed, seed + 0.5) for seed in range(episodes)]
+        assert len(db.get_scores(f"run{i}")) == evaluations
+    assert len(db.episodes("shared", 0, "arena")) == episodes
+    assert_sound(path)
+    assert [file.name for file in path.parent.iterdir()] == ["eval.db"]
+
+
+def test_many_writers_and_readers_at_once(tmp_path):
+    """Rows lost, doubled or half visible, or 'database is locked': 8 writers (who also create it), 4 readers."""
+    run_writers_and_readers(tmp_path / "eval.db", evaluations=10, episodes=10)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("evaluations, episodes", [(10, 100), (1000, 1), (1, 1000)])
+def test_many_writers_of_a_thousand_rows(tmp_path, evaluations, episodes):
+    """As above with 1,000 rows for each writer, in ten evaluations, one by one, and all at once."""
+    run_writers_and_readers(tmp_path / "eval.db", evaluations, episodes)
+
+
+def run_kills(path: Path, kills: int, episodes: int) -> None:
+    rng = random.Random(0)
+    for kill in range(kills):
+        writer = start(WRITER, path, f"run{kill}", 1_000_000, episodes)
+        committed = -1
+        for _ in range(rng.randrange(1, 6)):
+            committed = int(line_of(writer))
+        sum(range(rng.randrange(1, 200_000)))  # a few ms at most, into the next evaluation
+        writer.send_signal(signal.SIGKILL)
+        writer.communicate()
+        history = EvalDB(path).get_scores(f"run{kill}")
+        assert set(range(committed + 1)) <= set(history)
+        assert {score["arena"].episodes for score in history.values()} == {episodes}
+        assert len(EvalDB(path).episodes("shared", 0, "arena")) == episodes
+        assert_sound(path)
+    EvalDB(path).record("after", 0, "arena", rows(1), "crc")
+    assert EvalDB(path).get_scores("after", 0)["arena"].mean == 1
+    print(f"{kills} writers killed: database sound, every evaluation whole")
+
+
+def test_killed_writers_leave_whole_evaluations(tmp_path):
+    """Half an evaluation visible, a committed one lost, or a file damaged, after SIGKILL at any time."""
+    run_kills(tmp_path / "eval.db", kills=4, episodes=200)
+
+
+@pytest.mark.slow
+def test_many_killed_writers_leave_whole_evaluations(tmp_path):
+    """As above, with 60 kills in evaluations of 2,000 rows."""
+    run_kills(tmp_path / "eval.db", kills=60, episodes=2000)
+
+
+def filled(path: Path) -> bytes:
+    db = EvalDB(path)
+    for epoch in range(40):
+        db.record("a", epoch, "arena", rows(*range(50)), "crc")
+    return path.read_bytes()
+
+
+def with_version(content: bytes, version: int) -> bytes:
+    return content[:60] + version.to_bytes(4, "big") + content[64:]
+
+
+DAMAGE = {
+    "text": (lambda sound: b"run,epoch,score\n" * 50, "is not a score database"),
+    "empty": (lambda sound: b"", "is not a score database"),
+    "torn header": (lambda sound: sound[:50], "is not a score database"),
+    "torn": (lambda sound: sound[: len(sound) // 2], "is damaged (database disk image is malformed)"),
+    "zeros": (lambda sound: sound[:4096] + bytes(len(sound) - 4096), "is damaged (database disk image is malformed)"),
+    "schema": (lambda sound: sound[:100] + b"\xff" * 3996 + sound[4096:], "is damaged"),
+    "newer": (lambda sound: with_version(sound, 2), "has score format 2, this metta reads 1: use the metta"),
+    "other": (lambda sound: sound[:68] + b"GPKG" + sound[72:], "is another program's database"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", DAMAGE)
+def test_unusable_file_gets_one_line_and_is_left_as_it_is(tmp_path, case):
+    """A traceback, or a damaged or newer file overwritten, 'repaired' or littered around by a mere look at it."""
+    path = tmp_path / "eval.db"
+    damage, message = DAMAGE[case]
+    path.write_bytes(damage(filled(path)))
+    content = path.read_bytes()
+    for call in (
+        lambda: EvalDB(path).get_scores("a"),
+        lambda: EvalDB(path).runs(),
+        lambda: EvalDB(path).record("a", 1, "arena", rows(1), "crc"),
+    ):
+        with pytest.raises(EvalDBError) as caught:
+            call()
+        assert str(path) in str(caught.value) and message in str(caught.value) and "\n" not in str(caught.value)
+        assert path.read_bytes() == content
+        assert [file.name for file in tmp_path.iterdir()] == ["eval.db"]
+
+
+def test_a_folder_in_its_place_gets_one_line(tmp_path):
+    """A traceback where the path is no file, or its folder cannot be made."""
+    with pytest.raises(EvalDBError, match="Is a directory"):
+        EvalDB(tmp_path)
+    (tmp_path / "file").touch()
+    with pytest.raises(EvalDBError, match="Not a directory"):
+        EvalDB(tmp_path / "file" / "eval.db")
+    with pytest.raises(EvalDBError, match=r"cannot create .*eval\.db"):
+        EvalDB("/proc/none/eval.db").record("a", 1, "arena", rows(1), "crc")
+
+
+def test_a_format_that_changed_while_we_were_there_is_seen(db):
+    """Rows written in the old format to a file whose new version number is still in the WAL, not in the header."""
+    db.record("a", 1, "arena", rows(1), "crc")
+    with contextlib.closing(sqlite3.connect(db.path, isolation_level=None)) as newer:
+        newer.execute("PRAGMA user_version = 2")
+        assert db._exists()
+        for call in (lambda: db.get_scores("a"), lambda: db.record("a", 1, "arena", rows(1), "crc")):
+            with pytest.raises(EvalDBError, match="has score format 2"):
+                call()
+
+
+def test_a_folder_that_may_not_be_written_can_be_read(db, monkeypatch):
+    """Scores in somebody else's train_dir that cannot be read, since SQLite wants to write beside them."""
+    db.record("a", 1, "arena", rows(1), "crc")
+    real, opened = sqlite3.connect, []
+
+    def connect(name: str, **options: Any) -> sqlite3.Connection:
+        opened.append(name)
+        return real(name, **options)
+
+    monkeypatch.setattr(os, "access", lambda path, mode: False)
+    monkeypatch.setattr(sqlite3, "connect", connect)
+    assert db.get_scores("a", 1)["arena"].mean == 1
+    assert opened[0].endswith("?mode=ro&immutable=1")
+    with pytest.raises(EvalDBError, match="attempt to write a readonly database"):
+        db.record("a", 2, "arena", rows(1), "crc")
+    assert [file.name for file in db.path.parent.iterdir()] == ["eval.db"]

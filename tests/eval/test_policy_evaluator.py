@@ -1,0 +1,165 @@
+"""Evaluation: fixed seeds, each played once, and the same scores however many processes play them."""
+
+import os
+import signal
+import time
+from pathlib import Path
+from typing import Any
+
+import gymnasium
+import numpy as np
+import pytest
+import torch
+from gymnasium.spaces import Box, Discrete
+
+from metta.envs.env_spec import EnvSpec
+from metta.errors import EnvError
+from metta.eval.eval_db import EvalDB
+from metta.eval.policy_evaluator import PolicyEvaluator
+from metta.sim import simulation
+from metta.sim.simulation import Simulations, default_num_envs
+from tests.helpers.recorded_runs import ARENA, save_new_agent
+
+
+class LengthEnv(gymnasium.Env):
+    """An episode has seed % 100 steps, of reward 1."""
+
+    observation_space = Box(-np.inf, np.inf, (2,))
+    action_space = Discrete(2)
+
+    def reset(self, *, seed: int | None = None, options: Any = None) -> tuple[np.ndarray, dict]:
+        assert seed is not None
+        self.left = seed % 100
+        return np.zeros(2, np.float32), {}
+
+    def step(self, action: int) -> tuple[np.ndarray, float, bool, bool, dict]:
+        self.left -= 1
+        return np.zeros(2, np.float32), 1.0, self.left == 0, False, {}
+
+
+gymnasium.register("test/LengthEnv", entry_point=LengthEnv)  # type: ignore[arg-type]
+
+
+def save_agent(train_dir: Path, env: str, lstm: bool = False, **settings: Any) -> None:
+    """As epoch 0 of run=run."""
+    torch.manual_seed(0)
+    save_new_agent(train_dir, "run", 0, env, settings, lstm)
+
+
+@pytest.fixture
+def shared_work(monkeypatch: pytest.MonkeyPatch) -> None:
+    """This process plays a batch only once a helper has played one, so that both take part."""
+    play_or_wait = Simulations._play_or_wait
+
+    def after_a_helper(self: Simulations, num_batches: int) -> Any:
+        self._call_for_help(num_batches)
+        while self._helpers and self._played.empty() and self._helpers[0][1].is_alive():
+            time.sleep(0.001)
+        return play_or_wait(self, num_batches)
+
+    monkeypatch.setattr(Simulations, "_play_or_wait", after_a_helper)
+
+
+@pytest.mark.parametrize(
+    ("env", "lstm", "settings"), [("CartPole-v1", True, {}), ("Pendulum-v1", False, {}), ("arena", True, ARENA)]
+)
+@pytest.mark.usefixtures("shared_work")
+def test_processes_change_no_score(tmp_path: Path, env: str, lstm: bool, settings: dict[str, Any]) -> None:
+    """Noise or recurrent state that depends on who plays which episode, or episodes that get lost on the way."""
+    rows, recordings, random = [], [], []
+    for num_workers in (0, 1, 2):
+        train_dir = tmp_path / str(num_workers)
+        save_agent(train_dir, env, lstm, **settings)
+        with PolicyEvaluator(train_dir, num_envs=2, num_workers=num_workers) as evaluator:
+            for _ in range(2):  # the second time with environments that have played before
+                assert evaluator.evaluate("run", 0, episodes=5, seed=3).episodes == 5
+                (label,) = EvalDB(train_dir / "eval.db").get_scores("run", 0)
+                rows.append(EvalDB(train_dir / "eval.db").episodes("run", 0, label))
+                (file,) = (train_dir / "run" / "replays").iterdir()
+                with np.load(file) as arrays:
+                    recordings.append({name: arrays[name].tobytes() for name in arrays.files})
+            random.append(evaluator.evaluate_random(env, episodes=5, seed=3, env_settings=settings))
+    assert [row.seed for row in rows[0]] == [3, 4, 5, 6, 7]
+    assert all(other == rows[0] for other in rows)
+    assert all(other == recordings[0] for other in recordings)
+    assert random == [random[0]] * 3
+
+
+@pytest.mark.parametrize("num_workers", [0, 1])
+@pytest.mark.parametrize("num_envs", [1, 3, 64])
+@pytest.mark.usefixtures("shared_work")
+def test_each_seed_is_played_once(tmp_path: Path, num_envs: int, num_workers: int) -> None:
+    """Short episodes counted more often than long ones: a mean over whichever episodes end first."""
+    save_agent(tmp_path, "test/LengthEnv")
+    with PolicyEvaluator(tmp_path, num_envs=num_envs, num_workers=num_workers) as evaluator:
+        assert evaluator.evaluate("run", 0, episodes=20, seed=101).mean == 10.5  # of lengths 1 to 20
+    rows = EvalDB(tmp_path / "eval.db").episodes("run", 0, "test/LengthEnv")
+    assert [(row.seed, row.length) for row in rows] == [(100 + length, length) for length in range(1, 21)]
+
+
+def test_no_episodes_are_no_score(tmp_path: Path) -> None:
+    """0.0 for an evaluation of nothing."""
+    save_agent(tmp_path, "CartPole-v1")
+    with PolicyEvaluator(tmp_path) as evaluator, pytest.raises(ValueError, match="^episodes=0: must be at least 1$"):
+        evaluator.evaluate("run", 0, episodes=0)
+    assert not (tmp_path / "eval.db").exists()
+
+
+def test_a_helper_that_dies_is_named_and_the_evaluator_goes_on(tmp_path: Path) -> None:
+    """Waiting for ever for episodes of a process that the system killed; an evaluator that is of no use after that."""
+    save_agent(tmp_path, "CartPole-v1")
+    with PolicyEvaluator(tmp_path, num_envs=1, num_workers=1) as evaluator:
+        evaluator.evaluate("run", 0, episodes=3)
+        assert evaluator._simulations is not None
+        ((worker, thread),) = evaluator._simulations._helpers
+        os.kill(worker._process.pid, signal.SIGKILL)
+        text = "^the worker process of simulations of env=CartPole-v1 died: killed by signal 9$"
+        with pytest.raises(EnvError, match=text):
+            for _ in range(1000):  # until it is the helper's turn
+                evaluator.evaluate("run", 0, episodes=3)
+        assert not thread.is_alive()
+        assert evaluator.evaluate("run", 0, episodes=3).episodes == 3
+
+
+def test_help_comes_once_it_pays(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A process started for a tenth of a second's work; more of them than batches; or none, ever."""
+    save_agent(tmp_path, "CartPole-v1")
+    monkeypatch.setattr("os.cpu_count", lambda: 8)
+    with PolicyEvaluator(tmp_path, num_envs=2) as evaluator:
+        for threshold, helpers in ((1e9, 0), (0.0, 2)):
+            monkeypatch.setattr(simulation, "HELP_AFTER_S", threshold)
+            evaluator.evaluate("run", 0, episodes=6)
+            assert evaluator._simulations is not None
+            called = list(evaluator._simulations._helpers)
+            assert len(called) == helpers
+    assert all(worker._process.returncode is not None and not thread.is_alive() for worker, thread in called)
+
+
+def test_torch_s_threads_are_as_before(tmp_path: Path) -> None:
+    """A library call that leaves the caller's torch on one thread."""
+    save_agent(tmp_path, "CartPole-v1")
+    torch.set_num_threads(2)
+    with PolicyEvaluator(tmp_path) as evaluator:
+        evaluator.evaluate("run", 0, episodes=1)
+    assert torch.get_num_threads() == 2
+    torch.set_num_threads(1)
+
+
+@pytest.mark.parametrize(
+    ("num_agents", "episodes", "num_envs"),
+    [
+        (1, 1, 1),
+        (1, 2, 1),
+        (1, 3, 2),
+        (1, 100, 50),
+        (1, 1000, 63),
+        (24, 20, 10),
+        (24, 100, 10),
+        (24, 11, 6),
+        (999, 5, 1),
+    ],
+)
+def test_batches_are_of_one_size(num_agents: int, episodes: int, num_envs: int) -> None:
+    """A batch of two episodes left over, for which the other processes wait."""
+    spec = EnvSpec("test", {}, num_agents, "vector", (3,), "float32", 2)
+    assert default_num_envs(spec, episodes) == num_envs

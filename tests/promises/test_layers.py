@@ -1,0 +1,121 @@
+"""The shape of the code: imports point down, importing does nothing, the checkpoint core stays small."""
+
+import ast
+import io
+import subprocess
+import sys
+import tokenize
+import tomllib
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+MODULES = sorted(
+    ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
+    for path in (ROOT / "metta").rglob("*.py")
+)
+# What must answer before torch is imported: the arguments' side of each tool, and what it asks.
+TORCH_FREE = [
+    "metta.envs.make_env",
+    "metta.errors",
+    "metta.eval.eval_db",
+    "metta.rl.saving.run_lock",
+    "metta.rl.saved_config",
+    "metta.rl.tiny_checkpoint_manager",
+    "metta.rl.train_config",
+    "metta.tools.analyze",
+    "metta.tools.cli.config",
+    "metta.tools.main",
+    "metta.tools.runs",
+    "metta.tools.sim",
+    "metta.tools.train",
+]
+
+
+def python(code: str) -> str:
+    result = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert result.returncode == 0, result.stderr
+    return result.stdout.strip()
+
+
+def test_imports_point_down() -> None:
+    """Training and evaluation importing each other is how a policy store begins."""
+    lint = [str(Path(sys.executable).with_name("lint-imports")), "--no-cache"]
+    result = subprocess.run(lint, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert result.returncode == 0, result.stdout + result.stderr
+
+
+def test_every_module_has_a_layer() -> None:
+    """A module that the contract does not name may import anything unseen."""
+    settings = tomllib.loads((ROOT / "pyproject.toml").read_text())
+    (contract,) = settings["tool"]["importlinter"]["contracts"]
+    layers = {name.strip() for layer in contract["layers"] for name in layer.replace("|", ":").split(":")}
+    placed = [module for module in MODULES if any(f"{module}.".startswith(f"{layer}.") for layer in layers)]
+    assert set(MODULES) - set(placed) == {"metta", "metta.rl"}
+
+
+def code_lines(source: str) -> int:
+    """Lines that are neither blank, nor comment, nor docstring."""
+    lines: set[int] = set()
+    skipped = (tokenize.COMMENT, tokenize.NL, tokenize.NEWLINE, tokenize.INDENT, tokenize.DEDENT, tokenize.ENDMARKER)
+    for token in tokenize.generate_tokens(io.StringIO(source).readline):
+        if token.type not in skipped:
+            lines.update(range(token.start[0], token.end[0] + 1))
+    for node in ast.walk(ast.parse(source)):
+        match node:
+            case ast.Module() | ast.ClassDef() | ast.FunctionDef() | ast.AsyncFunctionDef() if ast.get_docstring(node):
+                docstring = node.body[0]
+                lines.difference_update(range(docstring.lineno, (docstring.end_lineno or docstring.lineno) + 1))
+    return len(lines)
+
+
+def test_code_lines_are_counted_as_they_should_be() -> None:
+    source = '"""Doc,\n\nlong."""\n\nimport os  # why\n\n# comment\ndef f(a,\n      b):\n    """Doc."""\n'
+    source += '    return """x\n\ny"""\n'
+    assert code_lines(source) == 1 + 2 + 3
+
+
+def test_the_checkpoint_core_is_at_most_50_lines() -> None:
+    assert code_lines((ROOT / "metta/rl/tiny_checkpoint_manager.py").read_text()) <= 50
+
+
+def test_importing_does_nothing() -> None:
+    """PufferLib's import made Ctrl-C exit 0 without a save; others seed, print, set up logging or filter warnings."""
+    code = f"""
+import importlib, locale, logging, os, random, signal, sys, threading, warnings
+import numpy, torch, gymnasium, mettagrid, rich, tensorboard  # what others do on import is not ours
+import torch.utils.tensorboard
+
+def state():
+    return {{
+        "signals": {{number: signal.getsignal(number) for number in signal.valid_signals()}},
+        "warnings": list(warnings.filters),
+        "logging": (list(logging.root.handlers), logging.root.level, logging.root.disabled),
+        "hooks": (sys.excepthook, sys.unraisablehook, threading.excepthook),
+        "python": random.getstate(),
+        "numpy": str(numpy.random.get_state()),
+        "torch": torch.get_rng_state().tolist(),
+        "threads": (torch.get_num_threads(), threading.active_count()),
+        "deterministic": torch.are_deterministic_algorithms_enabled(),
+        "dtype": torch.get_default_dtype(),
+        "folder": os.getcwd(),
+        "environment": dict(os.environ),
+        "locale": locale.setlocale(locale.LC_ALL),
+    }}
+
+before = state()
+for name in {MODULES!r}:
+    importlib.import_module(name)
+    after = state()
+    for key in before:
+        if before[key] != after[key]:
+            print(name, "changes", key)
+"""
+    assert python(code) == ""
+
+
+@pytest.mark.parametrize("module", TORCH_FREE)
+def test_torch_is_not_imported_for_the_arguments(module: str) -> None:
+    """It takes two seconds, and a bad argument is answered in half of one."""
+    assert python(f"import sys, {module}; print('torch' in sys.modules)") == "False"

@@ -1,0 +1,88 @@
+"""What README.md tells a user to type works, and the file tree there is the one that is here."""
+
+import re
+import shlex
+import shutil
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.helpers.commands import ROOT, run_in
+
+README = (ROOT / "README.md").read_text()
+# What takes long as it stands there: the same with fewer steps and episodes.
+SHORTER = [(r"total_timesteps=[0-9_]+", "total_timesteps=4096"), (r"episodes=[0-9]+", "episodes=3")]
+
+
+def blocks(language: str) -> list[str]:
+    """The fenced blocks of that language; "" for those without one."""
+    fenced = re.findall(r"^```(\w*)\n(.*?)^```$", README, re.MULTILINE | re.DOTALL)
+    return [text for name, text in fenced if name == language]
+
+
+def commands() -> list[str]:
+    """The lines after a "$ " prompt, without their comments."""
+    lines = [line for block in blocks("") for line in block.splitlines() if line.startswith("$ ")]
+    return [line.removeprefix("$ ").split("  #")[0].strip() for line in lines]
+
+
+def shorter(text: str) -> str:
+    for pattern, replacement in SHORTER:
+        text = re.sub(pattern, replacement, text)
+    return text
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with the runs that README's commands speak of, small."""
+    folder = tmp_path_factory.mktemp("readme")
+    arena = "env=arena env.num_agents=4 env.max_steps=30 num_envs=1 horizon=30 total_timesteps=12000"
+    tool(folder, f"./tools/train.py run=demo {arena} checkpoint_interval=100 device=cpu hidden_size=8")
+    for run in ("demo", "a", "b"):
+        if run != "demo":
+            shutil.copytree(folder / "train_dir/demo", folder / "train_dir" / run)
+        tool(folder, f"./tools/sim.py run={run} epoch=100 episodes=4")
+    return folder
+
+
+def tool(folder: Path, command: str) -> str:
+    """Run `./tools/NAME.py ...` from another folder."""
+    script, *arguments = shlex.split(command)
+    return run_in(folder, [sys.executable, str(ROOT / script), *arguments])[0]
+
+
+def test_the_commands_work(folder):
+    """A command in the README that no longer exists, or takes other keys."""
+    assert {command.split()[0] for command in commands()} == {
+        f"./tools/{name}.py" for name in ("train", "sim", "play", "replay", "analyze", "runs")
+    }
+    for command in commands():
+        if "train.py" in command and "total_timesteps" not in command:
+            command += " total_timesteps=4096"
+        tool(folder, shorter(command))
+    assert (folder / "train_dir/report.html").exists()
+
+
+def test_the_python_works(folder):
+    """An example that imports what is gone. The blocks share names, as a reader would type them one after another."""
+    (folder / "mine.py").write_text(blocks("python")[-1])
+    code = "\n".join(shorter(block) for block in blocks("python"))
+    code = code.replace("(40)", "(2)").replace(", 40,", ", 2,").replace("epoch=40", "epoch=2")
+    run_in(folder, [sys.executable, "-c", code])
+
+
+def test_the_file_tree_names_every_file():
+    """A map of the code with a missing street."""
+    tree = README[README.index("## The code") :]
+    files = [
+        path for path in (ROOT / "metta").rglob("*") if path.suffix in (".py", ".js") and path.name != "__init__.py"
+    ]
+    missing = [path.name for path in files if path.name not in tree and f"{path.stem}.*" not in tree]
+    assert missing == []
+    for name in re.findall(r"[a-z_]+\.(?:py|js)\b", tree):
+        assert (
+            list(ROOT.glob(f"tools/{name}"))
+            or list(ROOT.glob(f"metta/**/{name}"))
+            or (ROOT / "benchmarks" / name).exists()
+        )

@@ -1,0 +1,427 @@
+"""Saving in the background, and which checkpoints are kept."""
+
+import os
+import random
+import subprocess
+import sys
+import threading
+from collections import OrderedDict, defaultdict
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from metta.files import pt_file
+from metta.rl.saving.checkpoint_saver import CheckpointSaver, SaveError
+from metta.rl.saving.retention import Retention
+from metta.rl.saving.snapshot import Snapshot
+from metta.rl.tiny_checkpoint_manager import TinyCheckpointManager
+from tests.helpers.exact import differences
+from tests.helpers.small_checkpoints import Agent, assert_latest, flip, save, state_of
+
+ROOT = Path(__file__).parents[2]
+
+
+class HeldManager(TinyCheckpointManager):
+    """Writes only when told to."""
+
+    def __init__(self, run: str, train_dir: Path):
+        super().__init__(run, train_dir)
+        self.go = threading.Semaphore(0)
+        self.running = self.most_running = 0
+
+    def save_checkpoint(self, agent: nn.Module, epoch: int, trainer_state: dict[str, Any]) -> None:
+        self.running += 1
+        self.most_running = max(self.running, self.most_running)
+        assert self.go.acquire(timeout=60)
+        super().save_checkpoint(agent, epoch, trainer_state)
+        self.running -= 1
+
+
+@pytest.fixture
+def manager(tmp_path: Path) -> TinyCheckpointManager:
+    return TinyCheckpointManager("a", tmp_path)
+
+
+def test_save_and_wait(manager: TinyCheckpointManager) -> None:
+    """Prevents the background's files from differing from those that the manager writes itself."""
+    saver = CheckpointSaver(manager)
+    for epoch in range(4):
+        saver.save(Agent(epoch), epoch, state_of(epoch))
+    saver.wait()
+    assert manager.list_epochs() == [0, 1, 2, 3]
+    for epoch in range(4):
+        assert differences(manager.load_agent(epoch), Agent(epoch)) == []
+        assert differences(manager.load_trainer_state(epoch), state_of(epoch)) == []
+    assert len(os.listdir(manager.folder)) == 8
+
+
+def test_the_saved_state_is_of_one_step(tmp_path: Path) -> None:
+    """Prevents what training changes while the thread writes from getting into the file."""
+    manager = HeldManager("a", tmp_path)
+    saver = CheckpointSaver(manager)
+    agent, state = Agent(1), state_of(1)
+    state["lists"] = [[1, 2], (np.ones(3), [torch.ones(2)])]
+    state["generator"] = np.random.default_rng(1)
+    expected = state["generator"].bit_generator.state
+    saver.save(agent, 1, state)  # returns though nothing is written yet
+    with torch.no_grad():
+        for tensor in (*agent.parameters(), *agent.buffers(), state["optimizer"]["state"][0]["exp_avg"]):
+            tensor.fill_(7)
+    state["epoch"], state["observations"][:] = 99, 99
+    state["lists"][0].append(3)
+    state["lists"][1][0][:] = 9
+    state["lists"][1][1][0].zero_()
+    state["generator"].random()
+    assert not manager.exists()
+    manager.go.release()
+    saver.wait()
+    assert differences(manager.load_agent(1), Agent(1)) == []
+    loaded = manager.load_trainer_state(1)
+    assert loaded.pop("generator").bit_generator.state == expected
+    assert differences(loaded.pop("lists"), [[1, 2], (np.ones(3), [torch.ones(2)])]) == []
+    assert differences(loaded, state_of(1)) == []
+
+
+def test_one_save_at_a_time(tmp_path: Path) -> None:
+    """Prevents a slow disk from piling up snapshots, or a second save from overwriting the first's memory."""
+    manager = HeldManager("a", tmp_path)
+    saver = CheckpointSaver(manager)
+    saver.save(Agent(1), 1, state_of(1))
+    second = threading.Thread(target=saver.save, args=(Agent(2), 2, state_of(2)))
+    second.start()
+    second.join(0.2)
+    assert second.is_alive()
+    manager.go.release(2)
+    second.join()
+    saver.wait()
+    assert manager.most_running == 1
+    for epoch in (1, 2):
+        assert differences(manager.load_agent(epoch), Agent(epoch)) == []
+        assert differences(manager.load_trainer_state(epoch), state_of(epoch)) == []
+
+
+class FailingManager(TinyCheckpointManager):
+    def save_checkpoint(self, agent: nn.Module, epoch: int, trainer_state: dict[str, Any]) -> None:
+        if epoch == 2:
+            raise OSError(28, "No space left on device")
+        super().save_checkpoint(agent, epoch, trainer_state)
+
+
+@pytest.mark.parametrize("how", ["save", "wait", "check"])
+def test_a_failed_save_is_raised(how: str, tmp_path: Path) -> None:
+    """Prevents a save error from being logged and swallowed, or from hindering the next save."""
+    saver = CheckpointSaver(FailingManager("a", tmp_path))
+    saver.save(Agent(1), 1, state_of(1))
+    saver.save(Agent(2), 2, state_of(2))
+    with pytest.raises(SaveError) as caught:
+        if how == "save":
+            saver.save(Agent(3), 3, state_of(3))
+        elif how == "wait":
+            saver.wait()
+        else:
+            while True:
+                saver.check()
+    folder = saver.manager.folder
+    assert str(caught.value) == f"could not save epoch=2 in {folder}: OSError: [Errno 28] No space left on device"
+    assert caught.value.epoch == 2
+    assert isinstance(caught.value.__cause__, OSError)
+    saver.check()
+    saver.wait()
+    assert_latest(saver.manager, 1)
+    saver.save(Agent(4), 4, state_of(4))
+    saver.wait()
+    assert_latest(saver.manager, 4)
+
+
+def test_what_cannot_be_saved_is_raised(manager: TinyCheckpointManager) -> None:
+    """Prevents an agent that cannot be pickled from stopping saves for good without a word."""
+    saver = CheckpointSaver(manager)
+    with pytest.raises((SaveError, TypeError), match="cannot pickle"):
+        saver.save(Agent(1), 1, {"lock": threading.Lock()})
+        saver.wait()
+    saver.save(Agent(2), 2, state_of(2))
+    saver.wait()
+    assert_latest(manager, 2)
+
+
+def test_the_last_save_is_finished_at_exit(tmp_path: Path) -> None:
+    """Prevents a program that ends without `wait` from losing the save under way."""
+    code = """
+import time
+from metta.rl.saving.checkpoint_saver import CheckpointSaver
+from metta.rl.tiny_checkpoint_manager import TinyCheckpointManager
+from tests.helpers.small_checkpoints import Agent, state_of
+
+class Slow(TinyCheckpointManager):
+    def save_checkpoint(self, *args):
+        time.sleep(0.3)
+        super().save_checkpoint(*args)
+
+CheckpointSaver(Slow("a", ".")).save(Agent(3), 3, state_of(3))
+"""
+    command = [sys.executable, "-W", "error", "-c", code]
+    subprocess.run(command, cwd=tmp_path, env={**os.environ, "PYTHONPATH": str(ROOT)}, check=True)
+    assert_latest(TinyCheckpointManager("a", tmp_path), 3)
+
+
+def storages(state: Any) -> set[int]:
+    return {tensor.untyped_storage().data_ptr() for tensor in state}
+
+
+def test_a_snapshot_uses_its_memory_again() -> None:
+    """Prevents a fresh gigabyte for each save, which takes several times as long to copy into."""
+    snapshot = Snapshot()
+    state = [torch.zeros(100), torch.zeros(100), torch.zeros(7)]
+    first = storages(snapshot.take(state))
+    assert not first & storages(state)
+    assert storages(snapshot.take(state)) == first
+    grown = snapshot.take([torch.zeros(50), *state])
+    assert first < storages(grown) and len(storages(grown)) == 4
+    assert len(storages(snapshot.take(state[:1]))) == 1
+
+
+class OwnState(nn.Linear):
+    def __getstate__(self) -> dict[str, Any]:
+        return {**super().__getstate__(), "gone": None}
+
+
+class Everything(nn.Module):
+    """An agent with all that is hard to copy."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.lstm = nn.LSTM(3, 4, num_layers=2)
+        self.own = OwnState(4, 4)
+        self.tied = nn.Linear(4, 4)
+        self.tied.weight = self.own.weight
+        self.frozen = nn.Parameter(torch.ones(2), requires_grad=False)
+        self.flat = torch.arange(6.0)
+        self.rows = [self.flat[:3], self.flat.view(2, 3).t()]
+        self.register_buffer("temporary", torch.ones(1), persistent=False)
+        self.hidden = self.frozen * self.tied.weight.sum()  # not a leaf
+        self.sparse = torch.eye(3).to_sparse()
+        self.nothing = torch.zeros(0, 3)
+        self.noted = torch.ones(2)
+        self.noted.note = "kept"  # type: ignore[attr-defined]
+        self.counts = defaultdict(list, {"a": [1]})
+        self.ordered = OrderedDict(z=1, a=2)
+        self.generator = torch.Generator().manual_seed(3)
+        self.activation = lambda x: x + 1
+        self.others = [self]
+        self.register_forward_hook(hook)
+
+
+def hook(module: nn.Module, args: Any, output: Any) -> None:
+    pass
+
+
+def test_a_snapshot_of_everything(manager: TinyCheckpointManager) -> None:
+    """Prevents a copy that loses ties, views, hooks, flags or attributes which a direct save keeps."""
+    agent = Everything()
+    agent.eval()
+    copied = Snapshot().take((agent, {"agent": agent, "weight": agent.tied.weight}))
+    for number, kept in enumerate((copied[0], agent)):
+        manager.save_checkpoint(kept, number, {})
+    assert copied[1]["agent"] is copied[0] and copied[1]["weight"] is copied[0].own.weight
+    for found in (copied[0], manager.load_agent(0)):
+        assert isinstance(found, Everything) and found is not agent
+        assert differences(dict(found.state_dict()), dict(agent.state_dict())) == []
+        assert found.tied.weight is found.own.weight and found.tied.weight is not agent.own.weight
+        assert found.rows[0].data_ptr() == found.flat.data_ptr() and found.rows[1].stride() == agent.rows[1].stride()
+        assert differences(found.rows, agent.rows) == []
+        assert not found.training and not found.frozen.requires_grad and found.own.weight.requires_grad
+        assert found.hidden.requires_grad and torch.equal(found.hidden, agent.hidden)
+        assert torch.equal(found.sparse.to_dense(), torch.eye(3))
+        assert found.nothing.shape == (0, 3) and vars(found.noted) == {"note": "kept"}
+        assert found.counts == {"a": [1]} and list(found.ordered) == ["z", "a"]
+        assert found.counts["a"] is not agent.counts["a"]
+        assert torch.equal(found.generator.get_state(), agent.generator.get_state())
+        assert found.others[0] is found and found.activation(1) == 2 and len(found._forward_hooks) == 1
+        assert vars(found.own)["gone"] is None and "temporary" in found._non_persistent_buffers_set
+        for mine, theirs in zip(found.parameters(), agent.parameters(), strict=True):
+            assert mine.data_ptr() != theirs.data_ptr() and mine.requires_grad == theirs.requires_grad
+        inputs = torch.ones(2, 3)
+        assert torch.equal(found.lstm(inputs)[0], agent.lstm(inputs)[0])
+
+
+def test_a_snapshot_is_without_wrappers(tmp_path: Path) -> None:
+    """Prevents a wrapper from being copied: a DistributedDataParallel joins a process group again when it is."""
+    agent = nn.Sequential(nn.DataParallel(Agent(1)), Agent(2))
+    copied = Snapshot().take(nn.DataParallel(agent))
+    assert type(copied) is nn.Sequential and type(copied[0]) is Agent
+    assert differences(copied[0], Agent(1)) == []
+
+
+def test_keep_last(manager: TinyCheckpointManager) -> None:
+    """Prevents the disk from filling up, and anything but the oldest pairs from going."""
+    saver = CheckpointSaver(manager, keep_last=2)
+    for epoch in (9, 10, 11, 100):
+        saver.save(Agent(epoch), epoch, state_of(epoch))
+    saver.wait()
+    assert manager.list_epochs() == [11, 100]
+    assert len(os.listdir(manager.folder)) == 4
+    assert_latest(manager, 100)
+
+
+def test_all_are_kept_unless_asked_otherwise(manager: TinyCheckpointManager) -> None:
+    """Prevents a default that deletes."""
+    save(manager, 1, 2, 3)
+    Retention(manager, None, tuple).apply()
+    assert manager.list_epochs() == [1, 2, 3]
+
+
+@pytest.mark.parametrize("keep_last", [0, -1])
+def test_keep_last_is_at_least_1(manager: TinyCheckpointManager, keep_last: int) -> None:
+    """Prevents keep_last=0 from deleting the newest checkpoint."""
+    with pytest.raises(ValueError, match=f"keep_last={keep_last}: the newest checkpoint is always kept, so at least 1"):
+        CheckpointSaver(manager, keep_last)
+
+
+def test_keep_epochs_are_never_deleted(manager: TinyCheckpointManager) -> None:
+    """Prevents the best evaluated checkpoint from being deleted. What is best is asked each time."""
+    save(manager, 1, 2, 3, 4)
+    best = [1]
+    retention = Retention(manager, 1, lambda: best)
+    retention.apply()
+    assert manager.list_epochs() == [1, 4]
+    best[:] = [4]
+    save(manager, 5)
+    retention.apply()
+    assert manager.list_epochs() == [4, 5]
+
+
+@pytest.mark.parametrize("kind", ["agent", "trainer"])
+def test_damaged_pairs_do_not_count_as_kept(manager: TinyCheckpointManager, kind: str) -> None:
+    """Prevents retention from leaving nothing but damaged checkpoints."""
+    save(manager, 1, 2, 3, 4, 5)
+    for epoch in (4, 5):
+        flip(manager.file(kind, epoch))
+    Retention(manager, 1, tuple).apply()
+    assert manager.list_epochs() == [3, 4, 5]
+    assert len(os.listdir(manager.folder)) == 6
+
+
+def test_incomplete_pairs_neither_count_nor_go(manager: TinyCheckpointManager) -> None:
+    """Prevents an agent without its trainer file from counting as kept, or from being deleted: it can be evaluated."""
+    save(manager, 1, 2, 3, 4, 5)
+    manager.file("trainer", 5).unlink()
+    manager.file("trainer", 2).unlink()
+    Retention(manager, 1, tuple).apply()
+    assert manager.list_epochs() == [2, 4, 5]
+    assert len(os.listdir(manager.folder)) == 4
+
+
+def test_a_pair_that_was_sound_may_be_damaged_later(manager: TinyCheckpointManager) -> None:
+    """Prevents an old verdict from counting when the file has changed since."""
+    retention = Retention(manager, 1, tuple)
+    save(manager, 1, 2)
+    retention.apply()
+    assert manager.list_epochs() == [2]
+    save(manager, 3)
+    retention.apply()
+    flip(manager.file("agent", 3))
+    save(manager, 1)
+    retention.apply()
+    assert manager.list_epochs() == [1, 3]
+
+
+def test_leftovers_are_removed(manager: TinyCheckpointManager) -> None:
+    """Prevents what killed saves and deletions leave from filling the disk; other people's files stay."""
+    save(manager, 1, 2)
+    leftovers = [
+        "trainer_epoch_3.pt",
+        "agent_epoch_3.pt.0123abcd.tmp",
+        "trainer_epoch_3.pt.0123abce.tmp",
+        "trainer_epoch_1.pt.0123abcf.tmp",
+    ]
+    others = ["notes.tmp", "agent_epoch_3.pt.tmp", "agent_epoch_x.pt.0123abcd.tmp", "trainer_epoch_03.pt", "a.pt"]
+    for name in leftovers + others:
+        (manager.folder / name).write_bytes(b"part")
+    (manager.folder / "trainer_epoch_4.pt.0123abcd.tmp").mkdir()
+    saver = CheckpointSaver(manager)
+    saver.save(Agent(5), 5, state_of(5))
+    saver.wait()
+    assert manager.list_epochs() == [1, 2, 5]
+    names = set(os.listdir(manager.folder))
+    assert not names & set(leftovers)
+    assert names >= {*others, "trainer_epoch_4.pt.0123abcd.tmp"}
+
+
+def test_a_save_under_way_is_not_a_leftover(manager: TinyCheckpointManager, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Prevents retention from deleting the files of somebody else's save, whatever stage it is at."""
+    save(manager, 1)
+    replace = os.replace
+    stages = []
+
+    def clean(*_: object) -> None:
+        Retention(manager, 1, tuple).apply()
+        stages.append(sorted(name.split(".")[0] for name in os.listdir(manager.folder)))
+
+    def replace_and_clean(source: Path, target: Path) -> None:
+        clean()
+        replace(source, target)
+        clean()
+
+    monkeypatch.setattr(os, "replace", replace_and_clean)
+    save(manager, 2)
+    both = ["agent_epoch_1", "agent_epoch_2", "trainer_epoch_1", "trainer_epoch_2"]
+    assert stages == [both, both, both, ["agent_epoch_2", "trainer_epoch_2"]]
+    assert_latest(manager, 2)
+
+
+def test_random_histories(manager: TinyCheckpointManager) -> None:
+    """Prevents any mixture of damage, gaps and favourites from losing the newest sound pair or a favourite."""
+    generator = random.Random(5)
+    for _ in range(12):
+        for file in list(manager.folder.glob("*")):
+            file.unlink()
+        epochs = sorted(generator.sample(range(50), 6))
+        save(manager, *epochs)
+        sound = []
+        for epoch in epochs:
+            fate = generator.choice(["sound", "sound", "agent", "trainer", "missing"])
+            if fate == "sound":
+                sound.append(epoch)
+            elif fate == "missing":
+                manager.file("trainer", epoch).unlink()
+            else:
+                flip(manager.file(fate, epoch))
+        keep_last, best = generator.randint(1, 3), set(generator.sample(epochs, 2))
+        Retention(manager, keep_last, partial(set, best)).apply()
+        left = manager.list_epochs()
+        assert set(left) >= set(sound[-keep_last:]) | best
+        if len(sound) >= keep_last:
+            assert all(epoch in best or epoch >= sound[-keep_last] or not trainer(manager, epoch) for epoch in left)
+        else:
+            assert left == epochs
+
+
+def trainer(manager: TinyCheckpointManager, epoch: int) -> bool:
+    return manager.file("trainer", epoch).exists()
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+def test_a_snapshot_of_a_gpu() -> None:
+    """Prevents training on from changing what is being copied off the GPU, and files that need a GPU."""
+    snapshot = Snapshot()
+    for _ in range(3):
+        state = [torch.randn(5_000_000, device="cuda") for _ in range(4)]
+        expected = [tensor.cpu() for tensor in state]
+        copied = snapshot.take(state)
+        for tensor in state:
+            tensor.zero_()
+        assert differences(copied, expected) == []
+
+
+def test_check_reads_all_of_a_file(manager: TinyCheckpointManager) -> None:
+    """Prevents retention from calling a pair sound that it has not read."""
+    save(manager, 1)
+    pt_file.check(manager.file("agent", 1))
+    flip(manager.file("agent", 1))
+    with pytest.raises(pt_file.UnsoundError, match="has the wrong CRC"):
+        pt_file.check(manager.file("agent", 1))

@@ -1,0 +1,118 @@
+"""Data-parallel training: shards that add up to the whole, and failures that say what failed."""
+
+import os
+import re
+import signal
+
+import pytest
+import torch
+
+from metta.agent.policy_agent import PolicyAgent
+from metta.envs.env_spec import EnvSpec
+from metta.errors import EnvError
+from metta.rl.learning.ppo import Batch, PPOConfig, backward
+from metta.rl.learning.replica import SummedGradients
+from metta.rl.train_config import TrainConfig
+from metta.rl.trainer import Trainer
+
+CONFIG = PPOConfig(0.2, 0.5, None, 0.01, 0.5, None, update_epochs=1, minibatch_size=16)
+ROWS = 11
+
+
+def an_agent(lstm):
+    torch.manual_seed(0)
+    return PolicyAgent(EnvSpec("test", {}, 1, "vector", (3,), "float32", 2), hidden_size=8, lstm=lstm)
+
+
+def a_batch(agent, lstm):
+    shape = (2, ROWS) if lstm else (1, ROWS)
+    starts, actions = torch.zeros(*shape, dtype=torch.bool), torch.randint(2, shape)
+    log_probs, values, advantages, returns = (torch.randn(shape) for _ in range(4))
+    state = agent.initial_state(ROWS)
+    return Batch(torch.randn(*shape, 3), starts, actions, log_probs, values, advantages, returns, state)
+
+
+@pytest.mark.parametrize("lstm", [False, True])
+@pytest.mark.parametrize("size", [1, 2, 7, ROWS])
+@pytest.mark.parametrize("num_shards", [2, 3])
+def test_shards_add_up_to_the_whole(lstm, size, num_shards):
+    """Advantages normalised by shard, unequal shards that weigh the same, or an empty one that counts as NaN."""
+    agent = an_agent(lstm)
+    batch, index = a_batch(agent, lstm), torch.randperm(ROWS)[:size]
+    expected = backward(agent, batch, index, CONFIG)
+    whole = [parameter.grad for parameter in agent.parameters()]
+    memory = bytearray(SummedGradients.memory_bytes(agent, num_shards))
+    summed = SummedGradients(agent, num_shards, range(num_shards), memory, lambda: None).begin(seed=1)
+    for _ in range(3):  # its two places take turns
+        stats = summed(agent, batch, index, CONFIG)
+        assert torch.allclose(stats, expected, atol=1e-6)
+        for parameter, gradient in zip(agent.parameters(), whole, strict=True):
+            assert parameter.grad is not None and gradient is not None
+            assert torch.allclose(parameter.grad, gradient, atol=1e-6)
+
+
+def a_trainer(env="CartPole-v1", **settings):
+    settings = {"num_envs": 4, "horizon": 16, "minibatch_size": 32, "num_shards": 2, "num_workers": 1, **settings}
+    return Trainer(TrainConfig(run="run", env=env, total_timesteps=10**6, device="cpu", **settings))
+
+
+@pytest.mark.parametrize("moment", ["collect", "learn"])
+def test_a_replica_that_dies_is_named(moment, monkeypatch):
+    """Waiting for ever at the next meeting for a process that the system killed."""
+    trainer = a_trainer()
+    trainer.run_epoch()
+    (worker,) = trainer._workers
+    call = getattr(trainer.replica, moment)
+
+    def kill(*arguments):
+        os.kill(worker._process.pid, signal.SIGKILL)
+        return call(*arguments)
+
+    monkeypatch.setattr(trainer.replica, moment, kill)
+    text = "^the worker process of environments 2 to 3 of env=CartPole-v1 died: killed by signal 9$"
+    with pytest.raises(EnvError, match=text):
+        trainer.run_epoch()
+    trainer.close()
+
+
+def test_an_environment_that_fails_in_another_process_has_its_own_number(monkeypatch, tmp_path):
+    """An error that names the shard's environment 0 in place of the run's environment 2."""
+    (tmp_path / "failing_env.py").write_text(FAILING)
+    monkeypatch.syspath_prepend(tmp_path)
+    trainer = a_trainer("failing_env:Failing-v0")
+    with pytest.raises(EnvError) as caught:
+        for _ in range(3):
+            trainer.run_epoch()
+    assert re.fullmatch("environment 2 of env=.*:Failing-v0 failed in the episode of .*: no more", str(caught.value))
+    trainer.close()
+
+
+FAILING = """
+import sys
+import gymnasium
+from gymnasium.envs.classic_control import CartPoleEnv
+
+class Failing(CartPoleEnv):
+    def step(self, action):
+        if sys.argv[0] == "-c":  # in a worker
+            raise OSError("no more")
+        return super().step(action)
+
+gymnasium.register("Failing-v0", Failing)
+"""
+
+
+def test_a_process_more_than_shards_helps_to_step():
+    """Processes that nobody uses, or shards that nobody computes."""
+    for num_workers, replicas, helpers in ((0, 1, 0), (1, 2, 0), (2, 2, 0), (3, 2, 1)):
+        trainer = a_trainer(num_workers=num_workers)
+        envs = trainer.replica.collectors[0].envs
+        assert (1 + len(trainer._workers), len(envs._workers)) == (replicas, helpers)
+        assert len(trainer.replica.collectors) == 2 // replicas
+        trainer.close()
+
+
+def test_no_more_shards_than_environments():
+    """A shard without any environment."""
+    with pytest.raises(ValueError, match="^num_shards=5: must be at most num_envs=4$"):
+        a_trainer(num_shards=5)

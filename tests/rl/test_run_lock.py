@@ -1,0 +1,157 @@
+"""One trainer for each run."""
+
+import multiprocessing
+import os
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from metta.rl.saving.run_lock import RunLock, RunLockedError
+from metta.rl.tiny_checkpoint_manager import TinyCheckpointManager
+
+ROOT = Path(__file__).parents[2]
+HOLDER = """
+import socket, sys
+from metta.rl.saving.run_lock import RunLock
+if len(sys.argv) > 2:
+    socket.gethostname = lambda: sys.argv[2]
+with RunLock(sys.argv[1]):
+    print("held", flush=True)
+    sys.stdin.read()
+"""
+
+
+@contextmanager
+def holder(folder: Path, *host: str) -> Iterator[subprocess.Popen]:
+    """Another process that holds the run, until its standard input is closed."""
+    command = [sys.executable, "-c", HOLDER, str(folder), *host]
+    pipe = subprocess.PIPE
+    with subprocess.Popen(command, env={**os.environ, "PYTHONPATH": str(ROOT)}, stdin=pipe, stdout=pipe) as process:
+        assert process.stdout is not None and process.stdout.readline() == b"held\n"
+        try:
+            yield process
+        finally:
+            process.kill()
+
+
+def test_a_second_process_is_refused(tmp_path: Path) -> None:
+    """Prevents two trainers from writing one run's checkpoints. The answer names the process that holds the run."""
+    with holder(tmp_path / "a") as process:
+        for _ in range(2):  # a refusal must not loosen the lock
+            with pytest.raises(RunLockedError) as refusal:
+                RunLock(tmp_path / "a").acquire()
+            assert str(refusal.value) == f"{tmp_path / 'a'} is being trained by process {process.pid}"
+        RunLock(tmp_path / "b").acquire()
+        process.communicate()
+        with RunLock(tmp_path / "a"):
+            pass
+
+
+def test_a_holder_on_another_host_is_named_with_it(tmp_path: Path) -> None:
+    """Prevents a process number that means nothing here, where several machines share a train_dir."""
+    with holder(tmp_path / "a", "far-away") as process, pytest.raises(RunLockedError) as refusal:
+        RunLock(tmp_path / "a").acquire()
+    assert str(refusal.value).endswith(f"process {process.pid} on far-away")
+
+
+def test_it_dies_with_its_process(tmp_path: Path) -> None:
+    """Prevents a killed trainer's lock file from locking its run for ever."""
+    with holder(tmp_path / "a") as process:
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+        assert (tmp_path / "a/trainer.lock").exists()
+        with RunLock(tmp_path / "a") as lock:
+            assert lock.path.read_text() == f"{os.getpid()} {socket.gethostname()}\n"
+
+
+def test_a_second_holder_in_the_same_process_is_refused(tmp_path: Path) -> None:
+    """Prevents what record locks allow: that one process takes a lock twice, by whatever path."""
+    (tmp_path / "link").symlink_to(tmp_path / "a")
+    with RunLock(tmp_path / "a"):
+        for path in (tmp_path / "a", tmp_path / "link"):
+            with pytest.raises(RunLockedError, match=f"is being trained by process {os.getpid()}$"):
+                RunLock(path).acquire()
+        assert is_refused_elsewhere(tmp_path / "a")  # neither refusal has dropped the lock
+    assert not is_refused_elsewhere(tmp_path / "a")
+
+
+def is_refused_elsewhere(folder: Path) -> bool:
+    code = "import sys; from metta.rl.saving.run_lock import RunLock; RunLock(sys.argv[1]).acquire()"
+    done = subprocess.run(
+        [sys.executable, "-c", code, str(folder)],
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0 or "RunLockedError" in done.stderr
+    return done.returncode != 0
+
+
+def in_fork(lock: RunLock, refused: "multiprocessing.Queue[bool]") -> None:
+    try:
+        RunLock(lock.path.parent).acquire()
+    except RunLockedError:
+        refused.put(True)
+    lock.release()
+
+
+def test_a_forked_process_neither_has_it_nor_gives_it_back(tmp_path: Path) -> None:
+    """Prevents an environment's worker from ending its trainer's lock, or from keeping it after the trainer's end."""
+    fork = multiprocessing.get_context("fork")
+    refused: multiprocessing.Queue[bool] = fork.Queue()
+    with RunLock(tmp_path / "a") as lock:
+        worker = fork.Process(target=in_fork, args=(lock, refused))
+        worker.start()
+        worker.join()
+        assert worker.exitcode == 0 and refused.get()
+        assert lock.path.exists()
+        assert is_refused_elsewhere(tmp_path / "a")
+
+
+def test_a_worker_does_not_outlive_its_trainer_with_the_lock(tmp_path: Path) -> None:
+    """Prevents a run from staying locked by a left-over worker of a killed trainer."""
+    forking = "    import os\n    os.fork()\n    os.write(1, b'%d\\n' % os.getpid())\n    sys.stdin"
+    command = [sys.executable, "-c", HOLDER.replace("    sys.stdin", forking), str(tmp_path / "a")]
+    pipe = subprocess.PIPE
+    with subprocess.Popen(command, env={**os.environ, "PYTHONPATH": str(ROOT)}, stdin=pipe, stdout=pipe) as trainer:
+        assert trainer.stdout is not None
+        lines = [trainer.stdout.readline() for _ in range(3)]
+        assert lines[0] == b"held\n"
+        (worker,) = {int(line) for line in lines[1:]} - {trainer.pid}
+        try:
+            trainer.kill()
+            trainer.wait()
+            os.kill(worker, 0)  # it lives
+            with RunLock(tmp_path / "a"):
+                pass
+        finally:
+            os.kill(worker, signal.SIGKILL)
+
+
+def test_it_leaves_nothing(tmp_path: Path) -> None:
+    """Prevents a lock file from being taken for part of the run, or for a checkpoint."""
+    manager = TinyCheckpointManager("a", tmp_path)
+    with RunLock(tmp_path / "a") as lock:
+        assert not manager.exists()
+        assert lock.path.parent == tmp_path / "a"
+    assert list((tmp_path / "a").iterdir()) == []
+    lock.release()  # again: nothing happens
+    with lock:
+        assert lock.path.exists()
+
+
+def test_a_lock_file_removed_by_others_is_not_removed_again(tmp_path: Path) -> None:
+    """Prevents giving back a run from removing the lock file of the one who holds it now."""
+    lock = RunLock(tmp_path / "a")
+    lock.acquire()
+    lock.path.unlink()
+    with holder(tmp_path / "a"):
+        lock.release()
+        assert is_refused_elsewhere(tmp_path / "a")

@@ -1,0 +1,119 @@
+"""The configuration in a trainer file, without torch."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from metta.errors import CheckpointError
+from metta.rl.saved_config import read_saved_config
+from metta.rl.tiny_checkpoint_manager import TinyCheckpointManager
+from tests.helpers.small_checkpoints import flip, save
+
+ROOT = Path(__file__).parents[2]
+CONFIG = {"run": "a", "env": "arena", "env_settings": {"max_steps": 100}, "lr": 1e-3, "lstm": False, "keep_last": None}
+
+
+class Strange:
+    def __init__(self) -> None:
+        self.bound = self.method
+
+    def method(self) -> None:
+        pass
+
+
+def write(folder: Path, **more: object) -> Path:
+    """A trainer file with all the kinds of things that a trainer has."""
+    agent = nn.LSTM(4, 5)
+    optimizer = torch.optim.AdamW(agent.parameters())
+    agent(torch.ones(2, 4))[0].sum().backward()
+    optimizer.step()
+    state = {
+        "optimizer": optimizer.state_dict(),
+        "generators": [torch.get_rng_state(), np.random.default_rng(3), np.random.get_state()],
+        "episodes": [np.arange(5), np.array(["a", None], dtype=object), np.float64(3.5)],
+        "strange": [Strange(), {1, 2}, frozenset("a"), b"bytes", bytearray(b"x"), 1j, range(3), Path("a"), print],
+        "agent": agent,
+        "epoch": 12,
+        "agent_steps": 34_000,
+        "config": CONFIG,
+        **more,
+    }
+    manager = TinyCheckpointManager("a", folder)
+    manager.save_checkpoint(agent, 12, state)
+    return manager.file("trainer", 12)
+
+
+def test_it_reads_the_three_items(tmp_path: Path) -> None:
+    """Prevents a resumed run's keys from being compared with others than those it was trained with."""
+    assert read_saved_config(write(tmp_path)) == {"config": CONFIG, "epoch": 12, "agent_steps": 34_000}
+
+
+def test_without_torch(tmp_path: Path) -> None:
+    """Prevents a bad argument of a run that exists from being answered only after torch is imported."""
+    code = """
+import sys
+from metta.rl.saved_config import read_saved_config
+print(read_saved_config(sys.argv[1])["config"]["env"], "torch" in sys.modules, "numpy" in sys.modules)
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", code, str(write(tmp_path))],
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert done.stdout == "arena False False\n"
+
+
+class Hostile:
+    def __reduce__(self) -> tuple:
+        return os.mkdir, ("was_here",)
+
+
+def test_it_runs_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Prevents code in a trainer file from running before anybody has said that the file is trusted."""
+    file = write(tmp_path, hostile=Hostile())
+    monkeypatch.chdir(tmp_path)
+    assert read_saved_config(file)["epoch"] == 12
+    assert not (tmp_path / "was_here").exists()
+
+
+@pytest.mark.parametrize("content", [b"", b"no zip", b"PK\x03\x04" + bytes(100)])
+def test_no_trainer_file(tmp_path: Path, content: bytes) -> None:
+    """Prevents a traceback for a file that is something else."""
+    (tmp_path / "trainer_epoch_1.pt").write_bytes(content)
+    with pytest.raises(CheckpointError, match=r"trainer_epoch_1.pt cannot be read: ") as error:
+        read_saved_config(tmp_path / "trainer_epoch_1.pt")
+    assert "\n" not in str(error.value)
+    with pytest.raises(CheckpointError, match="trainer_epoch_2.pt cannot be read: FileNotFoundError"):
+        read_saved_config(tmp_path / "trainer_epoch_2.pt")
+
+
+def test_a_state_without_configuration(tmp_path: Path) -> None:
+    """Prevents a made-up configuration where there is none."""
+    TinyCheckpointManager("a", tmp_path).save_checkpoint(nn.Linear(1, 1), 1, {"epoch": 1})
+    with pytest.raises(CheckpointError, match="trainer_epoch_1.pt cannot be read: KeyError: 'config'"):
+        read_saved_config(tmp_path / "a/checkpoints/trainer_epoch_1.pt")
+
+
+def test_damage_in_the_pickle(tmp_path: Path) -> None:
+    """Prevents a flipped bit in the configuration from becoming another configuration; tensors are not its business."""
+    manager = TinyCheckpointManager("a", tmp_path)
+    save(manager, 1)
+    file = manager.file("trainer", 1)
+    flip(file)
+    assert read_saved_config(file)["config"] == {"run": "a", "lr": 1e-3}
+    content = file.read_bytes()
+    at = content.index(b"agent_steps")
+    for bit in range(8 * at, 8 * (at + 30)):
+        damaged = bytearray(content)
+        damaged[bit // 8] ^= 1 << bit % 8
+        file.write_bytes(damaged)
+        with pytest.raises(CheckpointError, match="cannot be read"):
+            read_saved_config(file)

@@ -1,0 +1,207 @@
+"""The tools as a user runs them: what they print, and the files and rows they leave."""
+
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from metta.eval.eval_db import EvalDB
+from metta.rl.saving.run_lock import RunLock
+from tests.helpers.commands import ENVIRONMENT, ROOT, run_in
+
+TINY = ("num_envs=2", "horizon=8", "minibatch_size=16", "update_epochs=1")
+COMMAND = (sys.executable, "-m", "metta.tools.main")
+
+
+def metta(folder: Path, *argv: str, status: int = 0) -> tuple[str, str]:
+    """What the tool printed on stdout and on stderr."""
+    return run_in(folder, [*COMMAND, *argv], status)
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with run a, three epochs of CartPole-v1, in its train_dir."""
+    folder = tmp_path_factory.mktemp("tools")
+    out, err = metta(folder, "train", "run=a", "env=CartPole-v1", "total_timesteps=48", "checkpoint_interval=2", *TINY)
+    assert out == "" and "run=a complete: epoch 3, 48 agent steps" in err
+    return folder
+
+
+@pytest.fixture
+def folder(trained: Path, tmp_path: Path) -> Path:
+    """A copy to work in."""
+    shutil.copytree(trained / "train_dir", tmp_path / "train_dir")
+    return tmp_path
+
+
+def rows(table: str) -> list[list[str]]:
+    """The cells of a plain table: columns are at least two spaces apart."""
+    return [re.split(r" {2,}", line.strip()) for line in table.splitlines()]
+
+
+def checkpoints(folder: Path) -> list[str]:
+    return sorted(path.name for path in (folder / "train_dir/a/checkpoints").iterdir())
+
+
+def test_train_leaves_two_files_for_each_checkpoint(trained: Path) -> None:
+    assert checkpoints(trained) == sorted(f"{kind}_epoch_{n}.pt" for kind in ("agent", "trainer") for n in (0, 2, 3))
+
+
+def test_a_complete_run_says_so_and_can_be_extended(folder: Path) -> None:
+    before = checkpoints(folder)
+    assert "run=a is complete: epoch 3, 48 agent steps" in metta(folder, "train", "run=a")[1]
+    assert checkpoints(folder) == before
+    metta(folder, "train", "run=a", "total_timesteps=64", "env=CartPole-v1", *TINY)
+    assert "agent_epoch_4.pt" in checkpoints(folder)
+
+
+def test_sim_prints_what_it_stores(folder: Path) -> None:
+    out, err = metta(folder, "sim", "run=a", "episodes=5", "random=true")
+    headings, agent, random, verdict = rows(out)
+    assert headings == ["agent", "epoch", "env", "mean reward", "95% interval", "IQM", "episodes"]
+    (env, score), *others = EvalDB(folder / "train_dir/eval.db").get_scores("a", epoch=3).items()
+    interval = f"[{score.low:.2f}, {score.high:.2f}]"
+    assert agent == ["a", "3", env, f"{score.mean:.2f}", interval, f"{score.iqm:.2f}", "5"]
+    assert not others and env == "CartPole-v1"
+    assert random[:3] == ["random", "-", "CartPole-v1"] and random[-1] == "5"
+    assert re.fullmatch(r"The interval of a (lies|does not lie) clear above the random agent's\.", verdict[0])
+    assert "run=a epoch=3: 5 episodes of CartPole-v1" in err
+
+
+def test_sim_all_then_best(folder: Path) -> None:
+    assert [row[1] for row in rows(metta(folder, "sim", "run=a", "epoch=all", "episodes=3")[0])[1:]] == ["0", "2", "3"]
+    db = EvalDB(folder / "train_dir/eval.db")
+    assert sorted(db.get_scores("a")) == [0, 2, 3]
+    best = db.best_epoch("a")
+    assert rows(metta(folder, "sim", "run=a", "epoch=best", "episodes=3")[0])[1][1] == str(best)
+
+
+def test_sim_in_another_environment(folder: Path) -> None:
+    metta(folder, "sim", "run=a", "env=CartPole-v1", "env.max_episode_steps=4", "episodes=2")
+    (score,) = EvalDB(folder / "train_dir/eval.db").get_scores("a", 3, "CartPole-v1[max_episode_steps=4]").values()
+    assert score.mean == 4
+    assert "cannot act in Pendulum-v1" in metta(folder, "sim", "run=a", "env=Pendulum-v1", status=2)[1]
+
+
+def test_sim_of_a_run_s_own_file_is_that_checkpoint(folder: Path) -> None:
+    metta(folder, "sim", "agent=train_dir/a/checkpoints/agent_epoch_2.pt", "episodes=2")
+    assert list(EvalDB(folder / "train_dir/eval.db").get_scores("a")) == [2]
+
+
+def test_sim_of_a_file_from_elsewhere_is_stored_only_under_a_given_run(folder: Path) -> None:
+    shutil.copy(folder / "train_dir/a/checkpoints/agent_epoch_2.pt", folder / "theirs.pt")
+    out, _ = metta(folder, "sim", "agent=theirs.pt", "episodes=2")
+    assert rows(out)[1][:3] == ["theirs.pt", "-", "CartPole-v1"]
+    assert not (folder / "train_dir/eval.db").exists()
+    metta(folder, "sim", "agent=theirs.pt", "episodes=2", "run=b", "epoch=9")
+    assert list(EvalDB(folder / "train_dir/eval.db").get_scores("b")) == [9]
+    assert "missing epoch=" in metta(folder, "sim", "agent=theirs.pt", "run=b", status=2)[1]
+
+
+def test_sim_all_names_a_damaged_checkpoint_and_goes_on(folder: Path) -> None:
+    path = folder / "train_dir/a/checkpoints/agent_epoch_2.pt"
+    path.write_bytes(path.read_bytes()[:-1000])
+    out, err = metta(folder, "sim", "run=a", "epoch=all", "episodes=2", status=1)
+    assert [row[1] for row in rows(out)[1:]] == ["0", "3"]
+    assert "metta sim: train_dir/a/checkpoints/agent_epoch_2.pt" in err
+
+
+def test_a_damaged_newest_checkpoint_is_named_and_training_goes_on_from_the_one_before(folder: Path) -> None:
+    path = folder / "train_dir/a/checkpoints/agent_epoch_3.pt"
+    whole = path.read_bytes()
+    path.write_bytes(whole[:-1000])
+    _, err = metta(folder, "train", "run=a")
+    assert err.startswith("metta train: train_dir/a/checkpoints/agent_epoch_3.pt ")
+    assert "run=a goes on at 32 of 48 agent steps" in err and "run=a complete" in err
+
+
+def test_sim_watch_plays_each_new_checkpoint(folder: Path) -> None:
+    """watch=true follows a run that another process trains, and Ctrl-C ends it."""
+    watch = subprocess.Popen(
+        [*COMMAND, "sim", "run=a", "watch=true", "episodes=1"],
+        cwd=folder,
+        env=ENVIRONMENT,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    assert watch.stdout is not None
+    try:
+        assert watch.stdout.readline().startswith("run=a epoch=3 CartPole-v1 ")
+        metta(folder, "train", "run=a", "total_timesteps=80", "checkpoint_interval=1")
+        assert [watch.stdout.readline().split()[1] for _ in range(2)] == ["epoch=4", "epoch=5"]
+    finally:
+        watch.send_signal(signal.SIGINT)
+        _, err = watch.communicate()
+    assert watch.returncode == 128 + signal.SIGINT and "Traceback" not in err
+    assert sorted(EvalDB(folder / "train_dir/eval.db").get_scores("a")) == [3, 4, 5]
+
+
+def test_runs(folder: Path) -> None:
+    assert metta(folder, "runs", "train_dir=empty", status=2)[1] == "metta runs: train_dir=empty is not a folder\n"
+    (folder / "empty").mkdir()
+    assert "no runs in empty yet" in metta(folder, "runs", "train_dir=empty")[0]
+    metta(folder, "sim", "run=a", "epoch=2", "episodes=3")
+    (folder / "train_dir/no run").mkdir()
+    headings, row = rows(metta(folder, "runs")[0])
+    assert headings == ["run", "env", "state", "epoch", "steps", "latest score", "at", "size"]
+    score = EvalDB(folder / "train_dir/eval.db").get_scores("a", epoch=2)["CartPole-v1"]
+    latest = f"{score.mean:.2f} [{score.low:.2f}, {score.high:.2f}]"
+    assert row[:-1] == ["a", "CartPole-v1", "complete", "3", "48", latest, "2"]
+    size = sum(path.stat().st_size for path in (folder / "train_dir/a").rglob("*") if path.is_file())
+    assert row[-1] == f"{size / 1000:.1f} kB"
+
+
+def test_runs_tells_a_run_in_training(folder: Path) -> None:
+    """And does not take the lock to find out: two trainers would be the end of exact resume."""
+    with RunLock(folder / "train_dir/a"):
+        assert rows(metta(folder, "runs")[0])[1][2] == "training"
+        refusal = metta(folder, "train", "run=a", "total_timesteps=99", status=2)[1]
+        assert refusal == f"metta train: train_dir/a is being trained by process {os.getpid()}\n"
+    assert rows(metta(folder, "runs")[0])[1][2] == "complete"
+
+
+def test_runs_without_a_trainer_file_has_no_invented_steps(folder: Path) -> None:
+    for path in (folder / "train_dir/a/checkpoints").glob("trainer_*"):
+        path.unlink()
+    out, err = metta(folder, "runs")
+    assert rows(out)[1][:7] == ["a", "-", "-", "3", "-", "-", "-"]
+    assert "trainer_epoch_3.pt" in err
+
+
+def test_a_user_s_own_agent_keeps_its_traceback(folder: Path) -> None:
+    """A ValueError of metta's is one line; one from the user's own code has to say where it is."""
+    (folder / "mine.py").write_text(
+        "from metta.agent.policy_agent import PolicyAgent\n"
+        "class Mine(PolicyAgent):\n"
+        "    def forward(self, *args):\n"
+        "        raise ValueError('a fault of mine')\n"
+    )
+    _, err = metta(folder, "train", "run=b", "env=CartPole-v1", "agent=mine.py:Mine", *TINY, status=1)
+    assert "Traceback" in err and "mine.py" in err
+    _, err = metta(folder, "train", "run=c", "env=CartPole-v1", "agent=mine.py:Yours", *TINY, status=2)
+    assert err.count("\n") == 1 and "agent=mine.py:Yours" in err and "Mine" in err
+    assert not (folder / "train_dir/c").exists()
+
+
+def test_an_environment_that_fails_is_one_line(folder: Path) -> None:
+    (folder / "broken.py").write_text(
+        "import gymnasium\n"
+        "from gymnasium.envs.classic_control import CartPoleEnv\n"
+        "class Broken(CartPoleEnv):\n"
+        "    def step(self, action):\n"
+        "        raise RuntimeError('out of order')\n"
+        "gymnasium.register('Broken-v0', entry_point=Broken)\n"
+    )
+    environment = {**ENVIRONMENT, "PYTHONPATH": f"{ROOT}:{folder}"}
+    for argv in (["train", "run=b", "env=broken:Broken-v0", *TINY], ["sim", "run=a", "env=broken:Broken-v0"]):
+        result = subprocess.run(
+            [*COMMAND, *argv], cwd=folder, env=environment, capture_output=True, text=True, check=False
+        )
+        assert result.returncode == 1 and "Traceback" not in result.stderr
+        assert result.stderr.splitlines()[-1].startswith(f"metta {argv[0]}: ") and "out of order" in result.stderr
