@@ -1,0 +1,1 @@
+"""One module for each command. What two of them share lies in `cli`, what computes lies below."""

@@ -1,0 +1,1 @@
+"""MettaGrid's games: rules and maps, and the one environment that steps them."""

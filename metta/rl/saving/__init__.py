@@ -1,0 +1,1 @@
+"""Checkpoints behind the training loop's back: copies, retention, the run's lock. Knows no learning."""

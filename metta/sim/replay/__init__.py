@@ -1,0 +1,1 @@
+"""A recorded episode as a file to open: a film, MettaScope's, an HTML page."""
