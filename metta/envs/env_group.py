@@ -13,7 +13,7 @@ import numpy as np
 from metta.envs.env_spec import EnvSpec
 from metta.envs.make_env import METTAGRID_NAMES, make_env
 from metta.errors import EnvError
-from metta.processes.worker import Layout, arrays_over, num_bytes
+from metta.processes.shared_arrays import Layout, arrays_over, num_bytes
 
 Ended = list[tuple[int, dict[str, float]]]  # environment index and metrics of each episode that a step ended
 

@@ -12,7 +12,8 @@ import numpy as np
 from metta.envs.env_group import Arrays, EnvGroup, environments, gymnasium_spec_bytes, set_up
 from metta.envs.make_env import Env, check_env, check_env_name, make_env
 from metta.errors import EnvError
-from metta.processes.worker import Worker, end_workers, shared_memory_file, shares
+from metta.processes.shared_arrays import shared_memory_file, shares
+from metta.processes.worker import Worker, end_workers
 
 __all__ = [
     "DealtSeeds",

@@ -23,7 +23,8 @@ from metta.envs.env_spec import EnvSpec
 from metta.envs.make_env import make_env
 from metta.envs.vec_env import Episode
 from metta.errors import CheckpointError
-from metta.processes.worker import Worker, end_workers, shared_memory_file, shares
+from metta.processes.shared_arrays import shared_memory_file, shares
+from metta.processes.worker import Worker, end_workers
 from metta.rl.defaults import with_defaults
 from metta.rl.display.curves import Curves
 from metta.rl.display.progress import Progress, make_progress

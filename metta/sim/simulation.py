@@ -23,7 +23,8 @@ from metta.envs.env_group import gymnasium_spec_bytes, register
 from metta.envs.env_spec import EnvSpec
 from metta.envs.vec_env import DealtSeeds, Episode, VecEnv
 from metta.files import portable_pickle
-from metta.processes.worker import Worker, end_workers, shared_memory_file
+from metta.processes.shared_arrays import shared_memory_file
+from metta.processes.worker import Worker, end_workers
 from metta.sim.players import Player, make_player
 
 AGENTS, GAMES = 256, 64  # that play at once, at most: enough to pay for a call of the network, and little memory

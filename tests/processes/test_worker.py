@@ -8,16 +8,15 @@ from pathlib import Path
 
 SCRIPT = """
 import time
-from metta.processes.worker import Worker, shared_memory_file
+from metta.processes.worker import Worker
 from tests.processes.test_worker import sleeper
 
-with shared_memory_file(1) as memory:
-    worker = Worker("a sleeper", memory, sleeper)
+worker = Worker("a sleeper", None, sleeper)
 time.sleep(600)
 """
 
 
-def sleeper(memory_fd: int, connection: Connection) -> None:
+def sleeper(connection: Connection) -> None:
     print("asleep", flush=True)
     time.sleep(600)
 

@@ -21,7 +21,8 @@ from metta.agent.policy_agent import PolicyAgent
 from metta.envs.env_group import environments, gymnasium_spec_bytes, register
 from metta.envs.vec_env import Episode, EpisodeSeeds, VecEnv
 from metta.files import portable_pickle
-from metta.processes.worker import Worker, shares
+from metta.processes.shared_arrays import shares
+from metta.processes.worker import Worker
 from metta.rl.learning.adam import Adam
 from metta.rl.learning.ppo import STATS, Batch, PPOConfig, backward, update
 from metta.rl.learning.random_state import seed_everything, seed_of

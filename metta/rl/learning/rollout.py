@@ -9,7 +9,7 @@ from torch import Tensor
 
 from metta.agent.policy_agent import PolicyAgent, State
 from metta.envs.vec_env import Episode, VecEnv
-from metta.processes.worker import Layout, arrays_over, num_bytes
+from metta.processes.shared_arrays import Layout, arrays_over, num_bytes
 from metta.rl.learning.random_state import seed_everything
 from metta.rl.learning.timers import Timers
 
