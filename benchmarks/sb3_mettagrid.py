@@ -16,7 +16,7 @@ from stable_baselines3.common.vec_env import VecEnv
 from torch import nn
 
 from metta.envs.env_spec import TokenSpec
-from metta.envs.mettagrid.game import parse_settings
+from metta.envs.mettagrid.games import GAMES
 from metta.envs.vec_env import DealtSeeds, EpisodeSeeds
 from metta.envs.vec_env import VecEnv as MettaEnvs
 
@@ -143,7 +143,7 @@ class DenseTokenExtractor(BaseFeaturesExtractor):
 
 def env_settings(name: str) -> dict[str, Any]:
     """The game's settings as they are today, so that a result says which game it was got on."""
-    return asdict(parse_settings(name, {}))
+    return asdict(GAMES[name]())
 
 
 def policy_settings(envs: VecEnv) -> dict[str, Any]:

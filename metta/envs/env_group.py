@@ -11,7 +11,8 @@ from typing import Any
 import numpy as np
 
 from metta.envs.env_spec import EnvSpec
-from metta.envs.make_env import METTAGRID_NAMES, make_env
+from metta.envs.make_env import make_env
+from metta.envs.mettagrid.games import GAMES
 from metta.errors import EnvError
 from metta.processes.shared_arrays import Layout, arrays_over, num_bytes
 
@@ -158,7 +159,7 @@ class EnvGroup:
 
 def gymnasium_spec_bytes(name: str) -> bytes | None:
     """The registered spec of a Gymnasium id, for a process that has not run the script which registered it."""
-    if name in METTAGRID_NAMES or ":" in name:
+    if name in GAMES or ":" in name:
         return None
     import cloudpickle
     from gymnasium.envs.registration import load_env_creator

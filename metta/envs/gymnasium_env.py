@@ -14,7 +14,7 @@ from gymnasium.envs.registration import EnvSpec as GymnasiumSpec
 from gymnasium.envs.registration import load_env_creator
 
 from metta.envs.env_spec import EnvSpec
-from metta.envs.make_env import METTAGRID_NAMES
+from metta.envs.mettagrid.games import GAMES
 
 # Ids that exist only once a package has been imported: (prefix of the id, module, what to install).
 PACKAGES = (
@@ -137,7 +137,7 @@ def find_gymnasium_spec(name: str) -> GymnasiumSpec:
             importlib.import_module(package[0])
     if env_id in gymnasium.registry:
         return gymnasium.registry[env_id]
-    names = sorted({*gymnasium.registry, *METTAGRID_NAMES})
+    names = sorted({*gymnasium.registry, *GAMES})
     by_case = {known.lower(): known for known in names}
     near = [by_case[key] for key in difflib.get_close_matches(env_id.lower(), by_case, 3, 0.0)]
     raise ValueError(f"env={name} is not an environment; nearest: {', '.join(near)}")

@@ -5,8 +5,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from metta.envs.env_spec import EnvSpec
-
-METTAGRID_NAMES = ("arena", "navigation")
+from metta.envs.mettagrid.games import GAMES
 
 
 class Env(Protocol):
@@ -39,7 +38,7 @@ class Env(Protocol):
 
 def make_env(name: str, settings: dict[str, Any] | None = None, render_mode: str | None = None) -> Env:
     """The environment of that name. ValueError (one line) for an unknown name, a bad setting or an unfit space."""
-    if name in METTAGRID_NAMES:
+    if name in GAMES:
         from metta.envs.mettagrid.env import MettaGridEnv
 
         return MettaGridEnv(name, settings or {}, render_mode)
@@ -50,10 +49,8 @@ def make_env(name: str, settings: dict[str, Any] | None = None, render_mode: str
 
 def check_env(name: str, settings: dict[str, Any] | None = None) -> None:
     """ValueError unless `name` is an environment that takes `settings`; quick, for it makes none."""
-    if name in METTAGRID_NAMES:
-        from metta.envs.mettagrid.game import parse_settings
-
-        parse_settings(name, settings or {})
+    if name in GAMES:
+        GAMES[name].of(name, settings or {})
     else:
         from metta.envs.gymnasium_env import check_settings
 
@@ -62,7 +59,7 @@ def check_env(name: str, settings: dict[str, Any] | None = None) -> None:
 
 def check_env_name(name: str) -> None:
     """ValueError, with the nearest names, unless an environment of this name exists."""
-    if name not in METTAGRID_NAMES:
+    if name not in GAMES:
         from metta.envs.gymnasium_env import find_gymnasium_spec
 
         find_gymnasium_spec(name)

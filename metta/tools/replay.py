@@ -9,7 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from metta.envs.make_env import METTAGRID_NAMES, check_env
+from metta.envs.make_env import check_env
+from metta.envs.mettagrid.games import GAMES
 from metta.errors import CheckpointError
 from metta.eval.eval_db import EvalDB, EvalDBError
 from metta.rl.saved_config import read_saved_config
@@ -133,7 +134,7 @@ def chosen_format(config: ReplayConfig, env: str) -> str:
     for format, suffix in SUFFIXES.items():
         if config.out is not None and config.out.endswith(suffix):
             return format
-    return "html" if env in METTAGRID_NAMES else "gif"
+    return "html" if env in GAMES else "gif"
 
 
 def chosen_path(config: ReplayConfig, recordings: Path, format: str) -> Path:

@@ -6,12 +6,10 @@ from typing import Any
 import numpy as np
 
 from metta.envs.env_spec import EnvSpec, TokenSpec
-from metta.envs.mettagrid.game import draw_map, game_config, parse_settings
+from metta.envs.mettagrid.game import Look
+from metta.envs.mettagrid.games import GAMES
 
-COLORS = {"wall": (90, 90, 100), "mine": (170, 110, 60), "generator": (90, 140, 230), "altar": (120, 60, 90)}
-LIT_COLOR = (250, 200, 60)
 FLOOR_COLOR = (24, 24, 30)
-LETTERS = {"wall": "#", "agent": "@", "mine": "m", "generator": "g", "altar": "a"}
 CELL = 12  # pixels on a side of a cell
 
 
@@ -23,10 +21,9 @@ class MettaGridEnv:
     """
 
     def __init__(self, name: str, settings: dict[str, Any], render_mode: str | None = None):
-        self._name = name
-        self._settings = parse_settings(name, settings)
+        self.game = GAMES[name].of(name, settings)
         self._render_mode = render_mode
-        game = game_config(self._settings)
+        game = self.game.config()
         from mettagrid.config.mettagrid_c_config import convert_to_cpp_game_config
         from mettagrid.mettagrid_c import MettaGrid
 
@@ -60,7 +57,7 @@ class MettaGridEnv:
         self._buffers = (observations, terminated, truncated, rewards, self._actions, self._vibe_actions)
 
     def reset(self, seed: int) -> None:
-        grid = draw_map(self._name, self._settings, seed)
+        grid = self.game.draw_map(seed)
         grid[grid == "agent.agent"] = self._agent_names
         self._actions[:] = 0
         self._core = self._new_core(self._cpp_config, grid.tolist(), seed)
@@ -79,9 +76,8 @@ class MettaGridEnv:
     def metrics(self) -> dict[str, float]:
         """Means over agents: of each resource gained, cells visited, and moves that went nowhere."""
         agents = self._core.get_episode_stats()["agent"]
-        keys = [*(f"{name}.gained" for name in self._resources), "cell.unique_visited", "action.move.failed"]
-        means = {key: sum(stats.get(key, 0.0) for stats in agents) / len(agents) for key in keys}
-        return {key: value for key, value in means.items() if key != "flame.gained"}
+        keys = [*(f"{name}.gained" for name in self.game.most_held()), "cell.unique_visited", "action.move.failed"]
+        return {key: sum(stats.get(key, 0.0) for stats in agents) / len(agents) for key in keys}
 
     def objects(self, ignore: Sequence[str] = ()) -> list[dict[str, Any]]:
         """What is on the map, but for the types to ignore, in MettaGrid's words.
@@ -94,30 +90,31 @@ class MettaGridEnv:
     def resources(self) -> list[str]:
         return self._resources
 
-    @property
-    def map_size(self) -> tuple[int, int]:
-        """Height and width, in cells."""
-        return self._settings.height, self._settings.width
+    def look_of(self, thing: dict[str, Any]) -> str:
+        """Which of the game's `looks` one of `objects` has now."""
+        return self.game.look_of(thing["type_name"], [self._resources[resource] for resource in thing["inventory"]])
 
     def render(self) -> np.ndarray | str | None:
         """The whole map: a picture, uint8 `[height, width, 3]`, for rgb_array; a text for ansi; else nothing."""
-        objects = self.objects()
+        height, width = self.game.height, self.game.width
         if self._render_mode == "ansi":
-            text = np.full((self._settings.height, self._settings.width), ".")
-            for thing in objects:
-                text[thing["r"], thing["c"]] = LETTERS[thing["type_name"]]
+            text = np.full((height, width), ".")
+            for thing in self.objects():
+                text[thing["r"], thing["c"]] = self._look(thing).letter
             return "\n".join("".join(row) for row in text)
         if self._render_mode != "rgb_array":
             return None
-        picture = np.full((self._settings.height, self._settings.width, 3), FLOOR_COLOR, np.uint8)
-        for thing in objects:
+        picture = np.full((height, width, 3), FLOOR_COLOR, np.uint8)
+        for thing in self.objects():
             picture[thing["r"], thing["c"]] = self._color(thing)
         return picture.repeat(CELL, 0).repeat(CELL, 1)
 
+    def _look(self, thing: dict[str, Any]) -> Look:
+        return self.game.looks[self.look_of(thing)]
+
     def _color(self, thing: dict[str, Any]) -> tuple[int, int, int]:
-        if thing["type_name"] == "agent":
-            return (90, 130 + 12 * (thing["agent_id"] % 10), 110)
-        return LIT_COLOR if thing["inventory"] else COLORS[thing["type_name"]]
+        red, green, blue = self._look(thing).color
+        return (red, green + 12 * (thing["agent_id"] % 10 - 5), blue) if "agent_id" in thing else (red, green, blue)
 
     def close(self) -> None:
         pass

@@ -75,7 +75,7 @@ function drawThing(ctx, type, x, y, size, theme, dark) {
     roundBox(ctx, x, y, size, -0.08, 0.34);
     ctx.fill();
   }
-  ctx.fillStyle = dark ? theme.wall : BOX_COLORS[type] || theme.quiet;
+  ctx.fillStyle = dark ? theme.wall : BOX_COLORS[type] || data.colors[type] || theme.quiet;
   roundBox(ctx, x, y, size, 0.07, 0.2);
   ctx.fill();
   if (SYMBOLS[type]) {

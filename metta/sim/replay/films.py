@@ -13,7 +13,8 @@ from typing import Any
 
 import numpy as np
 
-from metta.envs.make_env import METTAGRID_NAMES, Env, make_env
+from metta.envs.make_env import Env, make_env
+from metta.envs.mettagrid.games import GAMES
 from metta.sim.recording import Recording
 from metta.sim.single_env import Stage, difference, replay_steps
 
@@ -59,8 +60,8 @@ def write_replay(source: Source, format: str, path: Path) -> str | None:
 
 def check_format(format: str, env: str) -> None:
     """ValueError where this kind of file cannot be made of this environment; quick, for it makes none."""
-    if format in ("html", "mettascope") and env not in METTAGRID_NAMES:
-        raise ValueError(f"format={format} is for MettaGrid ({', '.join(METTAGRID_NAMES)}): {env} takes gif or mp4")
+    if format in ("html", "mettascope") and env not in GAMES:
+        raise ValueError(f"format={format} is for MettaGrid ({', '.join(GAMES)}): {env} takes gif or mp4")
     if format == "mp4" and importlib.util.find_spec("imageio_ffmpeg") is None:
         raise ValueError(
             "format=mp4 needs the package imageio-ffmpeg (pip install imageio-ffmpeg); format=gif works without"
@@ -143,10 +144,9 @@ def write_mettascope(source: Source, path: Path) -> str | None:
     from mettagrid.simulator import Simulation
     from mettagrid.simulator.replay_log_writer import EpisodeReplay
 
-    from metta.envs.mettagrid.game import episode_config
-
     recording = source.recording
-    simulation = Simulation(episode_config(source.env, source.settings, recording.seed), recording.seed)
+    game = GAMES[source.env].of(source.env, source.settings)
+    simulation = Simulation(game.episode_config(recording.seed), recording.seed)
     log, core = EpisodeReplay(simulation), simulation._c_sim
     stage = Stage(make_env(source.env, source.settings))
     differing = None

@@ -26,7 +26,7 @@ class EpisodeLog:
 
     def __init__(self, env: "MettaGridEnv"):
         self.env = env
-        self.height, self.width = env.map_size
+        self.height, self.width = env.game.height, env.game.width
         self.walls: list[int] = []
         self.things: list[dict[str, Any]] = []  # all but walls: type, cell, agent (index or absent)
         self.index: dict[int, int] = {}  # from MettaGrid's id to the place in `things`
@@ -81,6 +81,7 @@ class EpisodeLog:
             "height": self.height,
             "window": tokens.window,
             "resources": list(self.env.resources),
+            "colors": {name: "#{:02x}{:02x}{:02x}".format(*look.color) for name, look in self.env.game.looks.items()},
             "action_names": tokens.action_names,
             "code": CODE,
             "ways": list(self.ways),

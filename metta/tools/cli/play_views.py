@@ -8,25 +8,14 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from metta.envs.make_env import METTAGRID_NAMES, Env, make_env
+from metta.envs.make_env import Env, make_env
 from metta.envs.mettagrid.env import MettaGridEnv
+from metta.envs.mettagrid.games import GAMES
 from metta.sim.single_env import Stage
 
 PANEL = 28  # columns beside the map, where the terminal has at least
 PANEL_FROM = 72
-# Two columns for each cell. What an agent carries is the colour behind it.
-SYMBOLS = {
-    "empty": "\x1b[90m· \x1b[0m",
-    "wall": "\x1b[90m██\x1b[0m",
-    "mine": "🗻",
-    "generator": "⚡",
-    "altar": "💟",
-    "altar.dark": "🌑",
-    "robot": "🤖",
-    "robot.ore": "\x1b[43m🤖\x1b[0m",
-    "robot.battery": "\x1b[42m🤖\x1b[0m",
-}
-LEGEND = {"robot": "agent", "robot.ore": "carries ore", "robot.battery": "carries a battery"}
+FLOOR = "\x1b[90m· \x1b[0m"
 
 
 class View(Protocol):
@@ -48,8 +37,10 @@ class MapView:
         from mettagrid.renderer.miniscope.buffer import MapBuffer
 
         self._env = env
-        self._height, self._width = env.map_size
-        self._buffer = MapBuffer(SYMBOLS, self._height, self._width)
+        self._height, self._width = env.game.height, env.game.width
+        # MettaGrid's renderer has its own idea of whatever is called "agent": a thing is called what it looks like.
+        symbols = {look.symbol: look.symbol for look in env.game.looks.values()}
+        self._buffer = MapBuffer({"empty": FLOOR, **symbols}, self._height, self._width)
         self._walls: dict[int, dict[str, Any]] = {}
         self._agent: int | None = None  # the one that is looked at
         self._held: set[int] = set()  # resources that an agent has held: a column of the panel for each
@@ -60,7 +51,8 @@ class MapView:
 
     def lines(self, stage: Stage, columns: int, rows: int) -> list[str]:
         if stage.steps == 0 or not self._walls:
-            self._walls = {thing["id"]: thing for thing in self._env.objects() if thing["type_name"] == "wall"}
+            walls = [thing for thing in self._env.objects() if thing["type_name"] == "wall"]
+            self._walls = {wall["id"]: self._shown(wall) for wall in walls}
         things = self._env.objects(ignore=["wall"])
         agents = sorted((thing for thing in things if "agent_id" in thing), key=lambda thing: thing["agent_id"])
         panel = columns >= PANEL_FROM
@@ -72,22 +64,19 @@ class MapView:
         else:
             self._buffer.set_viewport()
         self._buffer.set_highlighted_agent(self._agent)
-        shown = {thing["id"]: {**thing, "type_name": self._symbol(thing)} for thing in things}
+        shown = {thing["id"]: self._shown(thing) for thing in things}
         grid = self._buffer.render({**self._walls, **shown}).split("\n")
         if not panel:
             return grid
-        words = self._panel(stage, agents, {thing["type_name"] for thing in shown.values()}, rows)
+        words = self._panel(stage, agents, rows)
         grid += [""] * (min(len(words), rows) - len(grid))
         words += [""] * (len(grid) - len(words))
         return [f"{line}\x1b[{2 * width + 3}G{word}" for line, word in zip(grid, words[: len(grid)], strict=True)]
 
-    def _symbol(self, thing: dict[str, Any]) -> str:
-        held = [self._env.resources[resource] for resource in thing["inventory"]]
-        if "agent_id" in thing:
-            return next((f"robot.{name}" for name in ("battery", "ore") if name in held), "robot")
-        return "altar.dark" if "flame" in self._env.resources and not held else thing["type_name"]
+    def _shown(self, thing: dict[str, Any]) -> dict[str, Any]:
+        return {**thing, "type_name": self._env.game.looks[self._env.look_of(thing)].symbol}
 
-    def _panel(self, stage: Stage, agents: list[dict[str, Any]], shown: set[str], rows: int) -> list[str]:
+    def _panel(self, stage: Stage, agents: list[dict[str, Any]], rows: int) -> list[str]:
         """Words beside the map: the agent looked at or the best ones, and what the symbols mean."""
         self._held.update(resource for agent in agents for resource in agent["inventory"])
         held = sorted(self._held)
@@ -100,11 +89,7 @@ class MapView:
         if self._agent is not None:
             words.append("⭐ is that agent")
         words.append("")
-        known = [symbol for symbol in SYMBOLS if symbol in shown or symbol in LEGEND]
-        if "flame" in self._env.resources:
-            known = [symbol for symbol in known if not symbol.startswith("robot.")]
-        names = [LEGEND.get(symbol, " ".join(reversed(symbol.split(".")))) for symbol in known]
-        return words + [f"{SYMBOLS[symbol]} {name}" for symbol, name in zip(known, names, strict=True)]
+        return words + [f"{look.symbol} {look.words}" for name, look in self._env.game.looks.items() if name != "wall"]
 
 
 class PictureView:
@@ -185,7 +170,7 @@ def open_view(name: str, settings: dict[str, Any], seed: int, terminal: bool) ->
 
     ValueError where it cannot be made or shown. The first way that works is taken: window, picture, text.
     """
-    if name in METTAGRID_NAMES:
+    if name in GAMES:
         game = MettaGridEnv(name, settings)
         return Stage(game), MapView(game) if terminal else None
     env = make_env(name, settings)
