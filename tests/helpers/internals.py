@@ -1,0 +1,33 @@
+"""What tests of the maths look at inside a Trainer: all such access is here, and nowhere else."""
+
+from types import SimpleNamespace
+
+import pytest
+import torch
+
+from metta.rl.trainer import Trainer
+
+ARRAYS = (
+    *("observations", "actions", "values", "log_probs", "advantages", "returns", "rewards"),
+    *("terminated", "truncated", "starts", "bootstrap_values", "last_values"),
+)
+
+
+def rollout_of(trainer: Trainer) -> SimpleNamespace:
+    """Copies of the last rollout's arrays as tensors `[T, B, ...]`, and `state`: a tuple of `[B, size]`."""
+    rollout = trainer.replica.rollout
+    copies = {name: torch.as_tensor(getattr(rollout, name)).clone() for name in ARRAYS}
+    return SimpleNamespace(**copies, state=tuple(tensor.clone() for tensor in rollout.state))
+
+
+def record_orders(monkeypatch: pytest.MonkeyPatch) -> list[torch.Tensor]:
+    """The permutations that deal the minibatches, one for each pass, are appended to this list from now on."""
+    orders: list[torch.Tensor] = []
+    randperm = torch.randperm
+
+    def recorded(*arguments, **options):
+        orders.append(randperm(*arguments, **options))
+        return orders[-1].clone()
+
+    monkeypatch.setattr(torch, "randperm", recorded)
+    return orders
