@@ -8,9 +8,9 @@ import re
 import shutil
 import sys
 import tempfile
+from dataclasses import dataclass
 from pathlib import Path
 
-import chz
 import numpy as np
 from PIL import Image
 from rich.console import Console
@@ -19,9 +19,10 @@ from metta.agent.policy_agent import PolicyAgent
 from metta.eval.eval_db import EvalDB
 from metta.eval.event_files import read_curves
 from metta.eval.policy_evaluator import PolicyEvaluator
+from metta.keys import Config, key
 from metta.rl.display.progress import Progress, panel
 from metta.rl.tiny_checkpoint_manager import TinyCheckpointManager
-from metta.rl.train_config import TrainConfig, key
+from metta.rl.train_config import RunConfig
 from metta.rl.trainer import Trainer
 from metta.tools.cli.arguments import UsageError, parse
 from metta.tools.cli.config import TRAIN_DIR
@@ -43,8 +44,8 @@ BUSIEST = """
 """
 
 
-@chz.chz
-class PicturesConfig:
+@dataclass(frozen=True, kw_only=True)
+class PicturesConfig(Config):
     """Draw docs/pictures from run=demo."""
 
     train_dir: str = key(TRAIN_DIR, "./train_dir")
@@ -104,7 +105,7 @@ def draw_training(train_dir: Path, path: Path) -> None:
     score = EvalDB(train_dir / "eval.db").get_scores("demo", epoch)["arena"]
     agent, state = manager.load_agent(epoch), manager.load_trainer_state(epoch)
     assert isinstance(agent, PolicyAgent)
-    trainer = Trainer(TrainConfig(**state["config"]), agent)
+    trainer = Trainer(RunConfig(**state["config"]), agent)
     trainer.load_state_dict(state)
     progress = Progress(trainer.config, trainer.agent_steps, lambda: f"epoch {epoch}: arena {score_text(score)}")
     progress.saved(epoch)

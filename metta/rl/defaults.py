@@ -2,10 +2,9 @@
 
 from typing import Any
 
-import chz
-
 from metta.envs.env_spec import EnvSpec
-from metta.rl.train_config import TrainConfig
+from metta.errors import UserError
+from metta.rl.train_config import RunConfig, TrainConfig
 
 # Measured by benchmarks/learning.py: each kind reaches that table's targets without a flag. "minibatches": that many in
 # a pass over a rollout, where minibatch_size is not given.
@@ -66,21 +65,21 @@ DEFAULTS: dict[str, dict[str, Any]] = {
 }
 
 
-def with_defaults(config: TrainConfig, env: EnvSpec, device: str) -> TrainConfig:
-    """The configuration with every None that depends on the environment filled in. device: "cpu", "cuda" or "mps"."""
+def with_defaults(config: TrainConfig, env: EnvSpec, device: str) -> RunConfig:
+    """Decide what was not given, by the kind of environment. device: "cpu", "cuda" or "mps"."""
     kind = env.observation_kind
     if kind == "vector":
         kind = "vector, continuous" if env.num_actions is None else "vector, discrete"
     elif kind == "image" and not env.large_image:
         kind = "small image"
-    defaults = {"gae_lambda": 0.95, "vf_coef": 0.5, **DEFAULTS[kind]}
-    minibatches = defaults.pop("minibatches")
-    num_envs = config.num_envs or defaults["num_envs"]
+    given = {name: value for name, value in vars(config).items() if value is not None}
+    decided = {"gae_lambda": 0.95, "vf_coef": 0.5, **DEFAULTS[kind], **given}
+    num_envs, rollout = decided["num_envs"], decided["num_envs"] * env.num_agents * decided["horizon"]
+    decided.setdefault("minibatch_size", max(1, rollout // decided["minibatches"]))
+    del decided["minibatches"]
     # Two where there is enough to do; never by the machine's cores, for the bits depend on it.
     much = kind in ("image", "tokens") or num_envs >= 32
-    defaults["num_shards"] = 2 if device == "cpu" and num_envs > 1 and much else 1
-    config = chz.replace(config, **{key: value for key, value in defaults.items() if getattr(config, key) is None})
-    if config.num_shards > config.num_envs:
-        raise ValueError(f"num_shards={config.num_shards}: must be at most num_envs={config.num_envs}")
-    rollout = config.num_envs * env.num_agents * config.horizon
-    return chz.replace(config, minibatch_size=config.minibatch_size or max(1, rollout // minibatches))
+    decided.setdefault("num_shards", 2 if device == "cpu" and num_envs > 1 and much else 1)
+    if decided["num_shards"] > num_envs:
+        raise UserError(f"num_shards={decided['num_shards']}: must be at most num_envs={num_envs}")
+    return RunConfig(**decided)

@@ -8,12 +8,12 @@ import sys
 import time
 import weakref
 from collections.abc import Callable, Collection
+from dataclasses import asdict
 from functools import partial
 from itertools import chain
 from pathlib import Path
 from typing import Any
 
-import chz
 import numpy as np
 import torch
 
@@ -216,7 +216,7 @@ class Trainer:
     def state_dict(self) -> dict[str, Any]:
         """All that an exact continuation needs beside the agent; what changes nothing when left out is not here."""
         return {
-            "config": chz.asdict(self.config),
+            "config": asdict(self.config),
             "epoch": self.epoch,
             "agent_steps": self.agent_steps,
             "optimizer": self.replica.optimizer.state_dict(),

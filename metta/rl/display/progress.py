@@ -9,7 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
-from metta.rl.train_config import TrainConfig
+from metta.rl.train_config import RunConfig
 
 REFRESH_S = 0.25  # at least, between two drawings of the panel
 SHARE = 0.01  # of the time, at most, goes into drawing (one takes some 10 ms)
@@ -23,7 +23,7 @@ BARS = "▁▂▃▄▅▆▇█"
 class Progress:
     """What is known of the run so far; `epoch` takes it further. This class itself shows nothing (display=none)."""
 
-    config: TrainConfig
+    config: RunConfig
     resumed_at: int = 0
     last_evaluation: Callable[[], str] = lambda: "none"
     epochs: int = 0
@@ -77,7 +77,6 @@ class Progress:
 
     @property
     def time_left(self) -> str:
-        assert self.config.total_timesteps is not None
         rate = self.rate_now
         return clock(max(self.config.total_timesteps - self.agent_steps, 0) / rate) if rate > 0 else "-"
 
@@ -138,7 +137,7 @@ class RichProgress(Progress):
         self._cost_s = self._drawn - began
 
 
-def make_progress(config: TrainConfig, resumed_at: int, last_evaluation: Callable[[], str]) -> Progress:
+def make_progress(config: RunConfig, resumed_at: int, last_evaluation: Callable[[], str]) -> Progress:
     """display=auto: the panel where stderr is a terminal, lines otherwise."""
     display = config.display
     if display == "auto":

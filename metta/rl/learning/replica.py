@@ -28,7 +28,7 @@ from metta.rl.learning.ppo import STATS, Batch, PPOConfig, backward, update
 from metta.rl.learning.random_state import seed_everything, seed_of
 from metta.rl.learning.rollout import Collector, Rollout, rollout_bytes
 from metta.rl.learning.timers import Timers
-from metta.rl.train_config import TrainConfig
+from metta.rl.train_config import RunConfig
 
 PATIENCE = 0.002  # seconds of asking for an answer before sleeping: to wake a sleeping core takes 50 to 300 us
 
@@ -38,14 +38,14 @@ class Replica:
 
     def __init__(
         self,
-        config: TrainConfig,
+        config: RunConfig,
         agent: PolicyAgent,
         shards: range,
         helpers: int,
         memory: Any,
         meet: Callable[[], None],
     ):
-        """config: its None filled in; helpers: processes that step the environments of each shard; memory: a buffer of
+        """helpers: processes that step the environments of each shard; memory: a buffer of
         `memory_bytes`; meet: returns when every process has called it."""
         self.config, self.agent = config, agent
         self.optimizer = Adam(list(agent.parameters()), lr=config.learning_rate)
@@ -74,7 +74,7 @@ class Replica:
             self.collectors[shard] = Collector(envs, agent, self.rollout, self.timers)
 
     @staticmethod
-    def memory_bytes(config: TrainConfig, agent: PolicyAgent) -> int:
+    def memory_bytes(config: RunConfig, agent: PolicyAgent) -> int:
         rows = config.num_envs * agent.env.num_agents
         summed = SummedGradients.memory_bytes(agent, config.num_shards) if config.num_shards > 1 else 0
         return rollout_bytes(agent, config.horizon, rows) + summed
@@ -182,7 +182,7 @@ class SummedGradients:
         return [g.view(p.shape) for g, p in zip(gradients, self._parameters, strict=True)] + [stats]
 
 
-def start_replica(memory_file: Any, config: TrainConfig, agent: PolicyAgent, shards: range, helpers: int) -> Worker:
+def start_replica(memory_file: Any, config: RunConfig, agent: PolicyAgent, shards: range, helpers: int) -> Worker:
     """A worker process that holds a Replica."""
     envs_of = shares(config.num_envs, config.num_shards)
     return Worker(
@@ -201,7 +201,7 @@ def start_replica(memory_file: Any, config: TrainConfig, agent: PolicyAgent, sha
 def set_up(
     memory_fd: int,
     connection: Connection,
-    config: TrainConfig,
+    config: RunConfig,
     agent: bytes,
     shards: range,
     helpers: int,

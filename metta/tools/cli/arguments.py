@@ -1,27 +1,21 @@
-"""From `key=value` arguments to a configuration, by chz; a user's mistake becomes one line."""
+"""From `key=value` arguments to a configuration (metta/keys.py); a user's mistake becomes one line."""
 
 import inspect
 import math
 import textwrap
-import types
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
+from dataclasses import MISSING, Field
 from difflib import get_close_matches
-from typing import Any, Literal, TypeVar, get_args, get_origin
+from typing import Any, TypeVar
 
-import chz
-from chz.blueprint import Castable, InvalidBlueprintArg, MissingBlueprintArg
+from metta.errors import UserError
+from metta.keys import Config, keys, kinds, read, type_text
 
-T = TypeVar("T")
+T = TypeVar("T", bound=Config)
 
 SETTINGS = "env_settings"  # the field in which env.KEY=VALUE arguments are collected
 HELP = ("--help", "-h", "help")
 WIDTH, INDENT = 80, 24  # of --help, in columns
-TYPES: dict[Any, tuple[str, str]] = {
-    bool: ("true|false", "true or false"),
-    int: ("INT", "a whole number, as in 2_000_000"),
-    float: ("NUM", "a number"),
-    str: ("TEXT", "text"),
-}
 
 
 class UsageError(Exception):
@@ -31,32 +25,30 @@ class UsageError(Exception):
 def parse(config_class: type[T], argv: Sequence[str], prog: str) -> tuple[T, frozenset[str]]:
     """The configuration, and the keys as they were given ("seed", "env.max_steps").
 
-    UsageError for anything but the class's keys with values that fit them; --help prints them and exits with 0.
+    UserError for anything but the class's keys with values that fit them; --help prints them and exits with 0.
     """
     if any(argument in HELP for argument in argv):
         print(help_text(config_class, prog))
         raise SystemExit(0)
-    fields = _fields(config_class)
-    values = _split(argv)
-    typed: dict[str, Any] = {}
+    fields = keys(config_class)
+    given = _split(argv)
+    values: dict[str, Any] = {}
     settings: dict[str, Any] = {}
-    for name, value in values.items():
+    for name, text in given.items():
         group, _, setting = name.partition(".")
         if name in fields:
-            typed[name] = Castable(value)
-        elif group == "env" and setting.isidentifier() and SETTINGS in chz.chz_fields(config_class):
-            settings[setting] = literal(value)
+            values[name] = text
+        elif group == "env" and setting.isidentifier() and SETTINGS in kinds(config_class):
+            settings[setting] = literal(text)
         else:
-            raise UsageError(f"unknown key {name}=: {_nearest(name, fields, prog)}")
+            raise UserError(f"unknown key {name}=: {_nearest(name, fields, prog)}")
+    values = {name: read(config_class, name, text) for name, text in values.items()}
+    for name, field in fields.items():
+        if field.default is MISSING and name not in values:
+            raise UserError(f"missing {name}=: {field.metadata['doc']}")
     if settings:
-        typed[SETTINGS] = settings
-    return _build(config_class, typed, values), frozenset(values)
-
-
-def _fields(config_class: type) -> dict[str, Mapping[str, Any]]:
-    """The keys, each with its type and what --help says of it: doc, default (absent: required), unset."""
-    fields = chz.chz_fields(config_class).items()
-    return {name: {"type": field.final_type, **field.metadata} for name, field in fields if field.metadata is not None}
+        values[SETTINGS] = settings
+    return config_class(**values), frozenset(given)
 
 
 def _split(argv: Sequence[str]) -> dict[str, str]:
@@ -64,13 +56,13 @@ def _split(argv: Sequence[str]) -> dict[str, str]:
     for argument in argv:
         name, equals, value = argument.partition("=")
         if name.startswith("-"):
-            raise UsageError(f"{argument}: keys have no dashes, as in seed=3")
+            raise UserError(f"{argument}: keys have no dashes, as in seed=3")
         if not equals or not name:
-            raise UsageError(f"{argument or 'an empty argument'}: arguments are key=value, as in seed=3")
+            raise UserError(f"{argument or 'an empty argument'}: arguments are key=value, as in seed=3")
         if not value:
-            raise UsageError(f"{name}= has no value")
+            raise UserError(f"{name}= has no value")
         if name in values:
-            raise UsageError(f"{name}= is given twice: {values[name]} and {value}")
+            raise UserError(f"{name}= is given twice: {values[name]} and {value}")
         values[name] = value
     return values
 
@@ -88,36 +80,6 @@ def literal(text: str) -> bool | int | float | str:
     return text
 
 
-def _build(config_class: type[T], typed: dict[str, Any], values: dict[str, str]) -> T:
-    """Let chz make it; what chz says in many lines is said in one."""
-    fields = _fields(config_class)
-    try:
-        return chz.Blueprint(config_class).apply(typed).make()
-    except InvalidBlueprintArg:
-        for name in [name for name in values if name in fields]:
-            try:
-                chz.Blueprint(config_class).apply({name: typed[name]}).make()
-            except InvalidBlueprintArg:
-                raise UsageError(f"{name}={values[name]}: not {_kind(fields[name]['type'])[1]}") from None
-            except (MissingBlueprintArg, ValueError):
-                pass
-        raise
-    except MissingBlueprintArg:
-        name = next(name for name in fields if "default" not in fields[name] and name not in values)
-        raise UsageError(f"missing {name}=: {fields[name]['doc']}") from None
-    except ValueError as error:  # from a check of the class
-        raise UsageError(str(error)) from None
-
-
-def _kind(annotation: Any) -> tuple[str, str]:
-    """A type as --help shows it ("INT"), and in words ("a whole number"); `int | None` is an int."""
-    if isinstance(annotation, types.UnionType):
-        return _kind(next(kind for kind in get_args(annotation) if kind is not type(None)))
-    if get_origin(annotation) is Literal:
-        return "|".join(get_args(annotation)), "one of " + ", ".join(get_args(annotation))
-    return TYPES[annotation]
-
-
 def _nearest(name: str, known: Iterable[str], prog: str) -> str:
     """What the user may have meant by `name`: by spelling, or by its initials (lr)."""
     known = list(known)
@@ -125,15 +87,17 @@ def _nearest(name: str, known: Iterable[str], prog: str) -> str:
     return f"did you mean {found[0]}?" if found else f"`{prog} --help` lists the keys"
 
 
-def help_text(config_class: type, prog: str) -> str:
+def help_text(config_class: type[Config], prog: str) -> str:
     """All keys with type, meaning and [default], in WIDTH columns."""
-    fields = _fields(config_class)
-    required = "".join(f" {name}={_kind(field['type'])[0]}" for name, field in fields.items() if "default" not in field)
+    shown = {
+        name: (f"{name}={type_text(kinds(config_class)[name][0])}", field) for name, field in keys(config_class).items()
+    }
+    required = "".join(f" {left}" for left, field in shown.values() if field.default is MISSING)
     summary = (inspect.getdoc(config_class) or "").partition("\n")[0]
     lines = [f"usage: {prog}{required} key=value ...", "", *textwrap.wrap(summary, WIDTH), ""]
-    for name, field in fields.items():
-        lines += _help_entry(f"{name}={_kind(field['type'])[0]}", f"{field['doc']} [{_default(field)}]")
-        if name == "env" and SETTINGS in chz.chz_fields(config_class):
+    for name, (left, field) in shown.items():
+        lines += _help_entry(left, f"{field.metadata['doc']} [{_default(field)}]")
+        if name == "env" and SETTINGS in kinds(config_class):
             lines += _help_entry("env.KEY=VALUE", "an argument of the environment, as in env.max_steps=100")
     return "\n".join(lines)
 
@@ -145,10 +109,9 @@ def _help_entry(left: str, right: str) -> list[str]:
     return [f"  {left}", *(" " * INDENT + line for line in lines)]
 
 
-def _default(field: Mapping[str, Any]) -> str:
-    if "default" not in field:
+def _default(field: Field[Any]) -> str:
+    if field.default is MISSING:
         return "required"
-    default = field["default"]
-    if default is None:
-        return str(field["unset"])
-    return str(default).lower() if isinstance(default, bool) else str(default)
+    if field.default is None:
+        return str(field.metadata["unset"])
+    return str(field.default).lower() if isinstance(field.default, bool) else str(field.default)

@@ -1,10 +1,10 @@
 """The keys of every tool but `train`, whose keys are the run's own (metta/rl/train_config.py)."""
 
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
-import chz
-
-from metta.rl.train_config import between, device_name, key
+from metta.keys import Config, at_least, between, key
+from metta.rl.train_config import device_name
 
 RUN = "name of a run in train_dir"
 EPOCH = "the checkpoint: a number, latest or best"
@@ -14,34 +14,30 @@ AGENT_FILE = "an agent file instead of a run: path/to/agent_epoch_100.pt"
 TRUST = "load an agent file from elsewhere with all that is in it: it may run any code"
 
 
-def epoch_name(config: Any, attribute: str) -> None:
-    _epoch(config.epoch, ("latest", "best"))
+def epoch_name(value: str) -> str | None:
+    return _epoch(value, ("latest", "best"))
 
 
-def epoch_name_or_all(config: Any, attribute: str) -> None:
-    _epoch(config.epoch, ("latest", "best", "all"))
+def epoch_name_or_all(value: str) -> str | None:
+    return _epoch(value, ("latest", "best", "all"))
 
 
-def _epoch(value: str, words: tuple[str, ...]) -> None:
-    if value not in words and not (value.isascii() and value.isdecimal()):
-        raise ValueError(f"epoch={value}: must be a number, {', '.join(words[:-1])} or {words[-1]}")
+def _epoch(value: str, words: tuple[str, ...]) -> str | None:
+    number = value.isascii() and value.isdecimal()
+    return None if number or value in words else f"a number, {', '.join(words[:-1])} or {words[-1]}"
 
 
-def settings() -> Any:
-    return chz.field(default_factory=dict, doc="the env.KEY=VALUE arguments")
-
-
-@chz.chz
-class SimConfig:
+@dataclass(frozen=True, kw_only=True)
+class SimConfig(Config):
     """Play episodes with a run's checkpoint and put its scores into train_dir/eval.db."""
 
     run: str | None = key(RUN, None, unset="needed, but for agent=")
     epoch: str = key("checkpoints: a number, latest, best or all", "latest", epoch_name_or_all)
     env: str | None = key(ENV, None, unset="its own")
-    env_settings: dict[str, Any] = settings()
-    episodes: int = key("episodes to play", 100, between(1))
+    env_settings: dict[str, Any] = field(default_factory=dict)
+    episodes: int = key("episodes to play", 100, at_least(1, 10**6))
     seed: int = key("of the first episode; the next has seed + 1, and so on", 0, between(0, 2**31 - 1))
-    num_envs: int | None = key("copies of the environment, stepped together", None, between(1))
+    num_envs: int | None = key("copies of the environment, stepped together", None, at_least(1, 2**16))
     device: str = key("auto, cpu, cuda, cuda:N or mps", "cpu", device_name)
     agent: str | None = key(AGENT_FILE, None, unset="none")
     trust: bool = key(TRUST, False)
@@ -50,14 +46,14 @@ class SimConfig:
     train_dir: str = key(TRAIN_DIR, "./train_dir")
 
 
-@chz.chz
-class PlayConfig:
+@dataclass(frozen=True, kw_only=True)
+class PlayConfig(Config):
     """Watch an agent act."""
 
     run: str | None = key(RUN, None, unset="needed, but for agent= or random=")
     epoch: str = key(EPOCH, "latest", epoch_name)
     env: str | None = key(ENV, None, unset="its own")
-    env_settings: dict[str, Any] = settings()
+    env_settings: dict[str, Any] = field(default_factory=dict)
     seed: int = key("of the first episode; the next has seed + 1, and so on", 0, between(0, 2**31 - 1))
     agent: str | None = key(AGENT_FILE, None, unset="none")
     trust: bool = key(TRUST, False)
@@ -65,22 +61,22 @@ class PlayConfig:
     train_dir: str = key(TRAIN_DIR, "./train_dir")
 
 
-@chz.chz
-class ReplayConfig:
+@dataclass(frozen=True, kw_only=True)
+class ReplayConfig(Config):
     """Make an episode that `metta sim` played again, as a file people can open."""
 
     run: str = key(RUN)
     epoch: str = key(EPOCH, "latest", epoch_name)
     env: str | None = key("the environment, where several were evaluated", None, unset="its own")
-    env_settings: dict[str, Any] = settings()
+    env_settings: dict[str, Any] = field(default_factory=dict)
     seed: int = key("of the episode", 0, between(0, 2**31 - 1))
     format: Literal["auto", "gif", "mp4", "html", "mettascope"] = key("auto: html for MettaGrid, else gif", "auto")
     out: str | None = key("file or folder to write", None, unset="the run's replays/")
     train_dir: str = key(TRAIN_DIR, "./train_dir")
 
 
-@chz.chz
-class AnalyzeConfig:
+@dataclass(frozen=True, kw_only=True)
+class AnalyzeConfig(Config):
     """Compare runs: a table, and a report to open in a browser."""
 
     runs: str = key("names and patterns: a,b or ppo-s*")
@@ -89,8 +85,8 @@ class AnalyzeConfig:
     train_dir: str = key(TRAIN_DIR, "./train_dir")
 
 
-@chz.chz
-class RunsConfig:
+@dataclass(frozen=True, kw_only=True)
+class RunsConfig(Config):
     """List the runs in train_dir: epochs, steps, environment, latest score, size."""
 
     train_dir: str = key(TRAIN_DIR, "./train_dir")
