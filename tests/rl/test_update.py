@@ -120,8 +120,8 @@ CASES: dict[str, dict[str, Any]] = {
 def test_three_updates_are_those_of_autograd_and_torch_s_adam(case, monkeypatch):
     """Advantages not normalised; a gradient that nothing limits; an annealed rate that never reaches Adam; minibatches
     always dealt alike; a term of the loss with the wrong sign, weight or derivative; rows that miss their states."""
-    config = TrainConfig(**{**SETTINGS, **CASES[case]})
-    trainer = Trainer(config)
+    trainer = Trainer(TrainConfig(**{**SETTINGS, **CASES[case]}))
+    config = trainer.config
     plain = copy.deepcopy(trainer.agent)
     optimizer = torch.optim.Adam(plain.parameters(), eps=1e-5)
     orders, all_orders, lengths = record_orders(monkeypatch), [], []
