@@ -16,6 +16,7 @@ from PIL import Image
 from rich.console import Console
 
 from metta.agent.policy_agent import PolicyAgent
+from metta.errors import UserError
 from metta.eval.eval_db import EvalDB
 from metta.eval.event_files import read_curves
 from metta.eval.policy_evaluator import PolicyEvaluator
@@ -24,7 +25,7 @@ from metta.rl.display.progress import Progress, panel
 from metta.rl.tiny_checkpoint_manager import TinyCheckpointManager
 from metta.rl.train_config import RunConfig
 from metta.rl.trainer import Trainer
-from metta.tools.cli.arguments import UsageError, parse
+from metta.tools.cli.arguments import parse
 from metta.tools.cli.config import TRAIN_DIR
 from metta.tools.cli.table import score_text
 from metta.tools.main import main as metta
@@ -55,7 +56,7 @@ def main() -> None:
     try:
         train_dir = Path(parse(PicturesConfig, sys.argv[1:], "pictures")[0].train_dir)
         check(train_dir)
-    except UsageError as error:
+    except UserError as error:
         print(f"make pictures: {error}", file=sys.stderr)
         sys.exit(2)
     PICTURES.mkdir(exist_ok=True)
@@ -73,12 +74,12 @@ def main() -> None:
 
 
 def check(train_dir: Path) -> None:
-    """UsageError where something is missing."""
+    """UserError where something is missing."""
     if not TinyCheckpointManager("demo", train_dir).exists():
-        raise UsageError(f"no run demo in {train_dir}: `make demo` trains it")
+        raise UserError(f"no run demo in {train_dir}: `make demo` trains it")
     for program in ("chromium", "chromedriver"):
         if shutil.which(program) is None:
-            raise UsageError(f"no {program} here: apt-get install chromium chromium-driver")
+            raise UserError(f"no {program} here: apt-get install chromium chromium-driver")
 
 
 def tool(train_dir: Path, name: str, *argv: str) -> None:

@@ -1,4 +1,4 @@
-"""Errors that more than one layer raises or answers, below all of them."""
+"""The errors that are one line for the user, with the exit status that each of them means."""
 
 
 class MettaError(Exception):
@@ -11,9 +11,21 @@ class UserError(MettaError, ValueError):
     """A key, name or setting that cannot be what it was given as."""
 
 
-class CheckpointError(Exception):
-    """This file cannot be read as a checkpoint: one line that says which, what is wrong, what exists instead."""
+class CheckpointError(MettaError):
+    """This file cannot be read as a checkpoint."""
 
 
-class EnvError(RuntimeError):
-    """An environment, or the worker process that held it, failed: one line that says which, where and how."""
+class EnvError(MettaError, RuntimeError):
+    """An environment, or the worker process that held it, failed."""
+
+    exit_status = 1
+
+
+def one_line(said: object) -> str:
+    """Format an error or a text for one line of a terminal: no line ends, whatever is unprintable escaped.
+
+    An exception that is not metta's own is named by its type.
+    """
+    foreign = isinstance(said, BaseException) and not isinstance(said, MettaError)
+    text = " ".join(f"{type(said).__name__}: {said}".split() if foreign else str(said).split())
+    return "".join(c if c.isprintable() else c.encode("unicode_escape", "surrogatepass").decode() for c in text)

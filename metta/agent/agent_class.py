@@ -9,10 +9,11 @@ from types import ModuleType
 import cloudpickle
 
 from metta.agent.policy_agent import PolicyAgent
+from metta.errors import UserError
 
 
 def load_agent_class(name: str | None) -> type[PolicyAgent]:
-    """The agent class of that name (None: PolicyAgent). ValueError, in one line, says what was not found.
+    """The agent class of that name (None: PolicyAgent). UserError, in one line, says what was not found.
 
     A class from a file is marked to be saved by value: its checkpoints load where the file is not.
     """
@@ -20,14 +21,14 @@ def load_agent_class(name: str | None) -> type[PolicyAgent]:
         return PolicyAgent
     place, separator, class_name = name.rpartition(":")
     if not separator or not place or not class_name:
-        raise ValueError(f"agent={name}: expected path/to/file.py:MyAgent or package.module:MyAgent")
+        raise UserError(f"agent={name}: expected path/to/file.py:MyAgent or package.module:MyAgent")
     module = _module_from_file(name, Path(place)) if place.endswith(".py") else _module(name, place)
     found = getattr(module, class_name, None)
     if found is None:
         classes = [key for key, value in vars(module).items() if is_agent(value) and value is not PolicyAgent]
-        raise ValueError(f"agent={name}: no {class_name} in {place}; it has {', '.join(classes) or 'no agent class'}")
+        raise UserError(f"agent={name}: no {class_name} in {place}; it has {', '.join(classes) or 'no agent class'}")
     if not is_agent(found):
-        raise ValueError(f"agent={name}: {class_name} is not a subclass of metta.agent.policy_agent.PolicyAgent")
+        raise UserError(f"agent={name}: {class_name} is not a subclass of metta.agent.policy_agent.PolicyAgent")
     return found
 
 
@@ -39,12 +40,12 @@ def _module(name: str, place: str) -> ModuleType:
     try:
         return importlib.import_module(place)
     except ImportError as error:
-        raise ValueError(f"agent={name}: cannot import {place}: {error}") from error
+        raise UserError(f"agent={name}: cannot import {place}: {error}") from error
 
 
 def _module_from_file(name: str, path: Path) -> ModuleType:
     if not path.is_file():
-        raise ValueError(f"agent={name}: no file {path}")
+        raise UserError(f"agent={name}: no file {path}")
     spec = importlib.util.spec_from_file_location(f"metta_agent_{path.stem}", path)
     assert spec is not None and spec.loader is not None
     module = importlib.util.module_from_spec(spec)

@@ -13,7 +13,7 @@ import numpy as np
 from metta.envs.env_spec import EnvSpec
 from metta.envs.make_env import make_env
 from metta.envs.mettagrid.games import GAMES
-from metta.errors import EnvError
+from metta.errors import EnvError, one_line
 from metta.processes.shared_arrays import Layout, arrays_over, num_bytes
 
 Ended = list[tuple[int, dict[str, float]]]  # environment index and metrics of each episode that a step ended
@@ -154,7 +154,7 @@ class EnvGroup:
     def _failure(self, index: int, error: Exception) -> EnvError:
         where = f"environment {self._first_env + index} of env={self._name}"
         episode = f"failed in the episode of seed {self._seeds[index]}"
-        return EnvError(f"{where} {episode}: {type(error).__name__}: {error}")
+        return EnvError(f"{where} {episode}: {one_line(error)}")
 
 
 def gymnasium_spec_bytes(name: str) -> bytes | None:

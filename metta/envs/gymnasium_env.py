@@ -15,6 +15,7 @@ from gymnasium.envs.registration import load_env_creator
 
 from metta.envs.env_spec import EnvSpec
 from metta.envs.mettagrid.games import GAMES
+from metta.errors import UserError, one_line
 
 # Ids that exist only once a package has been imported: (prefix of the id, module, what to install).
 PACKAGES = (
@@ -110,7 +111,7 @@ def make_gymnasium(name: str, settings: dict[str, Any], render_mode: str | None)
 
             env = ImgObsWrapper(env)
     except (gymnasium.error.Error, ImportError, TypeError, ValueError, AssertionError) as error:
-        raise ValueError(f"env={name} cannot be made: {' '.join(str(error).split())}") from error
+        raise UserError(f"env={name} cannot be made: {one_line(str(error))}") from error
     return env, max_steps
 
 
@@ -120,17 +121,17 @@ def package_of(env_id: str) -> tuple[str, str] | None:
 
 
 def find_gymnasium_spec(name: str) -> GymnasiumSpec:
-    """The registered spec of an id, its package imported where that is known. ValueError, with the nearest names."""
+    """The registered spec of an id, its package imported where that is known. UserError, with the nearest names."""
     module, _, env_id = name.rpartition(":")
     package = package_of(env_id)
     if module:
         try:
             importlib.import_module(module)
         except ImportError as error:
-            raise ValueError(f"env={name}: {error}") from error
+            raise UserError(f"env={name}: {error}") from error
     elif package is not None and env_id not in gymnasium.registry:
         if importlib.util.find_spec(package[0]) is None:
-            raise ValueError(f"env={name} needs the package {package[0]}, which is missing: pip install {package[1]}")
+            raise UserError(f"env={name} needs the package {package[0]}, which is missing: pip install {package[1]}")
         if package[0] == "minatar":
             importlib.import_module("minatar.gym").register_envs()
         else:
@@ -140,11 +141,11 @@ def find_gymnasium_spec(name: str) -> GymnasiumSpec:
     names = sorted({*gymnasium.registry, *GAMES})
     by_case = {known.lower(): known for known in names}
     near = [by_case[key] for key in difflib.get_close_matches(env_id.lower(), by_case, 3, 0.0)]
-    raise ValueError(f"env={name} is not an environment; nearest: {', '.join(near)}")
+    raise UserError(f"env={name} is not an environment; nearest: {', '.join(near)}")
 
 
 def check_settings(name: str, settings: dict[str, Any]) -> GymnasiumSpec:
-    """The spec of `name`. ValueError unless it exists and takes these settings, by names and types of its arguments."""
+    """The spec of `name`. UserError unless it exists and takes these settings, by names and types of its arguments."""
     spec = find_gymnasium_spec(name)
     if not settings:
         return spec
@@ -153,7 +154,7 @@ def check_settings(name: str, settings: dict[str, Any]) -> GymnasiumSpec:
         creator = load_env_creator(spec.entry_point) if isinstance(spec.entry_point, str) else spec.entry_point
         parameters = dict(inspect.signature(creator).parameters)
     except (ImportError, gymnasium.error.Error) as error:
-        raise ValueError(f"env={name} cannot be made: {' '.join(str(error).split())}") from error
+        raise UserError(f"env={name} cannot be made: {one_line(str(error))}") from error
     takes_any = any(p.kind is p.VAR_KEYWORD for p in parameters.values())
     defaults = {key: p.default for key, p in parameters.items() if p.kind in (p.KEYWORD_ONLY, p.POSITIONAL_OR_KEYWORD)}
     defaults.pop("render_mode", None)
@@ -162,13 +163,13 @@ def check_settings(name: str, settings: dict[str, Any]) -> GymnasiumSpec:
         defaults["preprocessing"] = True
     for key, value in settings.items():
         if key not in defaults and (not takes_any or key == "render_mode"):
-            raise ValueError(f"env.{key} is not a setting of {name}; it has {', '.join(sorted(defaults))}")
+            raise UserError(f"env.{key} is not a setting of {name}; it has {', '.join(sorted(defaults))}")
         if key == "max_episode_steps":
             wanted = "" if type(value) is int and value >= 1 else "a whole number from 1 on"
         else:
             wanted = misfit(value, defaults.get(key))
         if wanted:
-            raise ValueError(f"env.{key} of {name} must be {wanted}, not {value!r}")
+            raise UserError(f"env.{key} of {name} must be {wanted}, not {value!r}")
     return spec
 
 
@@ -186,7 +187,7 @@ def misfit(value: Any, default: Any) -> str:
 def describe_observations(name: str, space: spaces.Space) -> tuple[str, tuple[int, ...], str]:
     """Kind, shape and dtype as EnvSpec has them: 3-D arrays and 2-D bytes are images, the rest flat vectors."""
     if not isinstance(space, spaces.Box) or len(space.shape) > 3 or 0 in space.shape:
-        raise ValueError(f"env={name} has observations that no agent reads: {space}; wanted a Box of 0 to 3 dimensions")
+        raise UserError(f"env={name} has observations that no agent reads: {space}; wanted a Box of 0 to 3 dimensions")
     dtype = space.dtype.name if space.dtype.name in ("bool", "uint8") else "float32"
     if len(space.shape) == 3:
         return "image", space.shape, dtype
@@ -202,7 +203,7 @@ def describe_actions(name: str, space: spaces.Space) -> dict[str, Any]:
     if isinstance(space, spaces.Box) and np.issubdtype(space.dtype, np.floating) and 0 not in space.shape:
         low, high = (tuple(float(x) for x in bound.flat) for bound in (space.low, space.high))
         return {"num_actions": None, "action_low": low, "action_high": high, "action_shape": space.shape or (1,)}
-    raise ValueError(f"env={name} has actions that no agent produces: {space}; wanted Discrete or a Box of floats")
+    raise UserError(f"env={name} has actions that no agent produces: {space}; wanted Discrete or a Box of floats")
 
 
 def action_converter(space: spaces.Space) -> Callable[[np.ndarray], Any]:

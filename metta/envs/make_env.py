@@ -37,7 +37,7 @@ class Env(Protocol):
 
 
 def make_env(name: str, settings: dict[str, Any] | None = None, render_mode: str | None = None) -> Env:
-    """The environment of that name. ValueError (one line) for an unknown name, a bad setting or an unfit space."""
+    """The environment of that name. UserError (one line) for an unknown name, a bad setting or an unfit space."""
     if name in GAMES:
         from metta.envs.mettagrid.env import MettaGridEnv
 
@@ -48,7 +48,7 @@ def make_env(name: str, settings: dict[str, Any] | None = None, render_mode: str
 
 
 def check_env(name: str, settings: dict[str, Any] | None = None) -> None:
-    """ValueError unless `name` is an environment that takes `settings`; quick, for it makes none."""
+    """UserError unless `name` is an environment that takes `settings`; quick, for it makes none."""
     if name in GAMES:
         GAMES[name].of(name, settings or {})
     else:
@@ -58,7 +58,7 @@ def check_env(name: str, settings: dict[str, Any] | None = None) -> None:
 
 
 def check_env_name(name: str) -> None:
-    """ValueError, with the nearest names, unless an environment of this name exists."""
+    """UserError, with the nearest names, unless an environment of this name exists."""
     if name not in GAMES:
         from metta.envs.gymnasium_env import find_gymnasium_spec
 

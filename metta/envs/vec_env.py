@@ -11,7 +11,7 @@ import numpy as np
 
 from metta.envs.env_group import Arrays, EnvGroup, environments, gymnasium_spec_bytes, set_up
 from metta.envs.make_env import Env, check_env, check_env_name, make_env
-from metta.errors import EnvError
+from metta.errors import EnvError, UserError
 from metta.processes.shared_arrays import shared_memory_file, shares
 from metta.processes.worker import Worker, end_workers
 
@@ -108,7 +108,7 @@ class VecEnv:
     from then on (`active` is False, its rewards and flags are 0). `num_workers` processes help this one to step the
     environments, each with an equal share. That changes the speed, never a result.
 
-    Raises ValueError where the environment cannot be made, and EnvError where it, or a worker, fails later.
+    Raises UserError where the environment cannot be made, and EnvError where it, or a worker, fails later.
     """
 
     def __init__(
@@ -121,7 +121,7 @@ class VecEnv:
         first_env: int = 0,
     ):
         if num_envs < 1 or num_workers < 0:
-            raise ValueError(f"num_envs={num_envs} must be at least 1, and num_workers={num_workers} at least 0")
+            raise UserError(f"num_envs={num_envs} must be at least 1, and num_workers={num_workers} at least 0")
         probe = make_env(name, settings)
         self.spec = probe.spec
         probe.close()
@@ -227,7 +227,7 @@ class VecEnv:
         """
         assert not self._waiting
         if len(state["seeds"]) != self.num_envs:
-            raise ValueError(f"the saved state is of num_envs={len(state['seeds'])}, this is num_envs={self.num_envs}")
+            raise UserError(f"the saved state is of num_envs={len(state['seeds'])}, this is num_envs={self.num_envs}")
         lengths = np.array([len(actions) for actions in state["actions"]])
         self._log = ActionLog(self._arrays.actions.shape, self._log_dtype, int(lengths.max()))
         self._episode_index[:] = state["episode_index"]

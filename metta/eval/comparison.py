@@ -8,6 +8,7 @@ from typing import TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
+from metta.errors import MettaError
 from metta.eval import statistics
 from metta.eval.eval_db import EvalDB, Score, Scores
 from metta.eval.statistics import Estimate, Floats
@@ -18,8 +19,8 @@ PROFILE_POINTS = 101
 RunScores: TypeAlias = dict[str, dict[int, Scores]]  # run -> epoch -> env -> Score
 
 
-class ComparisonError(Exception):
-    """These runs cannot be compared: one line that says why, and what to do."""
+class ComparisonError(MettaError):
+    """These runs cannot be compared."""
 
 
 @dataclass(frozen=True)

@@ -20,6 +20,7 @@ from urllib.parse import quote
 
 import numpy as np
 
+from metta.errors import MettaError
 from metta.eval import statistics
 
 VERSION = 1  # of the table below, in PRAGMA user_version
@@ -43,8 +44,8 @@ CREATE TABLE episodes (
 """
 
 
-class EvalDBError(Exception):
-    """The database cannot be used: one line that says which file and why."""
+class EvalDBError(MettaError):
+    """The database cannot be used."""
 
 
 @dataclass(frozen=True)

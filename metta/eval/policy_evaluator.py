@@ -13,9 +13,10 @@ from torch import nn
 from metta.agent.policy_agent import PolicyAgent
 from metta.agent.untrusted.agent_file import load_agent_file
 from metta.envs.make_env import make_env
-from metta.errors import CheckpointError
+from metta.errors import CheckpointError, UserError, one_line
 from metta.eval.eval_db import EpisodeRow, EvalDB, Score
 from metta.rl.tiny_checkpoint_manager import TinyCheckpointManager
+from metta.run_folder import RunFolder, TrainDir
 from metta.sim.recording import recording_path, save_recordings
 from metta.sim.simulation import Simulations, default_num_envs
 
@@ -60,7 +61,7 @@ class PolicyEvaluator:
         """Play episodes of seeds `seed`, `seed + 1`, ... with the run's agent of that epoch, and store the scores.
 
         Returns what `EvalDB.get_scores` does: earlier episodes of this agent with other seeds count too.
-        env None: the environment it was trained on. CheckpointError where the agent cannot be read, ValueError where it
+        env None: the environment it was trained on. CheckpointError where the agent cannot be read, UserError where it
         cannot act in `env`.
         """
         manager = TinyCheckpointManager(run, self.train_dir)
@@ -109,8 +110,8 @@ class PolicyEvaluator:
         label = simulations.spec.label
         rows = [EpisodeRow(e.seed, float(e.returns.mean()), e.length, e.metrics) for e in played]
         if run is not None:
-            save_recordings(recording_path(self.train_dir / run, epoch, label), played)
-            db = EvalDB(self.train_dir / "eval.db")
+            save_recordings(recording_path(RunFolder(self.train_dir, run), epoch, label), played)
+            db = EvalDB(TrainDir(self.train_dir).eval_db)
             db.record(run, epoch, label, rows, fingerprint(path))
             return db.get_scores(run, epoch, label)[label]
         return Score.of([row.reward for row in rows])
@@ -118,7 +119,7 @@ class PolicyEvaluator:
     def _simulate(self, env: str, settings: dict[str, Any], episodes: int) -> Simulations:
         """Those of the last evaluation, where it was of as many episodes of the same."""
         if episodes < 1:
-            raise ValueError(f"episodes={episodes}: must be at least 1")
+            raise UserError(f"episodes={episodes}: must be at least 1")
         key = (env, tuple(sorted(settings.items())), episodes)
         if self._simulations is None or self._simulations.closed or key != self._key:
             self.close()
@@ -158,8 +159,7 @@ def check_acts(agent: PolicyAgent, path: str | Path) -> None:
         observations = np.zeros((1, *agent.env.observation_shape), agent.env.observation_dtype)
         agent.act(observations, agent.initial_state(1), np.ones(1, dtype=bool))
     except Exception as error:
-        reason = " ".join(f"{type(error).__name__}: {error}".split())
-        raise CheckpointError(f"{path} holds an agent that cannot act: {reason}") from error
+        raise CheckpointError(f"{path} holds an agent that cannot act: {one_line(error)}") from error
 
 
 def fingerprint(path: Path) -> str:

@@ -21,7 +21,7 @@ from typing import IO, TYPE_CHECKING, Any, NamedTuple
 
 from zlib_ng.zlib_ng import crc32
 
-from metta.errors import CheckpointError
+from metta.errors import CheckpointError, one_line
 
 if TYPE_CHECKING:
     from torch.nn import Module as Agent
@@ -134,10 +134,9 @@ def _reading(path: Path) -> Iterator[Any]:
             raise UnsoundError(f"{path} is missing: without it the agent can be evaluated, not resumed") from None
         if reader is not None and reader.damage is not None:
             raise reader.damage from None
-        reason = " ".join(f"{type(error).__name__}: {error}".split())
         if isinstance(error, (ImportError, AttributeError, MemoryError)):
-            raise CheckpointError(f"{path} cannot be loaded here: {reason}") from error
-        raise UnsoundError(f"{path} cannot be read: {reason}") from error
+            raise CheckpointError(f"{path} cannot be loaded here: {one_line(error)}") from error
+        raise UnsoundError(f"{path} cannot be read: {one_line(error)}") from error
 
 
 def _entries(file: io.FileIO) -> dict[int, Entry]:

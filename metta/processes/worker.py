@@ -17,7 +17,7 @@ from collections.abc import Callable
 from multiprocessing.connection import Connection, Pipe
 from typing import Any
 
-from metta.errors import EnvError
+from metta.errors import EnvError, one_line
 
 START = "import sys; sys.path = sys.argv[2:]; from metta.processes.worker import main; main(int(sys.argv[1]))"
 
@@ -141,6 +141,5 @@ def serve(connection: Connection) -> None:
                     result = getattr(held, call)(*arguments)
                 reply = pickle.dumps((None, result))
         except Exception as error:  # noqa: BLE001 (raised again in the parent)
-            line = str(error) if isinstance(error, EnvError | ValueError) else f"{type(error).__name__}: {error}"
-            reply = pickle.dumps((line, traceback.format_exc()))
+            reply = pickle.dumps((one_line(error), traceback.format_exc()))
         connection.send_bytes(reply)

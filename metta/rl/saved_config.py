@@ -6,7 +6,7 @@ import zipfile
 from pathlib import Path
 from typing import Any, Self
 
-from metta.errors import CheckpointError
+from metta.errors import CheckpointError, one_line
 
 KEYS = ("config", "epoch", "agent_steps")
 
@@ -48,5 +48,4 @@ def read_saved_config(trainer_file: Path) -> dict[str, Any]:
             state = InertUnpickler(io.BytesIO(archive.read(name))).load()
         return {key: state[key] for key in KEYS}
     except Exception as error:  # neither zipfile nor pickle has a list of what it raises for damaged bytes
-        reason = " ".join(f"{type(error).__name__}: {error}".split())
-        raise CheckpointError(f"{trainer_file} cannot be read: {reason}") from error
+        raise CheckpointError(f"{trainer_file} cannot be read: {one_line(error)}") from error

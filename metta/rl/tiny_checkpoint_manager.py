@@ -13,21 +13,21 @@ import warnings
 from pathlib import Path
 from typing import Any
 
-from metta.files.pt_file import Agent, CheckpointError, Folder, UnsoundError, load, save_in_order
+from metta.errors import CheckpointError
+from metta.files.pt_file import Agent, Folder, UnsoundError, load, save_in_order
+from metta.run_folder import RunFolder
 
 AGENT_FILE = re.compile(r"agent_epoch_(0|[1-9][0-9]*)\.pt")
 
 
 class TinyCheckpointManager:
-    """Saves, finds and loads the checkpoints of one run. ValueError for a bad run name.
+    """Saves, finds and loads the checkpoints of one run. UserError for a bad run name.
 
     What is loaded lies on the CPU, or where `map_location` (as in torch.load) says.
     """
 
     def __init__(self, run: str, train_dir: Folder = "./train_dir"):
-        if not re.fullmatch(r"[A-Za-z0-9._-]+", run) or not run.strip("."):
-            raise ValueError(f"run={run!r} is not a run name: use letters, digits, '.', '_' and '-'")
-        self.folder = Path(train_dir) / run / "checkpoints"
+        self.folder = RunFolder(train_dir, run).checkpoints
 
     def file(self, kind: str, epoch: int) -> Path:
         """Where the "agent" or the "trainer" file of `epoch` is, or would be."""

@@ -22,7 +22,7 @@ from metta.agent.policy_agent import PolicyAgent
 from metta.envs.env_spec import EnvSpec
 from metta.envs.make_env import make_env
 from metta.envs.vec_env import Episode
-from metta.errors import CheckpointError
+from metta.errors import CheckpointError, UserError
 from metta.processes.shared_arrays import shared_memory_file, shares
 from metta.processes.worker import Worker, end_workers
 from metta.rl.defaults import with_defaults
@@ -37,6 +37,7 @@ from metta.rl.saving.checkpoint_saver import CheckpointSaver, SaveError
 from metta.rl.saving.run_lock import RunLock
 from metta.rl.tiny_checkpoint_manager import TinyCheckpointManager
 from metta.rl.train_config import TrainConfig, resume_config
+from metta.run_folder import RunFolder
 
 
 def train(
@@ -51,13 +52,14 @@ def train(
     keep_epochs: epochs that retention must spare; last_evaluation: what the display says of the newest score.
     Returns the exit status: 0 complete, 130 or 143 after a signal, 1 when a checkpoint could not be saved.
     """
+    run = RunFolder(config.train_dir, config.run)
     manager = TinyCheckpointManager(config.run, config.train_dir)
-    with RunLock(manager.folder.parent), StopSignals() as signals:
+    with RunLock(run.lock), StopSignals() as signals:
         trainer = load_trainer(manager, config, given) or Trainer(config)
         progress = make_progress(trainer.config, trainer.agent_steps, last_evaluation)
         saver = CheckpointSaver(manager, trainer.config.keep_last, keep_epochs)
         try:
-            return run_epochs(trainer, saver, signals, progress, manager.folder.parent)
+            return run_epochs(trainer, saver, signals, progress, run.path)
         except (SaveError, OSError) as error:  # an OSError: the curves could not be written
             committed = max(manager.list_epochs(), default=0)
             progress.fail(
@@ -245,9 +247,9 @@ class Trainer:
 
 
 def make_env_spec(config: TrainConfig) -> EnvSpec:
-    """The environment's spec; ValueError where it cannot be made."""
+    """The environment's spec; UserError where it cannot be made."""
     if config.env is None:
-        raise ValueError(f"env= is needed for a new run: {config.run} has no checkpoint")
+        raise UserError(f"env= is needed for a new run: {config.run} has no checkpoint")
     env = make_env(config.env, config.env_settings)
     env.close()
     return env.spec
@@ -260,7 +262,7 @@ def pick_device(name: str) -> torch.device:
     device = torch.device(name)
     if device.type == "cuda":
         if not torch.cuda.is_available():
-            raise ValueError(f"device={name}: torch sees no GPU here; device=cpu works")
+            raise UserError(f"device={name}: torch sees no GPU here; device=cpu works")
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
         torch.use_deterministic_algorithms(True, warn_only=True)
     return device

@@ -8,6 +8,7 @@ from torch import Tensor
 
 from metta.agent.policy_agent import PolicyAgent, State
 from metta.envs.env_spec import EnvSpec
+from metta.errors import UserError
 
 NOISE_STEPS = 64  # of an episode's noise are drawn at once
 
@@ -87,7 +88,7 @@ class RandomPlayer:
 
 
 def make_player(agent: PolicyAgent | None, spec: EnvSpec, num_envs: int) -> Player:
-    """Who plays in num_envs environments; agent None: chance. ValueError unless the agent can act in them."""
+    """Who plays in num_envs environments; agent None: chance. UserError unless the agent can act in them."""
     if agent is None:
         return RandomPlayer(spec, num_envs)
     check_fit(agent.env, spec)
@@ -95,12 +96,12 @@ def make_player(agent: PolicyAgent | None, spec: EnvSpec, num_envs: int) -> Play
 
 
 def check_fit(trained: EnvSpec, other: EnvSpec) -> None:
-    """ValueError unless an agent trained on one environment can act in the other."""
+    """UserError unless an agent trained on one environment can act in the other."""
     for name in ("observation_kind", "observation_shape", "num_actions", "action_shape", "tokens"):
         had, has = getattr(trained, name), getattr(other, name)
         if had != has:
             what = name.replace("_", " ")
             detail = "" if name == "tokens" else f" ({what} {had}, not {has})"
-            raise ValueError(
+            raise UserError(
                 f"an agent trained on {trained.label} cannot act in {other.label}: their {what} differ{detail}"
             )

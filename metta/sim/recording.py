@@ -8,6 +8,10 @@ from pathlib import Path
 import numpy as np
 
 from metta.envs.vec_env import Episode
+from metta.errors import UserError
+from metta.run_folder import RunFolder
+
+RECORDED = re.compile(r"epoch_(0|[1-9][0-9]*)_.*")
 
 
 @dataclass(frozen=True)
@@ -19,9 +23,15 @@ class Recording:
     returns: np.ndarray
 
 
-def recording_path(run_dir: Path, epoch: int, env_label: str) -> Path:
+def recording_path(run: RunFolder, epoch: int, env_label: str) -> Path:
     """`replays/epoch_100_arena.npz`; what a file name should not hold becomes a '-'."""
-    return run_dir / "replays" / f"epoch_{epoch}_{re.sub(r'[^A-Za-z0-9._=,+-]+', '-', env_label)}.npz"
+    return run.replays / f"epoch_{epoch}_{re.sub(r'[^A-Za-z0-9._=,+-]+', '-', env_label)}.npz"
+
+
+def recorded_epoch(name: str) -> int | None:
+    """The epoch of a file in `replays/`, by its name: of recordings, or of what was made of one."""
+    found = RECORDED.fullmatch(name)
+    return int(found[1]) if found else None
 
 
 def save_recordings(path: Path, episodes: list[Episode]) -> None:
@@ -49,10 +59,10 @@ def recorded_seeds(path: Path) -> list[int]:
 
 
 def load_recording(path: Path, seed: int) -> Recording:
-    """One recorded episode. ValueError where that seed was not recorded."""
+    """One recorded episode. UserError where that seed was not recorded."""
     seeds = recorded_seeds(path)
     if seed not in seeds:
         have = f"has seeds {seeds[0]} to {seeds[-1]}" if seeds else "does not exist"
-        raise ValueError(f"no recorded episode with seed={seed}: {path} {have}")
+        raise UserError(f"no recorded episode with seed={seed}: {path} {have}")
     with np.load(path) as arrays:
         return Recording(seed, arrays[f"{seed}.actions"], arrays[f"{seed}.returns"])

@@ -51,7 +51,7 @@ class Simulation:
         self.envs = VecEnv(env, num_envs, DealtSeeds(0, 0, num_envs), settings=settings)
 
     def take(self, agent: PolicyAgent | bytes | None) -> None:
-        """Have it play from now on; None: a random agent. ValueError unless it can act here."""
+        """Have it play from now on; None: a random agent. UserError unless it can act here."""
         player: PolicyAgent | None = portable_pickle.loads(agent) if isinstance(agent, bytes) else agent
         if player is not None:
             player = player.to(self.device).eval()
@@ -103,7 +103,7 @@ class Simulations:
     def play(self, agent: PolicyAgent | None, seeds: range) -> list[Episode]:
         """One episode of each seed, in their order. agent None: a random one.
 
-        ValueError unless the agent can act here. EnvError where an environment or a process fails: then it is closed.
+        UserError unless the agent can act here. EnvError where an environment or a process fails: then it is closed.
         """
         self._here.take(agent)
         num_envs = self._here.envs.num_envs

@@ -7,14 +7,16 @@ import fnmatch
 from collections.abc import Sequence
 from pathlib import Path
 
-from metta.eval.comparison import ComparisonError, EnvComparison, Group, compare
-from metta.eval.eval_db import EvalDB, EvalDBError
+from metta.errors import UserError
+from metta.eval.comparison import EnvComparison, Group, compare
+from metta.eval.eval_db import EvalDB
 from metta.eval.event_files import read_curves
 from metta.eval.report.page import Report, interval_over, page
 from metta.eval.report.plots import MOST_PAIRS, sections
 from metta.eval.report.run_files import run_files, setting_notes
 from metta.eval.statistics import Estimate
-from metta.tools.cli.arguments import UsageError, parse
+from metta.run_folder import RunFolder, TrainDir
+from metta.tools.cli.arguments import parse
 from metta.tools.cli.config import AnalyzeConfig
 from metta.tools.cli.table import interval_text, print_table
 from metta.tools.cli.targets import enumeration, list_runs, open_run
@@ -25,13 +27,10 @@ PATTERN = frozenset("*?[")
 def main(argv: Sequence[str]) -> int:
     config, _ = parse(AnalyzeConfig, argv, "metta analyze")
     train_dir = Path(config.train_dir)
-    try:
-        db = EvalDB(train_dir / "eval.db")
-        groups = group_runs(config, sorted({*list_runs(config.train_dir), *db.runs()}))
-        check_out(config)
-        report = make_report(db, train_dir, groups)
-    except (ComparisonError, EvalDBError) as error:
-        raise UsageError(str(error)) from error
+    db = EvalDB(TrainDir(train_dir).eval_db)
+    groups = group_runs(config, sorted({*list_runs(config.train_dir), *db.runs()}))
+    check_out(config)
+    report = make_report(db, train_dir, groups)
     names = [group.name for group in groups]
     for env in report.comparison.envs:
         print_scores(names, [len(group.runs) for group in groups], env)
@@ -44,13 +43,13 @@ def main(argv: Sequence[str]) -> int:
 
 
 def group_runs(config: AnalyzeConfig, known: Sequence[str]) -> list[Group]:
-    """A group for each name and each pattern in runs=. UsageError where one finds nothing, or a run is found twice."""
+    """A group for each name and each pattern in runs=. UserError where one finds nothing, or a run is found twice."""
     groups = [Group(name, matching(name, config.train_dir, known)) for name in config.runs.split(",")]
     found: dict[str, str] = {}
     for group in groups:
         for run in group.runs:
             if run in found:
-                raise UsageError(f"runs={config.runs}: {run} is in it twice, by {found[run]} and by {group.name}")
+                raise UserError(f"runs={config.runs}: {run} is in it twice, by {found[run]} and by {group.name}")
             found[run] = group.name
     return groups
 
@@ -63,7 +62,7 @@ def matching(name: str, train_dir: str, known: Sequence[str]) -> tuple[str, ...]
         open_run(run, train_dir)
     if not runs or not set(runs) <= set(known):
         have = f"have {enumeration(known)}" if known else "there is none yet"
-        raise UsageError(f"no run {'matches ' if pattern else ''}{name} in {train_dir}: {have}")
+        raise UserError(f"no run {'matches ' if pattern else ''}{name} in {train_dir}: {have}")
     return runs
 
 
@@ -75,21 +74,21 @@ def out_path(config: AnalyzeConfig) -> Path:
 
 
 def check_out(config: AnalyzeConfig) -> None:
-    """UsageError where something else is in the way, before the work is done."""
+    """UserError where something else is in the way, before the work is done."""
     path = out_path(config)
     if config.format == "html":
         if path.is_dir():
-            raise UsageError(f"out={path}: is a folder; format=html writes one file")
+            raise UserError(f"out={path}: is a folder; format=html writes one file")
         if not path.parent.is_dir():
-            raise UsageError(f"out={path}: no folder {path.parent}")
+            raise UserError(f"out={path}: no folder {path.parent}")
     elif path.exists() and not path.is_dir():
-        raise UsageError(f"out={path}: is a file; format={config.format} writes a folder")
+        raise UserError(f"out={path}: is a file; format={config.format} writes a folder")
 
 
 def make_report(db: EvalDB, train_dir: Path, groups: Sequence[Group]) -> Report:
     """ComparisonError where there is nothing to compare."""
     comparison = compare(db, groups)
-    training = {run: read_curves(train_dir / run) for run in comparison.scores}
+    training = {run: read_curves(RunFolder(train_dir, run).path) for run in comparison.scores}
     notes = [*comparison.notes, *setting_notes(train_dir, groups)]
     if without := [run for run, curves in training.items() if not curves]:
         notes.append(f"{enumeration(without)}: no training curves (no TensorBoard file in the run folder).")

@@ -8,10 +8,10 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from metta.envs.make_env import check_env
-from metta.eval.eval_db import EvalDBError
+from metta.errors import UserError
 from metta.rl.tiny_checkpoint_manager import TinyCheckpointManager
 from metta.tools import sim
-from metta.tools.cli.arguments import UsageError, parse
+from metta.tools.cli.arguments import parse
 from metta.tools.cli.config import PlayConfig, SimConfig
 from metta.tools.cli.targets import env_label
 
@@ -29,21 +29,18 @@ KEYS = "space pause  s step  +/- speed  {}n next  r again  q quit"
 
 def main(argv: Sequence[str]) -> int:
     config, _ = parse(PlayConfig, argv, "metta play")
-    try:
-        return play(config, find_target(config))
-    except (ValueError, EvalDBError) as error:
-        raise UsageError(str(error)) from error
+    return play(config, find_target(config))
 
 
 def find_target(config: PlayConfig) -> sim.Targets | None:
     """Whose agent acts, or None for a random one that needs no run. Says what is wrong before torch is imported."""
     if config.run is not None and config.agent is not None:
-        raise UsageError(f"give run={config.run} or agent={config.agent}, not both")
+        raise UserError(f"give run={config.run} or agent={config.agent}, not both")
     if config.run is None and config.agent is None:
         if not config.random:
-            raise UsageError("missing run=: a run in train_dir, or agent= or random=true")
+            raise UserError("missing run=: a run in train_dir, or agent= or random=true")
         if config.env is None:
-            raise UsageError("missing env=: what a random agent is to play, as in env=arena")
+            raise UserError("missing env=: what a random agent is to play, as in env=arena")
         check_env(config.env, config.env_settings)
         return None
     shared = ("run", "epoch", "env", "env_settings", "agent", "trust", "train_dir")
@@ -86,7 +83,7 @@ def load_agent(config: PlayConfig, target: sim.Targets) -> PolicyAgent:
     else:
         agent = TinyCheckpointManager(str(target.run), config.train_dir).load_agent(target.epochs[0])
     if not isinstance(agent, PolicyAgent):
-        raise UsageError(f"a {type(agent).__name__} is not a metta agent: it cannot be played")
+        raise UserError(f"a {type(agent).__name__} is not a metta agent: it cannot be played")
     return agent.eval()
 
 

@@ -11,13 +11,14 @@ from typing import Any
 
 from metta.envs.make_env import check_env
 from metta.envs.mettagrid.games import GAMES
-from metta.errors import CheckpointError
-from metta.eval.eval_db import EvalDB, EvalDBError
+from metta.errors import CheckpointError, UserError
+from metta.eval.eval_db import EvalDB
 from metta.rl.saved_config import read_saved_config
 from metta.rl.tiny_checkpoint_manager import TinyCheckpointManager
-from metta.sim.recording import load_recording, recorded_seeds, recording_path
+from metta.run_folder import RunFolder, TrainDir
+from metta.sim.recording import load_recording, recorded_epoch, recorded_seeds, recording_path
 from metta.sim.replay.films import SUFFIXES, Source, check_format, replay_path, write_replay
-from metta.tools.cli.arguments import UsageError, parse
+from metta.tools.cli.arguments import parse
 from metta.tools.cli.config import ReplayConfig
 from metta.tools.cli.targets import enumeration, env_label, existing_epoch, existing_run
 
@@ -36,17 +37,14 @@ class Place:
 
 def main(argv: Sequence[str]) -> int:
     config, _ = parse(ReplayConfig, argv, "metta replay")
-    try:
-        place = find_place(config)
-        format = chosen_format(config, place.env)
-        check_format(format, place.env)
-        source = find_source(config, place)
-        path = chosen_path(config, place.recordings, format)
-        os.environ.setdefault("SDL_VIDEODRIVER", "dummy")  # pictures are drawn into memory: no screen is needed
-        os.environ.setdefault("PYGAME_HIDE_SUPPORT_PROMPT", "1")
-        differing = write_replay(source, format, path)
-    except (ValueError, EvalDBError) as error:
-        raise UsageError(str(error)) from error
+    place = find_place(config)
+    format = chosen_format(config, place.env)
+    check_format(format, place.env)
+    source = find_source(config, place)
+    path = chosen_path(config, place.recordings, format)
+    os.environ.setdefault("SDL_VIDEODRIVER", "dummy")  # pictures are drawn into memory: no screen is needed
+    os.environ.setdefault("PYGAME_HIDE_SUPPORT_PROMPT", "1")
+    differing = write_replay(source, format, path)
     print(path)
     if differing is not None:
         print(f"metta replay: this is not the episode that was recorded: {differing}", file=sys.stderr)
@@ -63,7 +61,8 @@ def find_place(config: ReplayConfig) -> Place:
     else:
         env, settings = config.env, config.env_settings
     check_env(env, settings)
-    return Place(epoch, env, settings, recording_path(manager.folder.parent, epoch, env_label(env, settings)))
+    recordings = recording_path(RunFolder(config.train_dir, config.run), epoch, env_label(env, settings))
+    return Place(epoch, env, settings, recordings)
 
 
 def chosen_epoch(config: ReplayConfig, manager: TinyCheckpointManager) -> int:
@@ -72,17 +71,17 @@ def chosen_epoch(config: ReplayConfig, manager: TinyCheckpointManager) -> int:
         return manager.list_epochs()[-1]
     if config.epoch == "best":
         env = None if config.env is None else env_label(config.env, config.env_settings)
-        best = EvalDB(Path(config.train_dir) / "eval.db").best_epoch(config.run, env)
+        best = EvalDB(TrainDir(config.train_dir).eval_db).best_epoch(config.run, env)
         if best is None:
-            raise UsageError(f"epoch=best: run {config.run} has no scores yet: `{sim_command(config)} epoch=all`")
+            raise UserError(f"epoch=best: run {config.run} has no scores yet: `{sim_command(config)} epoch=all`")
         return best
     epoch = int(config.epoch)
-    return epoch if epoch in recorded_epochs(manager) else existing_epoch(manager, epoch)
+    return epoch if epoch in recorded_epochs(config) else existing_epoch(manager, epoch)
 
 
-def recorded_epochs(manager: TinyCheckpointManager) -> list[int]:
-    names = [path.name.split("_")[1] for path in (manager.folder.parent / "replays").glob("epoch_*_*.npz")]
-    return sorted({int(name) for name in names if name.isascii() and name.isdecimal()})
+def recorded_epochs(config: ReplayConfig) -> list[int]:
+    files = RunFolder(config.train_dir, config.run).replays.glob("*.npz")
+    return sorted({epoch for file in files if (epoch := recorded_epoch(file.name)) is not None})
 
 
 def own_env(manager: TinyCheckpointManager) -> tuple[str, dict[str, Any]]:
@@ -93,29 +92,29 @@ def own_env(manager: TinyCheckpointManager) -> tuple[str, dict[str, Any]]:
     except (CheckpointError, KeyError):
         agent: Any = manager.load_latest_agent()
     if not hasattr(agent, "env"):
-        raise UsageError(f"a {type(agent).__name__} does not say which environment it was trained on: give env=")
+        raise UserError(f"a {type(agent).__name__} does not say which environment it was trained on: give env=")
     return agent.env.name, agent.env.settings
 
 
 def find_source(config: ReplayConfig, place: Place) -> Source:
-    """The recorded episode. UsageError where there is none, with the command that records it."""
+    """The recorded episode. UserError where there is none, with the command that records it."""
     label, command = env_label(place.env, place.settings), f"{sim_command(config)} epoch={place.epoch}"
     try:
         seeds = recorded_seeds(place.recordings)
-        if not seeds:
-            have = recorded_epochs(existing_run(config.run, config.train_dir))
-            others = f" (of epoch {enumeration(have)} there are)" if have and place.epoch not in have else ""
-            which = f"no episode of epoch={place.epoch} in {label} is recorded{others}"
-            raise UsageError(f"{which}: `{command}` records some")
-        if config.seed not in seeds:
-            more = f"episodes={config.seed + 1}" if config.seed < 1000 else f"seed={config.seed}"
-            raise UsageError(
-                f"seed={config.seed} of epoch={place.epoch} in {label} is not recorded, "
-                f"seeds {seeds[0]} to {seeds[-1]} are: `{command} {more}` records it"
-            )
-        recording = load_recording(place.recordings, config.seed)
+        recording = load_recording(place.recordings, config.seed) if config.seed in seeds else None
     except DAMAGE:
-        raise UsageError(f"{place.recordings} is damaged or holds no episodes: `{command}` records new ones") from None
+        raise UserError(f"{place.recordings} is damaged or holds no episodes: `{command}` records new ones") from None
+    if not seeds:
+        have = recorded_epochs(config)
+        others = f" (of epoch {enumeration(have)} there are)" if have and place.epoch not in have else ""
+        which = f"no episode of epoch={place.epoch} in {label} is recorded{others}"
+        raise UserError(f"{which}: `{command}` records some")
+    if recording is None:
+        more = f"episodes={config.seed + 1}" if config.seed < 1000 else f"seed={config.seed}"
+        raise UserError(
+            f"seed={config.seed} of epoch={place.epoch} in {label} is not recorded, "
+            f"seeds {seeds[0]} to {seeds[-1]} are: `{command} {more}` records it"
+        )
     return Source(config.run, place.epoch, place.env, place.settings, recording)
 
 
@@ -145,7 +144,7 @@ def chosen_path(config: ReplayConfig, recordings: Path, format: str) -> Path:
     if path.is_dir():
         return path / own.name
     if not path.name.endswith(SUFFIXES[format]):
-        raise UsageError(f"out={path}: a file of format={format} is named *{SUFFIXES[format]}")
+        raise UserError(f"out={path}: a file of format={format} is named *{SUFFIXES[format]}")
     if not path.parent.is_dir():
-        raise UsageError(f"out={path}: no folder {path.parent}")
+        raise UserError(f"out={path}: no folder {path.parent}")
     return path

@@ -8,11 +8,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from metta.errors import CheckpointError
-from metta.eval.eval_db import EvalDB, EvalDBError
+from metta.errors import CheckpointError, UserError
+from metta.eval.eval_db import EvalDB
 from metta.rl.saved_config import read_saved_config
 from metta.rl.tiny_checkpoint_manager import TinyCheckpointManager
-from metta.tools.cli.arguments import UsageError, parse
+from metta.run_folder import RunFolder, TrainDir
+from metta.tools.cli.arguments import parse
 from metta.tools.cli.config import RunsConfig
 from metta.tools.cli.table import print_table, score_text
 from metta.tools.cli.targets import env_label, list_runs
@@ -25,12 +26,9 @@ def main(argv: Sequence[str]) -> int:
     config, given = parse(RunsConfig, argv, "metta runs")
     train_dir = Path(config.train_dir)
     if "train_dir" in given and not train_dir.is_dir():
-        raise UsageError(f"train_dir={train_dir} is not a folder")
-    try:
-        scores = EvalDB(train_dir / "eval.db")
-        rows = [describe(run, config.train_dir, scores) for run in list_runs(config.train_dir)]
-    except EvalDBError as error:
-        raise UsageError(str(error)) from error
+        raise UserError(f"train_dir={train_dir} is not a folder")
+    scores = EvalDB(TrainDir(train_dir).eval_db)
+    rows = [describe(run, config.train_dir, scores) for run in list_runs(config.train_dir)]
     if rows:
         print_table(HEADINGS, rows, left=3)
     else:
@@ -41,7 +39,7 @@ def main(argv: Sequence[str]) -> int:
 def describe(run: str, train_dir: str, scores: EvalDB) -> tuple[str, ...]:
     """A run's row; what cannot be read is said on stderr, and is a '-' here."""
     manager = TinyCheckpointManager(run, train_dir)
-    folder = manager.folder.parent
+    folder = RunFolder(train_dir, run)
     epochs = manager.list_epochs()
     saved = newest_trainer(manager, epochs)
     env = steps = state = "-"
@@ -49,9 +47,9 @@ def describe(run: str, train_dir: str, scores: EvalDB) -> tuple[str, ...]:
         env = env_label(saved["config"]["env"], saved["config"]["env_settings"])
         steps = f"{saved['agent_steps']:,}"
         state = "complete" if saved["agent_steps"] >= saved["config"]["total_timesteps"] else "stopped"
-    if is_locked(folder / "trainer.lock"):
+    if is_locked(folder.lock):
         state = "training"
-    return run, env, state, str(epochs[-1]), steps, *latest_score(scores, run, env), size_text(size_of(folder))
+    return run, env, state, str(epochs[-1]), steps, *latest_score(scores, run, env), size_text(size_of(folder.path))
 
 
 def newest_trainer(manager: TinyCheckpointManager, epochs: Sequence[int]) -> dict[str, Any] | None:

@@ -11,10 +11,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from metta.envs.make_env import check_env
-from metta.errors import CheckpointError
-from metta.eval.eval_db import EvalDB, EvalDBError
+from metta.errors import CheckpointError, UserError
+from metta.eval.eval_db import EvalDB
 from metta.rl.tiny_checkpoint_manager import AGENT_FILE, TinyCheckpointManager
-from metta.tools.cli.arguments import UsageError, parse
+from metta.run_folder import TrainDir
+from metta.tools.cli.arguments import parse
 from metta.tools.cli.config import SimConfig
 from metta.tools.cli.table import interval_text, print_table, score_text
 from metta.tools.cli.targets import env_label, existing_epoch, existing_run, open_run
@@ -37,22 +38,18 @@ class Targets:
 
 def main(argv: Sequence[str]) -> int:
     config, _ = parse(SimConfig, argv, "metta sim")
-    try:
-        targets = find_targets(config)
-        return evaluate(config, targets)
-    except EvalDBError as error:
-        raise UsageError(str(error)) from error
+    return evaluate(config, find_targets(config))
 
 
 def find_targets(config: SimConfig) -> Targets:
-    """UsageError, ValueError or EvalDBError for whatever can be known to be wrong before torch is imported."""
+    """UserError or EvalDBError for whatever can be known to be wrong before torch is imported."""
     if config.env is not None:
         check_env(config.env, config.env_settings)
-    scores = EvalDB(Path(config.train_dir) / "eval.db")
+    scores = EvalDB(TrainDir(config.train_dir).eval_db)
     if config.agent is not None:
         return targets_of_file(config, Path(config.agent))
     if config.run is None:
-        raise UsageError("missing run=: a run in train_dir, or an agent file with agent=")
+        raise UserError("missing run=: a run in train_dir, or an agent file with agent=")
     if config.watch:
         return Targets(config.run, watched_epochs(config, config.run))
     manager = existing_run(config.run, config.train_dir)
@@ -62,25 +59,31 @@ def find_targets(config: SimConfig) -> Targets:
 def targets_of_file(config: SimConfig, path: Path) -> Targets:
     """A checkpoint of a run in train_dir is that; any other file is from elsewhere."""
     if not path.is_file():
-        raise UsageError(f"agent={path}: no such file")
+        raise UserError(f"agent={path}: no such file")
     if not config.trust and not zipfile.is_zipfile(path):
-        raise UsageError(f"agent={path}: not an agent file, or not a whole one")
+        raise UserError(f"agent={path}: not an agent file, or not a whole one")
     if config.watch or config.epoch in ("all", "best"):
-        raise UsageError(f"agent={path}: one file has no {'watch=' if config.watch else 'epoch=' + config.epoch}")
+        raise UserError(f"agent={path}: one file has no {'watch=' if config.watch else 'epoch=' + config.epoch}")
     name = AGENT_FILE.fullmatch(path.name)
-    place = path.resolve().parent
     given = int(config.epoch) if config.epoch.isdecimal() else None
-    if name and place.name == "checkpoints" and place.parent.parent == Path(config.train_dir).resolve():
-        for key, value, own in (("run", config.run, place.parent.name), ("epoch", given, int(name[1]))):
+    run = run_of(path, config.train_dir)
+    if name and run is not None:
+        for key, value, own in (("run", config.run, run), ("epoch", given, int(name[1]))):
             if value is not None and value != own:
-                raise UsageError(f"{key}={value}: agent={path} is {key}={own}")
-        return Targets(place.parent.name, [int(name[1])])
+                raise UserError(f"{key}={value}: agent={path} is {key}={own}")
+        return Targets(run, [int(name[1])])
     if config.run is None:
         return Targets(None, [], path)
     open_run(config.run, config.train_dir)
     if given is None and not name:
-        raise UsageError(f"missing epoch=: under which epoch of run={config.run} to store the scores of agent={path}")
+        raise UserError(f"missing epoch=: under which epoch of run={config.run} to store the scores of agent={path}")
     return Targets(config.run, [int(name[1]) if given is None and name else int(config.epoch)], path)
+
+
+def run_of(path: Path, train_dir: str) -> str | None:
+    """The run among whose checkpoints a file lies; None for one from elsewhere."""
+    runs = TrainDir(Path(train_dir).resolve()).runs()
+    return next((run.name for run in runs if run.checkpoints == path.resolve().parent), None)
 
 
 def chosen_epochs(config: SimConfig, manager: TinyCheckpointManager, scores: EvalDB) -> list[int]:
@@ -95,7 +98,7 @@ def chosen_epochs(config: SimConfig, manager: TinyCheckpointManager, scores: Eva
     best = scores.best_epoch(str(config.run), env)
     if best is None:
         where = "" if env is None else f" in {env}"
-        raise UsageError(f"epoch=best: run {config.run} has no scores{where} yet; epoch=all evaluates every checkpoint")
+        raise UserError(f"epoch=best: run {config.run} has no scores{where} yet; epoch=all evaluates every checkpoint")
     return [existing_epoch(manager, best)]
 
 
@@ -105,7 +108,7 @@ def watched_epochs(config: SimConfig, run: str) -> list[int]:
     if not manager.folder.is_dir():
         existing_run(run, config.train_dir)
     if config.epoch not in ("latest", "all"):
-        raise UsageError(f"epoch={config.epoch}: watch=true takes epoch=latest or epoch=all")
+        raise UserError(f"epoch={config.epoch}: watch=true takes epoch=latest or epoch=all")
     epochs = manager.list_epochs()
     return epochs if config.epoch == "all" else epochs[-1:]
 
@@ -116,18 +119,13 @@ def watched_epochs(config: SimConfig, run: str) -> list[int]:
 def evaluate(config: SimConfig, targets: Targets) -> int:
     """Play the episodes of every target, store the scores, print the table.
 
-    Returns the exit status; 1: an environment failed, or one of several checkpoints could not be read.
+    Returns the exit status; 1: one of several checkpoints could not be read.
     """
-    from metta.envs.vec_env import EnvError
     from metta.eval.policy_evaluator import PolicyEvaluator
 
     with PolicyEvaluator(config.train_dir, pick_device(config.device), config.num_envs) as evaluator:
         session = Session(config, targets, evaluator)
-        try:
-            session.play()
-        except EnvError as error:
-            print(f"metta sim: {error}", file=sys.stderr)
-            return 1
+        session.play()
     session.print()
     return 1 if session.unread else 0
 
@@ -205,7 +203,7 @@ class Session:
     def adopt_env(self, agent: Any) -> None:
         """Without env= it is the one that the agent was trained on."""
         if not hasattr(agent, "env"):
-            raise UsageError(f"a {type(agent).__name__} does not say which environment it was trained on: give env=")
+            raise UserError(f"a {type(agent).__name__} does not say which environment it was trained on: give env=")
         self.env, self.settings = agent.env.name, {**agent.env.settings, **self.settings}
 
     def label(self) -> str:
@@ -237,5 +235,5 @@ def pick_device(name: str) -> str:
     if name == "auto":
         return "cuda" if torch.cuda.is_available() else "cpu"
     if name.startswith("cuda") and not torch.cuda.is_available():
-        raise UsageError(f"device={name}: torch sees no GPU here; device=cpu works")
+        raise UserError(f"device={name}: torch sees no GPU here; device=cpu works")
     return name

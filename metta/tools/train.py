@@ -2,17 +2,17 @@
 
 import contextlib
 import importlib.util
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from metta.envs.make_env import check_env
-from metta.errors import CheckpointError
+from metta.errors import CheckpointError, UserError
 from metta.rl.saved_config import read_saved_config
 from metta.rl.tiny_checkpoint_manager import TinyCheckpointManager
 from metta.rl.train_config import TrainConfig, resume_config
-from metta.tools.cli.arguments import UsageError, parse
+from metta.run_folder import RunFolder, TrainDir
+from metta.tools.cli.arguments import parse
 from metta.tools.cli.table import score_text
 from metta.tools.cli.targets import open_run
 
@@ -22,26 +22,25 @@ if TYPE_CHECKING:
 
 def main(argv: Sequence[str]) -> int:
     config, given = parse(TrainConfig, argv, "metta train")
-    folder = Path(config.train_dir) / config.run
+    folder = RunFolder(config.train_dir, config.run).path
     new_folders = [path for path in (folder, folder.parent) if not path.exists()]
     try:
         check(config, given)
         return train(config, given)
-    except (ValueError, UsageError):
+    finally:
         for path in new_folders:
             with contextlib.suppress(OSError):  # not there, or not empty
                 path.rmdir()
-        raise
 
 
 def check(config: TrainConfig, given: frozenset[str]) -> None:
-    """UsageError or ValueError for whatever can be known to be wrong before torch is imported and a file is made."""
+    """UserError for whatever can be known to be wrong before torch is imported and a file is made."""
     manager = open_run(config.run, config.train_dir)
     if manager.exists():
         check_resume(manager, config, given)
         return
     if config.env is None:
-        raise UsageError(f"missing env=: run {config.run} is new, so say what to train on, as in env=arena")
+        raise UserError(f"missing env=: run {config.run} is new, so say what to train on, as in env=arena")
     check_env(config.env, config.env_settings)
     check_agent(config.agent)
 
@@ -63,34 +62,26 @@ def check_agent(agent: str | None) -> None:
         return
     place, colon, name = agent.rpartition(":")
     if not (colon and place and name.isidentifier()):
-        raise UsageError(f"agent={agent}: expected path/to/file.py:MyAgent or package.module:MyAgent")
+        raise UserError(f"agent={agent}: expected path/to/file.py:MyAgent or package.module:MyAgent")
     if place.endswith(".py"):
         if not Path(place).is_file():
-            raise UsageError(f"agent={agent}: no file {place}")
+            raise UserError(f"agent={agent}: no file {place}")
     elif not place.replace(".", "").isidentifier() or importlib.util.find_spec(place.partition(".")[0]) is None:
-        raise UsageError(f"agent={agent}: no module {place}")
+        raise UserError(f"agent={agent}: no module {place}")
 
 
 def train(config: TrainConfig, given: frozenset[str]) -> int:
     """Returns the exit status. From here on torch is imported."""
-    from metta.envs.vec_env import EnvError
-    from metta.eval.eval_db import EvalDB, EvalDBError
+    from metta.eval.eval_db import EvalDB
     from metta.rl import trainer
-    from metta.rl.saving.run_lock import RunLockedError
 
-    try:
-        scores = EvalDB(Path(config.train_dir) / "eval.db")
-        return trainer.train(
-            config,
-            given,
-            keep_epochs=lambda: best_epochs(scores, config.run),
-            last_evaluation=lambda: last_evaluation(scores, config.run),
-        )
-    except (RunLockedError, EvalDBError) as error:
-        raise UsageError(str(error)) from error
-    except EnvError as error:  # the environment failed, or its worker process died
-        print(f"metta train: {error}", file=sys.stderr)
-        return 1
+    scores = EvalDB(TrainDir(config.train_dir).eval_db)
+    return trainer.train(
+        config,
+        given,
+        keep_epochs=lambda: best_epochs(scores, config.run),
+        last_evaluation=lambda: last_evaluation(scores, config.run),
+    )
 
 
 def best_epochs(scores: "EvalDB", run: str) -> list[int]:

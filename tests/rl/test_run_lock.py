@@ -18,10 +18,11 @@ from metta.rl.tiny_checkpoint_manager import TinyCheckpointManager
 ROOT = Path(__file__).parents[2]
 HOLDER = """
 import socket, sys
+from pathlib import Path
 from metta.rl.saving.run_lock import RunLock
 if len(sys.argv) > 2:
     socket.gethostname = lambda: sys.argv[2]
-with RunLock(sys.argv[1]):
+with RunLock(Path(sys.argv[1], "trainer.lock")):
     print("held", flush=True)
     sys.stdin.read()
 """
@@ -45,18 +46,18 @@ def test_a_second_process_is_refused(tmp_path: Path) -> None:
     with holder(tmp_path / "a") as process:
         for _ in range(2):  # a refusal must not loosen the lock
             with pytest.raises(RunLockedError) as refusal:
-                RunLock(tmp_path / "a").acquire()
+                RunLock(tmp_path / "a/trainer.lock").acquire()
             assert str(refusal.value) == f"{tmp_path / 'a'} is being trained by process {process.pid}"
-        RunLock(tmp_path / "b").acquire()
+        RunLock(tmp_path / "b/trainer.lock").acquire()
         process.communicate()
-        with RunLock(tmp_path / "a"):
+        with RunLock(tmp_path / "a/trainer.lock"):
             pass
 
 
 def test_a_holder_on_another_host_is_named_with_it(tmp_path: Path) -> None:
     """Prevents a process number that means nothing here, where several machines share a train_dir."""
     with holder(tmp_path / "a", "far-away") as process, pytest.raises(RunLockedError) as refusal:
-        RunLock(tmp_path / "a").acquire()
+        RunLock(tmp_path / "a/trainer.lock").acquire()
     assert str(refusal.value).endswith(f"process {process.pid} on far-away")
 
 
@@ -66,25 +67,26 @@ def test_it_dies_with_its_process(tmp_path: Path) -> None:
         process.send_signal(signal.SIGKILL)
         process.wait()
         assert (tmp_path / "a/trainer.lock").exists()
-        with RunLock(tmp_path / "a") as lock:
+        with RunLock(tmp_path / "a/trainer.lock") as lock:
             assert lock.path.read_text() == f"{os.getpid()} {socket.gethostname()}\n"
 
 
 def test_a_second_holder_in_the_same_process_is_refused(tmp_path: Path) -> None:
     """Prevents what record locks allow: that one process takes a lock twice, by whatever path."""
     (tmp_path / "link").symlink_to(tmp_path / "a")
-    with RunLock(tmp_path / "a"):
+    with RunLock(tmp_path / "a/trainer.lock"):
         for path in (tmp_path / "a", tmp_path / "link"):
             with pytest.raises(RunLockedError, match=f"is being trained by process {os.getpid()}$"):
-                RunLock(path).acquire()
+                RunLock(path / "trainer.lock").acquire()
         assert is_refused_elsewhere(tmp_path / "a")  # neither refusal has dropped the lock
     assert not is_refused_elsewhere(tmp_path / "a")
 
 
 def is_refused_elsewhere(folder: Path) -> bool:
-    code = "import sys; from metta.rl.saving.run_lock import RunLock; RunLock(sys.argv[1]).acquire()"
+    code = "import pathlib, sys; from metta.rl.saving.run_lock import RunLock; "
+    code += "RunLock(pathlib.Path(sys.argv[1])).acquire()"
     done = subprocess.run(
-        [sys.executable, "-c", code, str(folder)],
+        [sys.executable, "-c", code, str(folder / "trainer.lock")],
         env={**os.environ, "PYTHONPATH": str(ROOT)},
         capture_output=True,
         text=True,
@@ -96,7 +98,7 @@ def is_refused_elsewhere(folder: Path) -> bool:
 
 def in_fork(lock: RunLock, refused: "multiprocessing.Queue[bool]") -> None:
     try:
-        RunLock(lock.path.parent).acquire()
+        RunLock(lock.path).acquire()
     except RunLockedError:
         refused.put(True)
     lock.release()
@@ -106,7 +108,7 @@ def test_a_forked_process_neither_has_it_nor_gives_it_back(tmp_path: Path) -> No
     """Prevents an environment's worker from ending its trainer's lock, or from keeping it after the trainer's end."""
     fork = multiprocessing.get_context("fork")
     refused: multiprocessing.Queue[bool] = fork.Queue()
-    with RunLock(tmp_path / "a") as lock:
+    with RunLock(tmp_path / "a/trainer.lock") as lock:
         worker = fork.Process(target=in_fork, args=(lock, refused))
         worker.start()
         worker.join()
@@ -129,7 +131,7 @@ def test_a_worker_does_not_outlive_its_trainer_with_the_lock(tmp_path: Path) -> 
             trainer.kill()
             trainer.wait()
             os.kill(worker, 0)  # it lives
-            with RunLock(tmp_path / "a"):
+            with RunLock(tmp_path / "a/trainer.lock"):
                 pass
         finally:
             os.kill(worker, signal.SIGKILL)
@@ -138,7 +140,7 @@ def test_a_worker_does_not_outlive_its_trainer_with_the_lock(tmp_path: Path) -> 
 def test_it_leaves_nothing(tmp_path: Path) -> None:
     """Prevents a lock file from being taken for part of the run, or for a checkpoint."""
     manager = TinyCheckpointManager("a", tmp_path)
-    with RunLock(tmp_path / "a") as lock:
+    with RunLock(tmp_path / "a/trainer.lock") as lock:
         assert not manager.exists()
         assert lock.path.parent == tmp_path / "a"
     assert list((tmp_path / "a").iterdir()) == []
@@ -149,7 +151,7 @@ def test_it_leaves_nothing(tmp_path: Path) -> None:
 
 def test_a_lock_file_removed_by_others_is_not_removed_again(tmp_path: Path) -> None:
     """Prevents giving back a run from removing the lock file of the one who holds it now."""
-    lock = RunLock(tmp_path / "a")
+    lock = RunLock(tmp_path / "a/trainer.lock")
     lock.acquire()
     lock.path.unlink()
     with holder(tmp_path / "a"):

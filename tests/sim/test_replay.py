@@ -14,6 +14,7 @@ from PIL import Image, ImageSequence
 
 from metta.envs.mettagrid.env import MettaGridEnv
 from metta.envs.vec_env import Episode
+from metta.run_folder import RunFolder
 from metta.sim.players import RandomPlayer
 from metta.sim.recording import Recording, load_recording, recording_path, save_recordings
 from metta.sim.replay.films import Source, check_format, replay_path, write_mp4, write_replay
@@ -37,7 +38,7 @@ def folder(made: Path, tmp_path: Path) -> Path:
 
 
 def recordings(folder: Path, run: str = "maze", label: str = ARENA_LABEL) -> Path:
-    return recording_path(folder / "train_dir" / run, 100, label)
+    return recording_path(RunFolder(folder / "train_dir", run), 100, label)
 
 
 def source(folder: Path, seed: int = 1) -> Source:
@@ -228,7 +229,7 @@ def test_a_checkpoint_that_is_gone_can_be_replayed(folder: Path) -> None:
     )
 
 
-MAZE = f"train_dir/maze/replays/{recording_path(Path(), 100, ARENA_LABEL).name}"
+MAZE = f"train_dir/maze/replays/{recording_path(RunFolder('train_dir', 'maze'), 100, ARENA_LABEL).name}"
 MISTAKES = {
     "": "missing run=: name of a run in train_dir",
     "run=nope": "no run nope with a checkpoint in ./train_dir: have cart, maze",

@@ -246,7 +246,7 @@ def test_a_live_run_is_not_disturbed(train_dir: Path) -> None:
     whole = events.read_bytes()
     events.write_bytes(whole + whole[:30])
     writer = sqlite3.connect(train_dir / "eval.db", isolation_level=None)
-    with RunLock(train_dir / "a"):
+    with RunLock(train_dir / "a/trainer.lock"):
         writer.execute("BEGIN IMMEDIATE")
         writer.execute("DELETE FROM episodes WHERE run = 'a' AND epoch = 4")
         before = files(train_dir / "a")

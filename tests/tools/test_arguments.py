@@ -86,19 +86,19 @@ def test_a_mistake_is_one_line_that_says_what_would_be_right(mistake: str) -> No
 
 
 def test_the_first_of_several_mistyped_values_is_named() -> None:
-    with pytest.raises(match=r"^num_envs=x: "):
+    with pytest.raises(UserError, match=r"^num_envs=x: "):
         parse_train("run=a", "num_envs=x", "gamma=y")
 
 
 def test_a_required_key_is_named() -> None:
-    with pytest.raises(match=r"^missing run=: name of the run"):
+    with pytest.raises(UserError, match=r"^missing run=: name of the run"):
         parse_train("seed=3")
 
 
 @pytest.mark.parametrize("value", ["os:getpid", "os:abort", "antigravity:x"])
 def test_a_value_is_never_imported_or_called(value: str) -> None:
     """Parsers that read module:name as something to import and call: seed=os:getpid was a number, os:abort the end."""
-    with pytest.raises(match="not a whole number"):
+    with pytest.raises(UserError, match="not a whole number"):
         parse_train("run=a", f"seed={value}")
     assert parse_train("run=a", f"agent={value}")[0].agent == value
 
@@ -107,7 +107,7 @@ def test_sim_epochs() -> None:
     for epoch in ("0", "120", "latest", "best", "all"):
         assert parse(SimConfig, [f"epoch={epoch}"], "metta sim")[0].epoch == epoch
     for epoch in ("-1", "1.5", "newest", "1_0", "²"):
-        with pytest.raises(match=f"^epoch={epoch}: must be a number, latest, best or all$"):
+        with pytest.raises(UserError, match=f"^epoch={epoch}: must be a number, latest, best or all$"):
             parse(SimConfig, [f"epoch={epoch}"], "metta sim")
 
 

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 from metta.envs.mettagrid.env import MettaGridEnv
+from metta.run_folder import RunFolder
 from metta.sim.recording import load_recording, recording_path
 from metta.sim.single_env import Stage
 from metta.tools.cli.play_views import MapView, fitted, open_view
@@ -38,7 +39,7 @@ def step_of(frame: list[str]) -> int:
 def test_without_a_terminal_it_plays_to_the_end(folder: Path) -> None:
     """It waited for keys for ever in a pipe. What it plays is what `sim` played: the return is the recorded one."""
     result = launch(folder, "play", "run=cart", "seed=1")
-    path = recording_path(folder / "train_dir/cart", 100, "CartPole-v1[max_episode_steps=40]")
+    path = recording_path(RunFolder(folder / "train_dir", "cart"), 100, "CartPole-v1[max_episode_steps=40]")
     recording = load_recording(path, 1)
     steps, total = len(recording.actions), recording.returns[0]
     expected = f"run=cart epoch=100 env=CartPole-v1[max_episode_steps=40] seed=1: step {steps}, return {total:.2f}\n"

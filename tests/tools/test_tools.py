@@ -159,7 +159,7 @@ def test_runs(folder: Path) -> None:
 
 def test_runs_tells_a_run_in_training(folder: Path) -> None:
     """And does not take the lock to find out: two trainers would be the end of exact resume."""
-    with RunLock(folder / "train_dir/a"):
+    with RunLock(folder / "train_dir/a/trainer.lock"):
         assert rows(metta(folder, "runs")[0])[1][2] == "training"
         refusal = metta(folder, "train", "run=a", "total_timesteps=99", status=2)[1]
         assert refusal == f"metta train: train_dir/a is being trained by process {os.getpid()}\n"

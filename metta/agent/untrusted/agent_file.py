@@ -18,12 +18,13 @@ from torch import nn
 import metta.agent
 from metta.agent.untrusted.pickle_inspection import Inspection, Refused
 from metta.envs.env_spec import EnvSpec, TokenSpec
-from metta.errors import CheckpointError
+from metta.errors import CheckpointError, one_line
 
 MAX_INDEX_BYTES = 1 << 20  # of the list of entries, and of the pickle: an agent has some 10 KB of each
 ENTRY = re.compile(
     r"[^/]+/(data\.pkl|data/([0-9]+)|byteorder|version|\.format_version|\.storage_alignment|\.data/serialization_id)"
 )
+MAX_QUOTED = 200  # characters of an error: it may quote anything from the file
 BEGIN, END, END64 = b"PK\3\4", b"PK\5\6", b"PK\6\6"
 
 
@@ -40,18 +41,13 @@ def load_agent_file(path: str | Path, trust: bool = False, map_location: str | t
         with open(path, "rb") as file:
             return load_trusted(file, str(map_location)) if trust else load_inspected(file, str(map_location))
     except Refused as refused:
+        why = one_line(refused)[:MAX_QUOTED]
         raise CheckpointError(
-            f"refused: {one_line(refused)} in {path} (trust=true loads it anyway: do that only if you trust its author)"
+            f"refused: {why} in {path} (trust=true loads it anyway: do that only if you trust its author)"
         ) from None
     except Exception as error:  # torch's code over any bytes and, with trust, the author's: it may raise anything
         what = "cannot be loaded" if trust else "is no agent file, or damaged"
-        raise CheckpointError(f"{path} {what} ({type(error).__name__}: {one_line(error)})") from error
-
-
-def one_line(error: Exception) -> str:
-    """The error's text, fit for a terminal: it may quote anything from the file."""
-    text = " ".join(str(error)[:1000].split())
-    return "".join(letter if letter.isprintable() else "?" for letter in text[:200])
+        raise CheckpointError(f"{path} {what} ({one_line(error)[:MAX_QUOTED]})") from error
 
 
 def load_trusted(file: IO[bytes], map_location: str) -> nn.Module:

@@ -19,6 +19,7 @@ from typing import Any
 from torch import nn
 
 from metta.envs.env_spec import EnvSpec
+from metta.errors import MettaError
 
 MAX_OBJECTS = 10_000  # modules and tensors: a module takes 4 KB when loaded, a few bytes in the pickle
 MAX_VALUES = 200_000  # numbers, names and the rest in all attributes, written out: what is shared counts each time
@@ -30,7 +31,7 @@ CONSTANTS = {"NONE": None, "NEWTRUE": True, "NEWFALSE": False, "EMPTY_TUPLE": ()
 VALUES = {"BININT", "BININT1", "BININT2", "LONG1", "BINFLOAT", "BINUNICODE"}
 
 
-class Refused(Exception):
+class Refused(MettaError):
     """The pickle asks for something that no saved agent needs; the text says what."""
 
 

@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 import numpy as np
 
+from metta.errors import UserError
+
 if TYPE_CHECKING:
     from mettagrid.config.mettagrid_config import GameConfig, GridObjectConfig, MettaGridConfig
 
@@ -49,7 +51,7 @@ class Game(ABC):
 
     @abstractmethod
     def furnish(self, grid: np.ndarray, rng: np.random.Generator) -> None:
-        """Put everything but the agents on a map `[height, width]` that has its outer walls; ValueError if no room."""
+        """Put everything but the agents on a map `[height, width]` that has its outer walls; UserError if no room."""
 
     @abstractmethod
     def rules(self) -> dict[str, Any]:
@@ -69,31 +71,31 @@ class Game(ABC):
 
     @classmethod
     def of(cls, name: str, settings: dict[str, Any]) -> Self:
-        """The game with these settings. ValueError for one that does not exist, or has an unfit value."""
+        """The game with these settings. UserError for one that does not exist, or has an unfit value."""
         fields = {field.name: field.type for field in dataclasses.fields(cls)}
         values: dict[str, Any] = {}
         for key, value in settings.items():
             if key not in fields:
                 near = difflib.get_close_matches(key, fields, 1)
                 hint = f" (did you mean {near[0]}?)" if near else ""
-                raise ValueError(f"env.{key} is not a setting of {name}{hint}; it has {', '.join(fields)}")
+                raise UserError(f"env.{key} is not a setting of {name}{hint}; it has {', '.join(fields)}")
             whole = fields[key] is int
             if type(value) is not int and (whole or type(value) is not float):
                 wanted = "a whole number" if whole else "a number"
-                raise ValueError(f"env.{key} of {name} must be {wanted}, not {value!r}")
+                raise UserError(f"env.{key} of {name} must be {wanted}, not {value!r}")
             least, most = cls.limits.get(key, (1, 100_000) if whole else (-1000, 1000))
             if not least <= value <= most:
-                raise ValueError(f"env.{key} of {name} must be {least} to {most}, not {value!r}")
+                raise UserError(f"env.{key} of {name} must be {least} to {most}, not {value!r}")
             values[key] = value if whole else float(value)
         game = cls(**values)
         try:
             game.draw_map(0)
-        except ValueError as error:
-            raise ValueError(f"env={name}: {error}") from None
+        except UserError as error:
+            raise UserError(f"env={name}: {error}") from None
         return game
 
     def draw_map(self, seed: int) -> np.ndarray:
-        """The map of an episode: names of objects `[height, width]`. ValueError if it is too small for them."""
+        """The map of an episode: names of objects `[height, width]`. UserError if it is too small for them."""
         rng = np.random.default_rng(seed)
         grid = np.full((self.height, self.width), "empty", dtype=object)
         grid[[0, -1]] = grid[:, [0, -1]] = "wall"
@@ -142,7 +144,7 @@ def place(grid: np.ndarray, free: np.ndarray, counts: dict[str, int], rng: np.ra
     cells, names = np.flatnonzero(free), np.repeat(list(counts), list(counts.values()))
     if len(names) > len(cells):
         wanted = ", ".join(f"{count} {name.removeprefix('agent.')}" for name, count in counts.items())
-        raise ValueError(f"a map of {grid.shape[1]}x{grid.shape[0]} has no room for {wanted}: {len(cells)} free cells")
+        raise UserError(f"a map of {grid.shape[1]}x{grid.shape[0]} has no room for {wanted}: {len(cells)} free cells")
     grid.flat[rng.choice(cells, len(names), replace=False)] = names.astype(object)
 
 

@@ -15,6 +15,7 @@ from metta.eval.comparison import FEW_SEEDS, Comparison, Curve
 from metta.eval.report.plots import MAIN_CURVES, Intervals, Lines, Matrix, Plot, Section, file_name
 from metta.eval.report.run_files import RunFiles
 from metta.eval.statistics import RESAMPLES, Floats
+from metta.run_folder import RunFolder
 
 MAIN_PLOTS = {f"training_{file_name(name)}" for name in MAIN_CURVES}
 METHODS = f"""\
@@ -158,7 +159,7 @@ def curve_data(curve: Curve, axes: Axes, rounded: bool) -> dict[str, Any]:
 
 
 def run_data(run: RunFiles, train_dir: Path, path: Path) -> dict[str, Any]:
-    folder = os.path.relpath(train_dir / run.run, path.parent)
+    folder = os.path.relpath(RunFolder(train_dir, run.run).path, path.parent)
     epochs = [
         {
             "epoch": one.epoch,

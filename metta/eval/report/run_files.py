@@ -1,6 +1,5 @@
 """What a report says of one run's folder: its checkpoints, their scores, and what there is to watch."""
 
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,9 +11,10 @@ from metta.eval.eval_db import EvalDB, Scores
 from metta.rl.saved_config import read_saved_config
 from metta.rl.tiny_checkpoint_manager import TinyCheckpointManager
 from metta.rl.train_config import CHANGEABLE
+from metta.run_folder import RunFolder
+from metta.sim.recording import recorded_epoch
 
 OF_ITS_OWN = CHANGEABLE | {"run", "seed", "train_dir"}  # keys in which the seeds of one setting may differ
-REPLAY = re.compile(r"epoch_(0|[1-9][0-9]*)_.*")
 
 
 @dataclass(frozen=True)
@@ -43,19 +43,20 @@ def run_files(db: EvalDB, train_dir: Path, run: str, group: int, history: dict[i
     manager = TinyCheckpointManager(run, train_dir)
     saved = set(manager.list_epochs())
     epochs = sorted(saved | set(history))
-    replays = replay_files(train_dir / run / "replays")
+    replays = replay_files(RunFolder(train_dir, run).replays)
     checkpoints = [
         Checkpoint(
             epoch,
             manager.file("agent", epoch).name if epoch in saved else None,
             history.get(epoch, {}),
-            [name for name in replays if _epoch(name) == epoch],
+            [name for name in replays if recorded_epoch(name) == epoch],
         )
         for epoch in epochs
     ]
     envs = sorted(envs_of(history))
     best = {env: epoch for env in envs if (epoch := db.best_epoch(run, env)) is not None}
-    return RunFiles(run, group, envs, best, checkpoints, [name for name in replays if _epoch(name) not in epochs])
+    others = [name for name in replays if recorded_epoch(name) not in epochs]
+    return RunFiles(run, group, envs, best, checkpoints, others)
 
 
 def replay_files(folder: Path) -> Sequence[str]:
@@ -63,11 +64,6 @@ def replay_files(folder: Path) -> Sequence[str]:
     if not folder.is_dir():
         return []
     return sorted(path.name for path in folder.iterdir() if path.is_file() and not path.name.startswith("."))
-
-
-def _epoch(name: str) -> int | None:
-    found = REPLAY.fullmatch(name)
-    return int(found[1]) if found else None
 
 
 def setting_notes(train_dir: Path, groups: Sequence[Group]) -> list[str]:

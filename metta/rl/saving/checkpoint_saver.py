@@ -7,16 +7,19 @@ from typing import Any
 
 from torch import nn
 
+from metta.errors import MettaError, one_line
 from metta.rl.saving.retention import Retention
 from metta.rl.saving.snapshot import Snapshot
 from metta.rl.tiny_checkpoint_manager import TinyCheckpointManager
 
 
-class SaveError(Exception):
+class SaveError(MettaError):
     """A checkpoint could not be saved: `epoch`. The ones before it are as they were."""
 
+    exit_status = 1
+
     def __init__(self, epoch: int, folder: Path, cause: BaseException):
-        super().__init__(" ".join(f"could not save epoch={epoch} in {folder}: {type(cause).__name__}: {cause}".split()))
+        super().__init__(f"could not save epoch={epoch} in {folder}: {one_line(cause)}")
         self.epoch = epoch
 
 

@@ -5,7 +5,8 @@ import re
 from collections.abc import Callable, Collection
 from pathlib import Path
 
-from metta.files.pt_file import CheckpointError, abandoned, check, sync_folder
+from metta.errors import CheckpointError
+from metta.files.pt_file import abandoned, check, sync_folder
 from metta.rl.tiny_checkpoint_manager import TinyCheckpointManager
 
 TEMPORARY_FILE = re.compile(r"(agent|trainer)_epoch_[0-9]+\.pt\.[0-9a-f]{8}\.tmp")

@@ -1,4 +1,4 @@
-"""One trainer for each run: an advisory lock on the run's folder that dies with its process, whatever killed it.
+"""One trainer for each run: an advisory lock on a file in its folder that dies with its process, whatever killed it.
 
 It is a POSIX record lock: processes forked off the trainer do not inherit it, so none outlives the trainer with the
 lock held. Two oddities of such locks are met here. They let in a second holder within the same process, so `_held` has
@@ -13,24 +13,26 @@ import threading
 from pathlib import Path
 from typing import Self
 
+from metta.errors import MettaError
+
 FileId = tuple[int, int]  # device and inode
 
 _held: dict[FileId | None, int] = {}  # lock files -> the process that holds them (a forked one sees its parent's)
 _held_changes = threading.Lock()
 
 
-class RunLockedError(Exception):
+class RunLockedError(MettaError):
     """The run is held by another trainer."""
 
 
 class RunLock:
-    """Holds a run's folder (made if missing) from `acquire` to `release`, or within a `with`.
+    """Holds a run from `acquire` to `release`, or within a `with`, by its lock file (its folder is made if missing).
 
     RunLockedError if it is held already, be it in this process.
     """
 
-    def __init__(self, folder: str | Path):
-        self.path = Path(folder) / "trainer.lock"
+    def __init__(self, path: Path):
+        self.path = path
         self._descriptor: int | None = None
 
     def acquire(self) -> None:

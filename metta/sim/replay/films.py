@@ -15,6 +15,7 @@ import numpy as np
 
 from metta.envs.make_env import Env, make_env
 from metta.envs.mettagrid.games import GAMES
+from metta.errors import UserError
 from metta.sim.recording import Recording
 from metta.sim.single_env import Stage, difference, replay_steps
 
@@ -44,7 +45,7 @@ def replay_path(recordings: Path, seed: int, format: str) -> Path:
 def write_replay(source: Source, format: str, path: Path) -> str | None:
     """Play it again and write the file, whole or not at all.
 
-    Returns None where all went as recorded, else what went otherwise, in words. ValueError where the environment
+    Returns None where all went as recorded, else what went otherwise, in words. UserError where the environment
     cannot be made, or not be drawn in this format.
     """
     check_format(format, source.env)
@@ -59,11 +60,11 @@ def write_replay(source: Source, format: str, path: Path) -> str | None:
 
 
 def check_format(format: str, env: str) -> None:
-    """ValueError where this kind of file cannot be made of this environment; quick, for it makes none."""
+    """UserError where this kind of file cannot be made of this environment; quick, for it makes none."""
     if format in ("html", "mettascope") and env not in GAMES:
-        raise ValueError(f"format={format} is for MettaGrid ({', '.join(GAMES)}): {env} takes gif or mp4")
+        raise UserError(f"format={format} is for MettaGrid ({', '.join(GAMES)}): {env} takes gif or mp4")
     if format == "mp4" and importlib.util.find_spec("imageio_ffmpeg") is None:
-        raise ValueError(
+        raise UserError(
             "format=mp4 needs the package imageio-ffmpeg (pip install imageio-ffmpeg); format=gif works without"
         )
 
@@ -96,7 +97,7 @@ def write_film(source: Source, format: str, path: Path) -> str | None:
 def check_pictures(env: Env, name: str) -> None:
     modes = getattr(env, "metadata", {}).get("render_modes", ["rgb_array"])
     if "rgb_array" not in modes:
-        raise ValueError(f"env={name} draws no pictures: it has render_mode {' and '.join(modes) or 'none'}")
+        raise UserError(f"env={name} draws no pictures: it has render_mode {' and '.join(modes) or 'none'}")
 
 
 def frames_per_second(env: Env) -> float:

@@ -18,10 +18,6 @@ HELP = ("--help", "-h", "help")
 WIDTH, INDENT = 80, 24  # of --help, in columns
 
 
-class UsageError(Exception):
-    """A user's mistake: one line that says what is wrong, where, and what exists instead. Exit status 2."""
-
-
 def parse(config_class: type[T], argv: Sequence[str], prog: str) -> tuple[T, frozenset[str]]:
     """The configuration, and the keys as they were given ("seed", "env.max_steps").
 

@@ -11,6 +11,7 @@ import numpy as np
 from metta.envs.make_env import Env, make_env
 from metta.envs.mettagrid.env import MettaGridEnv
 from metta.envs.mettagrid.games import GAMES
+from metta.errors import UserError, one_line
 from metta.sim.single_env import Stage
 
 PANEL = 28  # columns beside the map, where the terminal has at least
@@ -168,7 +169,7 @@ class WindowView:
 def open_view(name: str, settings: dict[str, Any], seed: int, terminal: bool) -> tuple[Stage, View | None]:
     """The environment and how it is shown; None where there is neither a screen nor, by `terminal`, a terminal.
 
-    ValueError where it cannot be made or shown. The first way that works is taken: window, picture, text.
+    UserError where it cannot be made or shown. The first way that works is taken: window, picture, text.
     """
     if name in GAMES:
         game = MettaGridEnv(name, settings)
@@ -188,7 +189,7 @@ def open_view(name: str, settings: dict[str, Any], seed: int, terminal: bool) ->
         if mode in modes:
             env = make_env(name, settings, mode)
             return Stage(env), view(env)
-    raise ValueError(f"env={name} cannot be shown here: it has render_mode {' and '.join(modes) or 'none'}")
+    raise UserError(f"env={name} cannot be shown here: it has render_mode {' and '.join(modes) or 'none'}")
 
 
 def has_screen() -> bool:
@@ -205,6 +206,6 @@ def opened_window(name: str, settings: dict[str, Any], seed: int) -> Stage | Non
         stage.reset(seed)
         return stage
     except (RuntimeError, ImportError, gymnasium.error.Error) as error:  # pygame's error is a RuntimeError
-        print(f"metta play: no window: {' '.join(str(error).split())}", file=sys.stderr)
+        print(f"metta play: no window: {one_line(str(error))}", file=sys.stderr)
         env.close()
         return None

@@ -5,19 +5,17 @@ from pathlib import Path
 from typing import Any
 
 from metta.envs.env_spec import EnvSpec
+from metta.errors import UserError
 from metta.rl.tiny_checkpoint_manager import TinyCheckpointManager
-from metta.tools.cli.arguments import UsageError
+from metta.run_folder import RunFolder, TrainDir
 
 
 def open_run(run: str, train_dir: str) -> TinyCheckpointManager:
-    """The run's checkpoints, which need not exist yet. UsageError where the name or the place cannot be a run's."""
-    for folder in (Path(train_dir), Path(train_dir) / run):
+    """The run's checkpoints, which need not exist yet. UserError where the name or the place cannot be a run's."""
+    for folder in (Path(train_dir), RunFolder(train_dir, run).path):
         if folder.exists() and not folder.is_dir():
-            raise UsageError(f"{folder} is not a folder")
-    try:
-        return TinyCheckpointManager(run, train_dir)
-    except ValueError as error:
-        raise UsageError(str(error)) from None
+            raise UserError(f"{folder} is not a folder")
+    return TinyCheckpointManager(run, train_dir)
 
 
 def existing_run(run: str, train_dir: str) -> TinyCheckpointManager:
@@ -25,28 +23,20 @@ def existing_run(run: str, train_dir: str) -> TinyCheckpointManager:
     manager = open_run(run, train_dir)
     if not manager.exists():
         have = f"have {enumeration(runs)}" if (runs := list_runs(train_dir)) else "there is none yet"
-        raise UsageError(f"no run {run} with a checkpoint in {train_dir}: {have}")
+        raise UserError(f"no run {run} with a checkpoint in {train_dir}: {have}")
     return manager
 
 
 def list_runs(train_dir: str) -> list[str]:
     """Names of the runs in train_dir that have a checkpoint, sorted."""
-    folder = Path(train_dir)
-    names = sorted(path.name for path in folder.iterdir() if path.is_dir()) if folder.is_dir() else []
-    return [name for name in names if _has_checkpoint(name, train_dir)]
-
-
-def _has_checkpoint(name: str, train_dir: str) -> bool:
-    try:
-        return TinyCheckpointManager(name, train_dir).exists()
-    except ValueError:  # a folder with a name that no run has
-        return False
+    names = [run.name for run in TrainDir(train_dir).runs()]
+    return [name for name in names if TinyCheckpointManager(name, train_dir).exists()]
 
 
 def existing_epoch(manager: TinyCheckpointManager, epoch: int) -> int:
     epochs = manager.list_epochs()
     if epoch not in epochs:
-        raise UsageError(f"no checkpoint for epoch={epoch} in {manager.folder}: have {enumeration(epochs)}")
+        raise UserError(f"no checkpoint for epoch={epoch} in {manager.folder}: have {enumeration(epochs)}")
     return epoch
 
 

@@ -1,0 +1,48 @@
+"""Where the files of a run lie. A run is a folder of train_dir; every path in it is built here and nowhere else."""
+
+import re
+from pathlib import Path
+
+from metta.errors import UserError
+
+RUN_NAME = re.compile(r"(?!\.+$)[A-Za-z0-9._-]+")
+
+
+class TrainDir:
+    """The folder of all runs, with the scores of all of them."""
+
+    def __init__(self, path: str | Path):
+        self.path = Path(path)
+
+    @property
+    def eval_db(self) -> Path:
+        return self.path / "eval.db"
+
+    def runs(self) -> list["RunFolder"]:
+        """The folders that can be a run's, by name; [] where there is no train_dir yet."""
+        names = sorted(path.name for path in self.path.iterdir() if path.is_dir()) if self.path.is_dir() else []
+        return [RunFolder(self.path, name) for name in names if RUN_NAME.fullmatch(name)]
+
+
+class RunFolder:
+    """One run's folder, which need not exist. UserError for a name that no run can have."""
+
+    def __init__(self, train_dir: str | Path, name: str):
+        if not RUN_NAME.fullmatch(name):
+            raise UserError(f"run={name!r} is not a run name: use letters, digits, '.', '_' and '-'")
+        self.name = name
+        self.path = Path(train_dir) / name
+
+    @property
+    def checkpoints(self) -> Path:
+        return self.path / "checkpoints"
+
+    @property
+    def replays(self) -> Path:
+        """Recorded episodes, and the films and pages made of them."""
+        return self.path / "replays"
+
+    @property
+    def lock(self) -> Path:
+        """Held by the process that trains the run."""
+        return self.path / "trainer.lock"

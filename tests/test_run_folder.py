@@ -1,0 +1,34 @@
+"""Where the files of a run lie."""
+
+from pathlib import Path
+
+import pytest
+
+from metta.errors import UserError
+from metta.run_folder import RunFolder, TrainDir
+
+
+def test_every_path_of_a_run(tmp_path: Path) -> None:
+    """Prevents runs written by one version from being invisible to the next: these names are on users' disks."""
+    run = RunFolder(tmp_path, "a-1")
+    assert (run.name, run.path) == ("a-1", tmp_path / "a-1")
+    assert run.checkpoints == tmp_path / "a-1/checkpoints"
+    assert run.replays == tmp_path / "a-1/replays"
+    assert run.lock == tmp_path / "a-1/trainer.lock"
+    assert TrainDir(str(tmp_path)).eval_db == tmp_path / "eval.db"
+
+
+@pytest.mark.parametrize("name", ["", ".", "..", "a/b", "/a", "a\n", "a b", "ä", "~"])
+def test_a_name_that_leads_elsewhere_is_refused(tmp_path: Path, name: str) -> None:
+    """Prevents run=../x from reading or writing outside of train_dir."""
+    with pytest.raises(UserError, match="is not a run name"):
+        RunFolder(tmp_path, name)
+
+
+def test_runs_are_the_folders_that_can_be_one(tmp_path: Path) -> None:
+    """Prevents a stray file, or a folder with another kind of name, from breaking what lists the runs."""
+    assert TrainDir(tmp_path / "none").runs() == []
+    for name in ("b", "a.1", "not a run", "_c"):
+        (tmp_path / name).mkdir()
+    (tmp_path / "file").touch()
+    assert [run.name for run in TrainDir(tmp_path).runs()] == ["_c", "a.1", "b"]
