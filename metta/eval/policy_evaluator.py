@@ -18,7 +18,7 @@ from metta.eval.eval_db import EpisodeRow, EvalDB, Score
 from metta.rl.tiny_checkpoint_manager import TinyCheckpointManager
 from metta.run_folder import RunFolder, TrainDir
 from metta.sim.recording import recording_path, save_recordings
-from metta.sim.simulation import Simulations, default_num_envs
+from metta.sim.simulation import SimulationPool, default_num_envs
 
 LARGEST_OBSERVATION = 10**8  # numbers: beyond every environment, and within every memory
 
@@ -46,7 +46,7 @@ class PolicyEvaluator:
         self.device = device
         self.num_envs = num_envs
         self.num_workers = num_workers
-        self._simulations: Simulations | None = None
+        self._simulations: SimulationPool | None = None
         self._key: Any = None
 
     def evaluate(
@@ -116,7 +116,7 @@ class PolicyEvaluator:
             return db.get_scores(run, epoch, label)[label]
         return Score.of([row.reward for row in rows])
 
-    def _simulate(self, env: str, settings: dict[str, Any], episodes: int) -> Simulations:
+    def _simulate(self, env: str, settings: dict[str, Any], episodes: int) -> SimulationPool:
         """Those of the last evaluation, where it was of as many episodes of the same."""
         if episodes < 1:
             raise UserError(f"episodes={episodes}: must be at least 1")
@@ -126,7 +126,7 @@ class PolicyEvaluator:
             probe = make_env(env, settings)
             probe.close()
             num_envs = min(self.num_envs or default_num_envs(probe.spec, episodes), episodes)
-            self._simulations = Simulations(env, settings, num_envs, self.num_workers, self.device)
+            self._simulations = SimulationPool(env, settings, num_envs, self.num_workers, self.device)
             self._key = key
         return self._simulations
 

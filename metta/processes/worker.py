@@ -77,6 +77,10 @@ class Worker:
         error.add_note(result)  # the worker's traceback
         raise error
 
+    @property
+    def ended(self) -> bool:
+        return self._process.poll() is not None
+
     def hang_up(self) -> None:
         """Tell the process to end."""
         self.connection.close()

@@ -2,7 +2,9 @@
 
 import os
 import signal
+import threading
 import time
+from concurrent.futures import FIRST_COMPLETED, Future, wait
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +18,9 @@ from metta.envs.env_spec import EnvSpec
 from metta.errors import EnvError
 from metta.eval.eval_db import EvalDB
 from metta.eval.policy_evaluator import PolicyEvaluator
+from metta.processes.worker import Worker
 from metta.sim import simulation
-from metta.sim.simulation import Simulations, default_num_envs
+from metta.sim.simulation import SimulationPool, default_num_envs
 from tests.helpers.recorded_runs import ARENA, save_new_agent
 
 
@@ -46,18 +49,37 @@ def save_agent(train_dir: Path, env: str, lstm: bool = False, **settings: Any) -
     save_new_agent(train_dir, "run", 0, env, settings, lstm)
 
 
+def threads_of_helpers() -> list[threading.Thread]:
+    """Each waits for one helping process."""
+    return [thread for thread in threading.enumerate() if thread.name.startswith("simulations of env=")]
+
+
+def helpers_of(evaluator: PolicyEvaluator) -> list[Worker]:
+    """The processes, once each thread has started its own."""
+    assert evaluator._simulations is not None and evaluator._simulations._pool is not None
+    workers = evaluator._simulations._pool._processes.workers
+    while len(workers) < len(threads_of_helpers()):
+        time.sleep(0.001)
+    return list(workers)
+
+
 @pytest.fixture
 def shared_work(monkeypatch: pytest.MonkeyPatch) -> None:
     """This process plays a batch only once a helper has played one, so that both take part."""
-    play_or_wait = Simulations._play_or_wait
+    submit, play_here = SimulationPool._submit, SimulationPool._play_here
+    submitted: list[Future] = []
 
-    def after_a_helper(self: Simulations, num_batches: int) -> Any:
-        self._call_for_help(num_batches)
-        while self._helpers and self._played.empty() and self._helpers[0][1].is_alive():
-            time.sleep(0.001)
-        return play_or_wait(self, num_batches)
+    def remember(self: SimulationPool, *arguments: Any) -> Any:
+        submitted[:] = submit(self, *arguments)
+        return list(submitted)
 
-    monkeypatch.setattr(Simulations, "_play_or_wait", after_a_helper)
+    def after_a_helper(self: SimulationPool, *arguments: Any) -> Any:
+        if submitted and self._num_workers:
+            wait(submitted, return_when=FIRST_COMPLETED)
+        return play_here(self, *arguments)
+
+    monkeypatch.setattr(SimulationPool, "_submit", remember)
+    monkeypatch.setattr(SimulationPool, "_play_here", after_a_helper)
 
 
 @pytest.mark.parametrize(
@@ -110,14 +132,13 @@ def test_a_helper_that_dies_is_named_and_the_evaluator_goes_on(tmp_path: Path) -
     save_agent(tmp_path, "CartPole-v1")
     with PolicyEvaluator(tmp_path, num_envs=1, num_workers=1) as evaluator:
         evaluator.evaluate("run", 0, episodes=3)
-        assert evaluator._simulations is not None
-        ((worker, thread),) = evaluator._simulations._helpers
+        (worker,) = helpers_of(evaluator)
         os.kill(worker._process.pid, signal.SIGKILL)
         text = "^the worker process of simulations of env=CartPole-v1 died: killed by signal 9$"
         with pytest.raises(EnvError, match=text):
             for _ in range(1000):  # until it is the helper's turn
                 evaluator.evaluate("run", 0, episodes=3)
-        assert not thread.is_alive()
+        assert not threads_of_helpers()
         assert evaluator.evaluate("run", 0, episodes=3).episodes == 3
 
 
@@ -129,10 +150,11 @@ def test_help_comes_once_it_pays(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
         for threshold, helpers in ((1e9, 0), (0.0, 2)):
             monkeypatch.setattr(simulation, "HELP_AFTER_S", threshold)
             evaluator.evaluate("run", 0, episodes=6)
-            assert evaluator._simulations is not None
-            called = list(evaluator._simulations._helpers)
-            assert len(called) == helpers
-    assert all(worker._process.returncode is not None and not thread.is_alive() for worker, thread in called)
+            assert len(threads_of_helpers()) == helpers
+        called = helpers_of(evaluator)
+        assert len(called) == 2
+    assert all(worker._process.returncode is not None for worker in called)
+    assert not threads_of_helpers()
 
 
 def test_torch_s_threads_are_as_before(tmp_path: Path) -> None:
