@@ -3,7 +3,6 @@
 import math
 import mmap
 import os
-import platform
 import sys
 import time
 import weakref
@@ -23,6 +22,7 @@ from metta.envs.env_spec import EnvSpec
 from metta.envs.make_env import make_env
 from metta.envs.vec_env import Episode
 from metta.errors import CheckpointError, UserError
+from metta.machine import make_deterministic, pick_device, set_threads, software
 from metta.processes.shared_arrays import shared_memory_file, shares
 from metta.processes.worker import Worker, end_workers
 from metta.rl.defaults import with_defaults
@@ -126,8 +126,11 @@ class Trainer:
         """Set up from the configuration; `agent` is one from a checkpoint, otherwise a new one is made."""
         self.spec = spec = make_env_spec(config)
         self.device = pick_device(config.device)
+        make_deterministic(self.device)
         self.config = config = with_defaults(config, spec, self.device.type)
-        set_threads(spec, config.num_shards)
+        # A second thread of a small network mostly waits for the first; for large images each shard has its cores.
+        large = spec.observation_kind == "image" and math.prod(spec.observation_shape) > LARGE_IMAGE
+        set_threads((os.cpu_count() or 1) // config.num_shards if large else 1)
         if agent is None:
             seed_everything(config.seed)
             agent = load_agent_class(config.agent)(spec, hidden_size=config.hidden_size, lstm=config.lstm)
@@ -253,41 +256,6 @@ def make_env_spec(config: TrainConfig) -> EnvSpec:
     env = make_env(config.env, config.env_settings)
     env.close()
     return env.spec
-
-
-def pick_device(name: str) -> torch.device:
-    """auto: the GPU where there is one. There, torch is told to be deterministic, and warns where it cannot be."""
-    if name == "auto":
-        name = "cuda" if torch.cuda.is_available() else "cpu"
-    device = torch.device(name)
-    if device.type == "cuda":
-        if not torch.cuda.is_available():
-            raise UserError(f"device={name}: torch sees no GPU here; device=cpu works")
-        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
-        torch.use_deterministic_algorithms(True, warn_only=True)
-    return device
-
-
-def set_threads(env: EnvSpec, num_shards: int) -> None:
-    """One thread for small networks, where a second mostly waits for the first; for large images a shard's cores.
-
-    OMP_NUM_THREADS has the last word. The number of threads changes the last bits of sums, so it is part of what an
-    exact continuation needs to be the same.
-    """
-    if "OMP_NUM_THREADS" not in os.environ:
-        large = env.observation_kind == "image" and math.prod(env.observation_shape) > LARGE_IMAGE
-        torch.set_num_threads(max(1, (os.cpu_count() or 1) // num_shards) if large else 1)
-
-
-def software(device: torch.device) -> dict[str, str]:
-    """What else the bits depend on."""
-    return {
-        "torch": torch.__version__,
-        "numpy": np.__version__,
-        "python": platform.python_version(),
-        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else platform.machine(),
-        "threads": str(torch.get_num_threads()),
-    }
 
 
 def inexact(why: str) -> None:

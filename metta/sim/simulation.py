@@ -9,19 +9,17 @@ import math
 import os
 import pickle
 import time
-from collections.abc import Iterator
 from concurrent.futures import Future
-from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
-import torch
 
 from metta.agent.policy_agent import PolicyAgent
 from metta.envs.env_group import gymnasium_spec_bytes, register
 from metta.envs.env_spec import EnvSpec
 from metta.envs.vec_env import DealtSeeds, Episode, VecEnv
 from metta.files import portable_pickle
+from metta.machine import one_thread
 from metta.processes.pool import WorkerPool
 from metta.sim.players import Player, make_player
 
@@ -155,14 +153,3 @@ def kept_simulation(task: bytes) -> Simulation:
 @functools.lru_cache(maxsize=1)
 def kept_player(task: bytes, agent: bytes) -> Player:
     return kept_simulation(task).player(portable_pickle.loads(agent))
-
-
-@contextmanager
-def one_thread() -> Iterator[None]:
-    """torch on one thread: more gain little in acting, and lose much where another process has the core."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(threads)

@@ -122,8 +122,9 @@ def evaluate(config: SimConfig, targets: Targets) -> int:
     Returns the exit status; 1: one of several checkpoints could not be read.
     """
     from metta.eval.policy_evaluator import PolicyEvaluator
+    from metta.machine import pick_device
 
-    with PolicyEvaluator(config.train_dir, pick_device(config.device), config.num_envs) as evaluator:
+    with PolicyEvaluator(config.train_dir, str(pick_device(config.device)), config.num_envs) as evaluator:
         session = Session(config, targets, evaluator)
         session.play()
     session.print()
@@ -227,13 +228,3 @@ class Session:
             (name, _, agent), (_, _, random) = self.scores
             above = "lies clear above" if agent.low > random.high else "does not lie clear above"
             print(f"The interval of {name} {above} the random agent's.")
-
-
-def pick_device(name: str) -> str:
-    import torch
-
-    if name == "auto":
-        return "cuda" if torch.cuda.is_available() else "cpu"
-    if name.startswith("cuda") and not torch.cuda.is_available():
-        raise UserError(f"device={name}: torch sees no GPU here; device=cpu works")
-    return name

@@ -6,9 +6,7 @@ in the order of the shards, and every replica takes the same step. So the bits d
 on how many processes share them.
 """
 
-import ctypes
 import mmap
-import sys
 import time
 from collections.abc import Callable
 from multiprocessing.connection import Connection
@@ -21,6 +19,7 @@ from metta.agent.policy_agent import PolicyAgent
 from metta.envs.env_group import environments, gymnasium_spec_bytes, register
 from metta.envs.vec_env import Episode, EpisodeSeeds, VecEnv
 from metta.files import portable_pickle
+from metta.machine import keep_freed_memory
 from metta.processes.shared_arrays import shares
 from metta.processes.worker import Worker
 from metta.rl.learning.adam import Adam
@@ -236,16 +235,3 @@ def await_message(connection: Connection) -> None:
     until = time.perf_counter() + PATIENCE
     while not connection.poll() and time.perf_counter() < until:
         pass
-
-
-def keep_freed_memory() -> None:
-    """Have the C library keep what torch frees, which is what it asks for next: Breakout 1.18 times as fast.
-
-    By default glibc hands large blocks back to the system, and every page of the next one is a fault. Elsewhere nothing
-    happens.
-    """
-    mallopt = getattr(ctypes.CDLL(None), "mallopt", None) if sys.platform == "linux" else None
-    if mallopt is not None:
-        trim_threshold, mmap_threshold = -1, -3  # as in malloc.h
-        mallopt(trim_threshold, 2**31 - 1)
-        mallopt(mmap_threshold, 2**30)
