@@ -3,6 +3,7 @@
 import math
 import zipfile
 import zlib
+from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -21,6 +22,16 @@ from metta.sim.recording import recording_path, save_recordings
 from metta.sim.simulation import SimulationPool, default_num_envs
 
 LARGEST_OBSERVATION = 10**8  # numbers: beyond every environment, and within every memory
+
+
+@dataclass(frozen=True)
+class LoadedAgent:
+    """An agent, and whose its scores are."""
+
+    agent: PolicyAgent
+    agent_crc: str  # fingerprint of the file
+    run: str | None  # under which scores are stored; None: nowhere
+    epoch: int
 
 
 class PolicyEvaluator:
@@ -64,25 +75,41 @@ class PolicyEvaluator:
         env None: the environment it was trained on. CheckpointError where the agent cannot be read, UserError where it
         cannot act in `env`.
         """
-        manager = TinyCheckpointManager(run, self.train_dir)
-        agent = as_agent(manager.load_agent(epoch), manager.folder)
-        return self._score(agent, manager.file("agent", epoch), run, epoch, env, episodes, seed, env_settings)
+        return self.score(self.load(run, epoch), env, episodes, seed, env_settings)
 
-    def evaluate_file(
+    def load(self, run: str, epoch: int) -> LoadedAgent:
+        """Load the run's agent of that epoch. CheckpointError if it cannot be read."""
+        manager = TinyCheckpointManager(run, self.train_dir)
+        path = manager.file("agent", epoch)
+        return LoadedAgent(as_agent(manager.load_agent(epoch), path), fingerprint(path), run, epoch)
+
+    def load_file(self, path: str | Path, trust: bool = False, run: str | None = None, epoch: int = 0) -> LoadedAgent:
+        """Load an agent from elsewhere, running none of its code unless trusted. Scores are stored only under `run`."""
+        agent = as_agent(load_agent_file(path, trust=trust), path)
+        check_acts(agent, path)
+        return LoadedAgent(agent, fingerprint(Path(path)), run, epoch)
+
+    def score(
         self,
-        path: str | Path,
+        loaded: LoadedAgent,
         env: str | None = None,
         episodes: int = 100,
         seed: int = 0,
         env_settings: dict[str, Any] | None = None,
-        trust: bool = False,
-        run: str | None = None,
-        epoch: int = 0,
     ) -> Score:
-        """As `evaluate`, for a file from elsewhere: runs no code unless trusted; stored only under `run`."""
-        agent = as_agent(load_agent_file(path, trust=trust), path)
-        check_acts(agent, path)
-        return self._score(agent, Path(path), run, epoch, env, episodes, seed, env_settings)
+        """Play with an agent that has been loaded, otherwise as `evaluate`."""
+        if env is None:
+            env, env_settings = loaded.agent.env.name, {**loaded.agent.env.settings, **(env_settings or {})}
+        simulations = self._simulate(env, env_settings or {}, episodes)
+        played = simulations.play(loaded.agent, range(seed, seed + episodes))
+        label = simulations.spec.label
+        rows = [EpisodeRow(e.seed, float(e.returns.mean()), e.length, e.metrics) for e in played]
+        if loaded.run is None:
+            return Score.of([row.reward for row in rows])
+        save_recordings(recording_path(RunFolder(self.train_dir, loaded.run), loaded.epoch, label), played)
+        db = EvalDB(TrainDir(self.train_dir).eval_db)
+        db.record(loaded.run, loaded.epoch, label, rows, loaded.agent_crc)
+        return db.get_scores(loaded.run, loaded.epoch, label)[label]
 
     def evaluate_random(
         self, env: str, episodes: int = 100, seed: int = 0, env_settings: dict[str, Any] | None = None
@@ -92,32 +119,8 @@ class PolicyEvaluator:
         played = simulations.play(None, range(seed, seed + episodes))
         return Score.of([float(e.returns.mean()) for e in played])
 
-    def _score(
-        self,
-        agent: PolicyAgent,
-        path: Path,
-        run: str | None,
-        epoch: int,
-        env: str | None,
-        episodes: int,
-        seed: int,
-        env_settings: dict[str, Any] | None,
-    ) -> Score:
-        if env is None:
-            env, env_settings = agent.env.name, {**agent.env.settings, **(env_settings or {})}
-        simulations = self._simulate(env, env_settings or {}, episodes)
-        played = simulations.play(agent, range(seed, seed + episodes))
-        label = simulations.spec.label
-        rows = [EpisodeRow(e.seed, float(e.returns.mean()), e.length, e.metrics) for e in played]
-        if run is not None:
-            save_recordings(recording_path(RunFolder(self.train_dir, run), epoch, label), played)
-            db = EvalDB(TrainDir(self.train_dir).eval_db)
-            db.record(run, epoch, label, rows, fingerprint(path))
-            return db.get_scores(run, epoch, label)[label]
-        return Score.of([row.reward for row in rows])
-
     def _simulate(self, env: str, settings: dict[str, Any], episodes: int) -> SimulationPool:
-        """Those of the last evaluation, where it was of as many episodes of the same."""
+        """Reuse the last evaluation's pool if env, settings and number of episodes are unchanged."""
         if episodes < 1:
             raise UserError(f"episodes={episodes}: must be at least 1")
         key = (env, tuple(sorted(settings.items())), episodes)

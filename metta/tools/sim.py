@@ -22,7 +22,7 @@ from metta.tools.cli.targets import env_label, existing_epoch, existing_run, ope
 
 if TYPE_CHECKING:
     from metta.eval.eval_db import Score
-    from metta.eval.policy_evaluator import PolicyEvaluator
+    from metta.eval.policy_evaluator import LoadedAgent, PolicyEvaluator
 
 WATCH_S = 1.0  # from one look for new checkpoints to the next
 
@@ -164,23 +164,19 @@ class Session:
 
     def play_epoch(self, epoch: int) -> None:
         run = str(self.targets.run)
-        if self.env is None:
-            self.adopt_env(TinyCheckpointManager(run, self.config.train_dir).load_agent(epoch))
-        self.announce(f"run={run} epoch={epoch}")
-        score = self.evaluator.evaluate(run, epoch, **self.episodes())
-        self.scores.append((run, str(epoch), score))
+        self.play_agent(self.evaluator.load(run, epoch), f"run={run} epoch={epoch}", run)
 
     def play_file(self, file: Path) -> None:
-        from metta.agent.untrusted.agent_file import load_agent_file
-
-        if self.env is None:
-            self.adopt_env(load_agent_file(file, trust=self.config.trust))
-        self.announce(f"agent={file}")
         epoch = self.targets.epochs[0] if self.targets.epochs else 0
-        score = self.evaluator.evaluate_file(
-            file, **self.episodes(), trust=self.config.trust, run=self.targets.run, epoch=epoch
-        )
-        self.scores.append((file.name, str(epoch) if self.targets.epochs else "-", score))
+        loaded = self.evaluator.load_file(file, self.config.trust, self.targets.run, epoch)
+        self.play_agent(loaded, f"agent={file}", file.name)
+
+    def play_agent(self, loaded: LoadedAgent, who: str, name: str) -> None:
+        if self.env is None:
+            self.env, self.settings = loaded.agent.env.name, {**loaded.agent.env.settings, **self.settings}
+        self.announce(who)
+        score = self.evaluator.score(loaded, **self.episodes())
+        self.scores.append((name, "-" if loaded.run is None else str(loaded.epoch), score))
 
     def play_random(self) -> None:
         self.announce("a random agent")
@@ -200,12 +196,6 @@ class Session:
             seen.update(waiting)
             if not waiting:
                 time.sleep(WATCH_S)
-
-    def adopt_env(self, agent: Any) -> None:
-        """Without env= it is the one that the agent was trained on."""
-        if not hasattr(agent, "env"):
-            raise UserError(f"a {type(agent).__name__} does not say which environment it was trained on: give env=")
-        self.env, self.settings = agent.env.name, {**agent.env.settings, **self.settings}
 
     def label(self) -> str:
         return env_label(str(self.env), self.settings)

@@ -1,12 +1,14 @@
 """Evaluation: fixed seeds, each played once, and the same scores however many processes play them."""
 
 import os
+import shutil
 import signal
 import threading
 import time
 from concurrent.futures import FIRST_COMPLETED, Future, wait
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import gymnasium
 import numpy as np
@@ -19,8 +21,10 @@ from metta.errors import EnvError
 from metta.eval.eval_db import EvalDB
 from metta.eval.policy_evaluator import PolicyEvaluator
 from metta.processes.worker import Worker
+from metta.rl.tiny_checkpoint_manager import TinyCheckpointManager
 from metta.sim import simulation
 from metta.sim.simulation import SimulationPool, default_num_envs
+from metta.tools import sim
 from tests.helpers.recorded_runs import ARENA, save_new_agent
 
 
@@ -117,6 +121,32 @@ def test_each_seed_is_played_once(tmp_path: Path, num_envs: int, num_workers: in
         assert evaluator.evaluate("run", 0, episodes=20, seed=101).mean == 10.5  # of lengths 1 to 20
     rows = EvalDB(tmp_path / "eval.db").episodes("run", 0, "test/LengthEnv")
     assert [(row.seed, row.length) for row in rows] == [(100 + length, length) for length in range(1, 21)]
+
+
+def test_a_score_is_of_the_file_that_was_loaded(tmp_path: Path) -> None:
+    """A score lost because its checkpoint was pruned while the episodes played, or stored as a later file's."""
+    with PolicyEvaluator(tmp_path) as evaluator:
+        save_agent(tmp_path, "CartPole-v1")
+        loaded = evaluator.load("run", 0)
+        assert evaluator.score(loaded, episodes=3).episodes == 3
+        save_new_agent(tmp_path, "run", 0, "CartPole-v1", {})
+        assert evaluator.score(loaded, episodes=2, seed=3).episodes == 3 + 2
+        other = evaluator.load("run", 0)
+        for file in (tmp_path / "run" / "checkpoints").iterdir():
+            file.unlink()
+        assert evaluator.score(other, episodes=1).episodes == 1  # what another file earned is gone
+
+
+def test_sim_loads_an_agent_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every file read twice, and a stranger's pickle inspected twice, only to learn which environment it plays."""
+    save_agent(tmp_path, "CartPole-v1")
+    file = tmp_path / "elsewhere.pt"
+    shutil.copy(TinyCheckpointManager("run", tmp_path).file("agent", 0), file)
+    load = Mock(wraps=torch.load)
+    monkeypatch.setattr(torch, "load", load)
+    for who in ("run=run", f"agent={file}"):
+        assert sim.main([who, "episodes=1", f"train_dir={tmp_path}"]) == 0
+    assert load.call_count == 2
 
 
 def test_no_episodes_are_no_score(tmp_path: Path) -> None:

@@ -281,4 +281,4 @@ def test_an_agent_that_cannot_act_is_refused(tmp_path):
     del agent.policy
     torch.save(agent, tmp_path / "agent.pt")
     with PolicyEvaluator(tmp_path) as evaluator, pytest.raises(CheckpointError, match="holds an agent that cannot act"):
-        evaluator.evaluate_file(tmp_path / "agent.pt", episodes=1)
+        evaluator.score(evaluator.load_file(tmp_path / "agent.pt"), episodes=1)
