@@ -1,6 +1,8 @@
 """Where the files of a run lie. A run is a folder of train_dir; every path in it is built here and nowhere else."""
 
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from metta.errors import UserError
@@ -32,6 +34,17 @@ class RunFolder:
             raise UserError(f"run={name!r} is not a run name: use letters, digits, '.', '_' and '-'")
         self.name = name
         self.path = Path(train_dir) / name
+
+    @contextmanager
+    def cleaned_up(self) -> Iterator[None]:
+        """Remove the folders made meanwhile that nothing lies in: those of a run that could not begin."""
+        new = [path for path in (self.path, *self.path.parents) if not path.exists()]
+        try:
+            yield
+        finally:
+            for path in new:
+                with suppress(OSError):  # not there, or not empty
+                    path.rmdir()
 
     @property
     def checkpoints(self) -> Path:

@@ -1,5 +1,6 @@
 """Finding the class named by `agent=`: PolicyAgent itself, `package.module:MyAgent` or `path/to/file.py:MyAgent`."""
 
+import hashlib
 import importlib
 import importlib.util
 import sys
@@ -10,6 +11,8 @@ import cloudpickle
 
 from metta.agent.policy_agent import PolicyAgent
 from metta.errors import UserError
+
+SOURCE = "_metta_source"  # attribute of a class from a file, saved with it: the file's digest
 
 
 def load_agent_class(name: str | None) -> type[PolicyAgent]:
@@ -29,7 +32,19 @@ def load_agent_class(name: str | None) -> type[PolicyAgent]:
         raise UserError(f"agent={name}: no {class_name} in {place}; it has {', '.join(classes) or 'no agent class'}")
     if not is_agent(found):
         raise UserError(f"agent={name}: {class_name} is not a subclass of metta.agent.policy_agent.PolicyAgent")
+    if found.__module__ == module.__name__ and place.endswith(".py"):
+        setattr(found, SOURCE, _digest(Path(place)))
     return found
+
+
+def is_outdated(agent_class: type[PolicyAgent], name: str | None) -> bool:
+    """Whether the class, loaded from the file in `name` by an earlier process, differs from what the file has now."""
+    source, path = getattr(agent_class, SOURCE, None), Path((name or "").rpartition(":")[0])
+    return source is not None and path.is_file() and source != _digest(path)
+
+
+def _digest(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
 def is_agent(value: object) -> bool:

@@ -1,13 +1,15 @@
 """What a run is trained with: every key of `metta train`. It imports no torch, so a bad value is answered at once."""
 
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Literal
 
 from metta.errors import UserError
-from metta.keys import Config, above, at_least, between, key
+from metta.keys import Config, above, at_least, between, key, keys, kinds
 
 # Keys whose value may differ when a run goes on; every other one stays what it was when the run began.
 CHANGEABLE = frozenset({"total_timesteps", "checkpoint_interval", "keep_last", "num_workers", "device", "display"})
+FOLDER = frozenset({"run", "train_dir"})  # where it lies: not a matter of the run, which can be moved
 LARGE = 1e30  # a factor or a bound that is as good as infinite, and still a float32
 
 
@@ -82,19 +84,59 @@ class RunConfig(TrainConfig):
     ent_coef: float
 
 
+def given_keys(config: TrainConfig) -> frozenset[str]:
+    """The keys whose values are not the defaults, as they would be typed: "seed", "env.max_steps"."""
+    names = {name for name, declared in keys(TrainConfig).items() if getattr(config, name) != declared.default}
+    return frozenset(names | {f"env.{name}" for name in config.env_settings})
+
+
 def resume_config(saved: dict[str, Any], config: TrainConfig, given: frozenset[str]) -> TrainConfig:
     """The configuration a run goes on with: its own, `saved`, with the given CHANGEABLE keys.
 
-    UserError for any other key that is given (`given`: as typed, "env.max_steps" among them) with another value.
+    UserError for any other key that is given (`given`: as typed, "env.max_steps" among them) with another value. A key
+    that is younger than the run has its default.
     """
-    known = {declared.name for declared in fields(TrainConfig)}
-    own = TrainConfig(**{name: value for name, value in saved.items() if name in known})
-    for name in sorted(given - CHANGEABLE - {"run", "train_dir"}):
+    for name, (own, new) in changed_keys(saved, config, given).items():
+        started = "without it" if own is None else f"with {name}={own}"
+        raise UserError(f"{name}={new}: run {config.run} was started {started}, and keeps that to its end")
+    return _replaced(saved, config, given & CHANGEABLE)
+
+
+def restart_config(saved: dict[str, Any], config: TrainConfig, given: frozenset[str]) -> TrainConfig:
+    """The configuration of a run that has learned nothing yet and is given other values for what cannot change.
+
+    With env= given that is what a new run would have; without, its own with whatever is given in its place.
+    """
+    return config if "env" in given else _replaced(saved, config, given)
+
+
+def changed_keys(saved: dict[str, Any], config: TrainConfig, given: frozenset[str]) -> dict[str, tuple[Any, Any]]:
+    """The given keys that a run keeps to its end and that have another value in `saved`: its own, and the new one."""
+    changed = {}
+    for name in sorted(given - CHANGEABLE - FOLDER):
         _, _, setting = name.partition(".")
-        new = config.env_settings[setting] if setting else getattr(config, name)
-        had = own.env_settings.get(setting) if setting else getattr(own, name)
-        if had != new:
-            started = "without it" if had is None else f"with {name}={had}"
-            raise UserError(f"{name}={new}: run {config.run} was started {started}, and keeps that to its end")
-    changed = {name: getattr(config, name) for name in given & CHANGEABLE}
-    return replace(own, **changed, run=config.run, train_dir=config.train_dir)
+        if setting:
+            own, new = saved.get("env_settings", {}).get(setting), config.env_settings[setting]
+        else:
+            own, new = saved.get(name, keys(TrainConfig)[name].default), getattr(config, name)
+        if own != new and not (name == "agent" and resolved_agent(own) == resolved_agent(new)):
+            changed[name] = own, new
+    return changed
+
+
+def gone_keys(saved: dict[str, Any]) -> dict[str, Any]:
+    """What a run was started with and no run can be started with now."""
+    return {name: value for name, value in saved.items() if name not in kinds(TrainConfig)}
+
+
+def resolved_agent(agent: str | None) -> str | None:
+    """The agent= of a file with the file's whole path, so that it means the same in any folder."""
+    place, _, name = (agent or "").rpartition(":")
+    return f"{Path(place).resolve()}:{name}" if place.endswith(".py") else agent
+
+
+def _replaced(saved: dict[str, Any], config: TrainConfig, names: frozenset[str]) -> TrainConfig:
+    own = {name: value for name, value in saved.items() if name in kinds(TrainConfig)}
+    new = {name: getattr(config, name) for name in (names | FOLDER) & kinds(TrainConfig).keys()}
+    settings = {name: value for name, value in config.env_settings.items() if f"env.{name}" in names}
+    return TrainConfig(**{**own, **new, "env_settings": {**own.get("env_settings", {}), **settings}})

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from metta.agent.agent_class import load_agent_class
+from metta.agent.agent_class import is_outdated, load_agent_class
 from metta.agent.policy_agent import PolicyAgent
 from metta.envs.env_spec import EnvSpec
 from metta.envs.make_env import make_env
@@ -36,25 +36,34 @@ from metta.rl.learning.rollout import RewardScaler
 from metta.rl.saving.checkpoint_saver import CheckpointSaver, SaveError
 from metta.rl.saving.run_lock import RunLock
 from metta.rl.tiny_checkpoint_manager import TinyCheckpointManager
-from metta.rl.train_config import TrainConfig, resume_config
+from metta.rl.train_config import (
+    TrainConfig,
+    changed_keys,
+    given_keys,
+    gone_keys,
+    restart_config,
+    resume_config,
+)
 from metta.run_folder import RunFolder
 
 
 def train(
     config: TrainConfig,
-    given: frozenset[str] = frozenset(),
+    given: frozenset[str] | None = None,
     keep_epochs: Callable[[], Collection[int]] = tuple,
     last_evaluation: Callable[[], str] = lambda: "none",
 ) -> int:
     """Train config.run to its total_timesteps, from its newest checkpoint where it has one.
 
-    given: the keys that the user typed; of a run that exists only those are compared with its own configuration.
+    given: the keys that the user typed; of a run that exists only those are compared with its own configuration. None:
+    those whose values are not the defaults.
     keep_epochs: epochs that retention must spare; last_evaluation: what the display says of the newest score.
     Returns the exit status: 0 complete, 130 or 143 after a signal, 1 when a checkpoint could not be saved.
     """
     run = RunFolder(config.train_dir, config.run)
     manager = TinyCheckpointManager(config.run, config.train_dir)
-    with RunLock(run.lock), StopSignals() as signals:
+    given = given_keys(config) if given is None else given
+    with run.cleaned_up(), RunLock(run.lock), StopSignals() as signals:
         trainer = load_trainer(manager, config, given) or Trainer(config)
         progress = make_progress(trainer.config, trainer.agent_steps, last_evaluation)
         saver = CheckpointSaver(manager, trainer.config.keep_last, keep_epochs)
@@ -111,7 +120,18 @@ def load_trainer(manager: TinyCheckpointManager, config: TrainConfig, given: fro
     _, agent, state = loaded
     if not isinstance(agent, PolicyAgent):
         raise CheckpointError(f"the agent in {manager.folder} is a {type(agent).__name__}, not a PolicyAgent")
-    trainer = Trainer(resume_config(state["config"], config, given), agent)
+    saved = state["config"]
+    changed = changed_keys(saved, config, given)
+    if changed and state["epoch"] == 0:
+        values = " ".join(f"{name}={new}" for name, (_, new) in changed.items())
+        print(f"metta: run {config.run} has learned nothing yet, and begins anew with {values}", file=sys.stderr)
+        return Trainer(restart_config(saved, config, given))
+    trainer = Trainer(resume_config(saved, config, given), agent)
+    for name, value in gone_keys(saved).items():
+        inexact(f"{name}={value}, with which run {config.run} was started, is no longer a key")
+    if is_outdated(type(agent), trainer.config.agent):
+        said = f"agent={trainer.config.agent} has changed since run {config.run} began, and the run keeps its own"
+        print(f"metta: {said}", file=sys.stderr)
     trainer.load_state_dict(state)
     return trainer
 
@@ -157,6 +177,9 @@ class Trainer:
         else:  # one process for the GPU
             dealt, helpers = [range(num_shards)], (processes - 1) // num_shards
         num_bytes = Replica.memory_bytes(config, agent)
+        if num_bytes > (have := os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")):
+            size = f"horizon={config.horizon} num_envs={config.num_envs}: an epoch's data is {num_bytes / 1e9:,.0f} GB"
+            raise UserError(f"{size}, and this machine has {have / 1e9:,.0f} GB of memory")
         with shared_memory_file(num_bytes) as file:
             memory = mmap.mmap(file.fileno(), num_bytes)
             for theirs in dealt[1:]:

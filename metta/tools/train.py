@@ -1,6 +1,5 @@
 """`metta train`: checks the arguments without torch, then trains."""
 
-import contextlib
 import importlib.util
 from collections.abc import Sequence
 from pathlib import Path
@@ -9,9 +8,8 @@ from typing import TYPE_CHECKING
 from metta.envs.make_env import check_env
 from metta.errors import CheckpointError, UserError
 from metta.rl.saved_config import read_saved_config
-from metta.rl.tiny_checkpoint_manager import TinyCheckpointManager
-from metta.rl.train_config import TrainConfig, resume_config
-from metta.run_folder import RunFolder, TrainDir
+from metta.rl.train_config import TrainConfig, changed_keys, restart_config, resume_config
+from metta.run_folder import TrainDir
 from metta.tools.cli.arguments import parse
 from metta.tools.cli.table import score_text
 from metta.tools.cli.targets import open_run
@@ -22,38 +20,34 @@ if TYPE_CHECKING:
 
 def main(argv: Sequence[str]) -> int:
     config, given = parse(TrainConfig, argv, "metta train")
-    folder = RunFolder(config.train_dir, config.run).path
-    new_folders = [path for path in (folder, folder.parent) if not path.exists()]
-    try:
-        check(config, given)
-        return train(config, given)
-    finally:
-        for path in new_folders:
-            with contextlib.suppress(OSError):  # not there, or not empty
-                path.rmdir()
+    check(config, given)
+    return train(config, given)
 
 
 def check(config: TrainConfig, given: frozenset[str]) -> None:
     """UserError for whatever can be known to be wrong before torch is imported and a file is made."""
     manager = open_run(config.run, config.train_dir)
-    if manager.exists():
-        check_resume(manager, config, given)
+    if not manager.exists():
+        check_new(config)
         return
-    if config.env is None:
-        raise UserError(f"missing env=: run {config.run} is new, so say what to train on, as in env=arena")
-    check_env(config.env, config.env_settings)
-    check_agent(config.agent)
-
-
-def check_resume(manager: TinyCheckpointManager, config: TrainConfig, given: frozenset[str]) -> None:
-    """A key given again must have the run's own value: that of the newest checkpoint that can be read."""
     for epoch in reversed(manager.list_epochs()):
         try:
             saved = read_saved_config(manager.file("trainer", epoch))["config"]
         except CheckpointError:
             continue  # the trainer says which file is damaged, and falls back to the same checkpoint
-        resume_config(saved, config, given)
+        if epoch == 0 and changed_keys(saved, config, given):
+            check_new(restart_config(saved, config, given))
+        else:
+            resume_config(saved, config, given)
         return
+
+
+def check_new(config: TrainConfig) -> None:
+    """Whether a run can begin so."""
+    if config.env is None:
+        raise UserError(f"missing env=: run {config.run} is new, so say what to train on, as in env=arena")
+    check_env(config.env, config.env_settings)
+    check_agent(config.agent)
 
 
 def check_agent(agent: str | None) -> None:

@@ -1,14 +1,22 @@
 """What was typed becomes what is trained with."""
 
 import ast
-from dataclasses import fields
+from dataclasses import asdict, fields
 from pathlib import Path
 
 import pytest
 
 from metta.errors import UserError
 from metta.keys import BY_ENVIRONMENT, keys, kinds
-from metta.rl.train_config import RunConfig, TrainConfig
+from metta.rl.train_config import (
+    RunConfig,
+    TrainConfig,
+    changed_keys,
+    given_keys,
+    gone_keys,
+    restart_config,
+    resume_config,
+)
 from tests.helpers.configs import run_config
 
 ROOT = Path(__file__).parents[2]
@@ -39,3 +47,54 @@ def test_every_key_is_used() -> None:
             nodes = [node for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.Attribute)]
             read |= {node.attr for node in nodes if ast.unparse(node.value).endswith("config")}
     assert {field.name for field in fields(TrainConfig)} - read == set()
+
+
+def test_a_run_that_lacks_a_key_has_its_default() -> None:
+    """KeyError for every run that began before a key was added."""
+    saved = asdict(run_config(gamma=0.9))
+    del saved["max_grad_norm"], saved["vf_coef"], saved["env_settings"], saved["keep_last"]
+    resumed = resume_config(saved, TrainConfig(run="a", max_grad_norm=0.5), frozenset({"run", "max_grad_norm"}))
+    assert (resumed.run, resumed.gamma, resumed.max_grad_norm, resumed.vf_coef) == ("a", 0.9, 0.5, None)
+    for name, started in [("max_grad_norm", "with max_grad_norm=0.5"), ("vf_coef", "without it")]:
+        with pytest.raises(UserError) as error:
+            resume_config(saved, TrainConfig(run="a", max_grad_norm=0.7, vf_coef=0.7), frozenset({name}))
+        assert str(error.value) == f"{name}=0.7: run a was started {started}, and keeps that to its end"
+    settings = TrainConfig(run="a", env_settings={"size": 3})
+    with pytest.raises(UserError, match=r"^env\.size=3: run a was started without it"):
+        resume_config(saved, settings, given_keys(settings))
+
+
+def test_a_key_that_is_gone() -> None:
+    """TypeError for every run that began before a key was removed."""
+    saved = {**asdict(run_config()), "old": 3}
+    assert gone_keys(saved) == {"old": 3}
+    assert resume_config(saved, TrainConfig(run="r"), frozenset()) == TrainConfig(**asdict(run_config()))
+
+
+def test_the_values_that_are_no_defaults_were_given() -> None:
+    """From Python nobody says which keys were typed."""
+    config = TrainConfig(run="a", env="arena", env_settings={"size": 9}, seed=0, gamma=0.9, lstm=True, vf_clip=None)
+    assert given_keys(config) == {"run", "env", "env.size", "gamma", "lstm"}
+
+
+def test_an_agents_file_is_the_same_from_anywhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """./mine.py:A refused, for the run was started with mine.py:A."""
+    (tmp_path / "folder").mkdir()
+    monkeypatch.chdir(tmp_path)
+    saved = asdict(run_config(agent="mine.py:A"))
+    for same in ("mine.py:A", "./mine.py:A", f"{tmp_path}/folder/../mine.py:A"):
+        assert changed_keys(saved, TrainConfig(run="r", agent=same), frozenset({"agent"})) == {}
+    monkeypatch.chdir(tmp_path / "folder")
+    assert changed_keys(saved, TrainConfig(run="r", agent="../mine.py:A"), frozenset({"agent"})) == {}
+    for other in ("mine.py:A", "../mine.py:B", "mine:A"):
+        assert changed_keys(saved, TrainConfig(run="r", agent=other), frozenset({"agent"})).keys() == {"agent"}
+
+
+def test_a_run_that_learned_nothing_begins_anew() -> None:
+    """A wrong value that can never be taken back; or one of the first attempt that survives in the second."""
+    saved = asdict(run_config(clip_coef=5, hidden_size=8))
+    again = TrainConfig(run="r", env="CartPole-v1", clip_coef=0.1)
+    assert restart_config(saved, again, given_keys(again)) == again
+    again = TrainConfig(run="r", clip_coef=0.1, env_settings={"sutton_barto_reward": True})
+    expected = {**saved, "clip_coef": 0.1, "env_settings": {"sutton_barto_reward": True}}
+    assert restart_config(saved, again, given_keys(again)) == TrainConfig(**expected)

@@ -2,6 +2,7 @@
 
 import os
 import signal
+import threading
 from types import FrameType, TracebackType
 from typing import Self
 
@@ -9,12 +10,16 @@ SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
 class StopSignals:
-    """While entered, `received` is the first signal's number, or None. Committed checkpoints survive both kinds."""
+    """While entered, `received` is the first signal's number, or None. Committed checkpoints survive both kinds.
+
+    In a thread other than the main one, where Python lets nobody handle signals, it stays None.
+    """
 
     received: int | None = None
 
     def __enter__(self) -> Self:
-        self._previous = {number: signal.signal(number, self._handle) for number in SIGNALS}
+        signals = SIGNALS if threading.current_thread() is threading.main_thread() else ()
+        self._previous = {number: signal.signal(number, self._handle) for number in signals}
         return self
 
     def __exit__(

@@ -1,0 +1,150 @@
+"""`train(TrainConfig(...))` is `metta train`: the same settings, the same refusals, nothing left behind."""
+
+import threading
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from metta.errors import MettaError
+from metta.rl.tiny_checkpoint_manager import TinyCheckpointManager
+from metta.rl.train_config import TrainConfig
+from metta.rl.trainer import Trainer, load_trainer, train
+
+SMALL: dict[str, Any] = {
+    "run": "r",
+    "env": "CartPole-v1",
+    "num_envs": 2,
+    "horizon": 32,
+    "minibatch_size": 64,
+    "update_epochs": 1,
+    "hidden_size": 8,
+    "total_timesteps": 64,
+    "display": "none",
+    "device": "cpu",
+}
+AGENT = """
+from metta.agent.policy_agent import PolicyAgent
+
+class Mine(PolicyAgent):
+    pass
+"""
+
+
+@pytest.fixture
+def small(tmp_path: Path) -> dict[str, Any]:
+    return {**SMALL, "train_dir": str(tmp_path / "train_dir")}
+
+
+def manager_of(values: dict[str, Any]) -> TinyCheckpointManager:
+    return TinyCheckpointManager(values["run"], values["train_dir"])
+
+
+def save(values: dict[str, Any], epoch: int, **config: Any) -> None:
+    """A checkpoint as a run of these values has it, its saved configuration changed by `config`."""
+    trainer = Trainer(TrainConfig(**values))
+    for _ in range(epoch):
+        trainer.run_epoch()
+    state = trainer.state_dict()
+    state["config"] |= config
+    manager_of(values).save_checkpoint(trainer.agent, epoch, state)
+    trainer.close()
+
+
+def test_a_script_run_again_with_more_steps_trains_on(small: dict[str, Any]) -> None:
+    """`given` defaulted to nothing: a larger total_timesteps was ignored, and 0 returned."""
+    assert train(TrainConfig(**small)) == 0
+    assert train(TrainConfig(**{**small, "total_timesteps": 192})) == 0
+    assert manager_of(small).list_epochs() == [0, 1, 3]
+
+
+def test_a_script_run_again_with_another_setting_is_refused(small: dict[str, Any]) -> None:
+    """The same: another learning rate was ignored."""
+    save(small, 1)
+    with pytest.raises(MettaError) as error:
+        train(TrainConfig(**small, learning_rate=0.5))
+    assert str(error.value) == (
+        "learning_rate=0.5: run r was started with learning_rate=0.0005, and keeps that to its end"
+    )
+
+
+def test_training_in_a_thread(small: dict[str, Any]) -> None:
+    """ValueError: signal only works in main thread of the main interpreter."""
+    statuses: list[int] = []
+    thread = threading.Thread(target=lambda: statuses.append(train(TrainConfig(**small))))
+    thread.start()
+    thread.join()
+    assert statuses == [0]
+
+
+IMPOSSIBLE: list[dict[str, Any]] = [
+    {"env": None},
+    {"env": "CartPol-v1"},
+    {"env_settings": {"no_such": 1}},
+    {"agent": "no.py:Mine"},
+    {"num_shards": 3},
+    {"horizon": 10**9},
+    {"run": "../r"},
+]
+
+
+@pytest.mark.parametrize("values", IMPOSSIBLE, ids=str)
+def test_a_run_that_cannot_begin_leaves_nothing(small: dict[str, Any], values: dict[str, Any], tmp_path: Path) -> None:
+    """An empty folder, that the next listing of runs trips over."""
+    with pytest.raises(MettaError):
+        train(TrainConfig(**{**small, **values}))
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_run_that_learned_nothing_takes_other_settings(
+    small: dict[str, Any], capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A first attempt with a wrong value fails after epoch 0 was saved: the run had to be deleted by hand."""
+    save(small, 0, clip_coef=1e300)
+    assert train(TrainConfig(**{**small, "hidden_size": 16}, clip_coef=0.1)) == 0
+    assert capsys.readouterr().err == (
+        "metta: run r has learned nothing yet, and begins anew with clip_coef=0.1 hidden_size=16\n"
+    )
+    loaded = manager_of(small).load_latest()
+    assert loaded is not None and loaded[0] == 1
+    assert (loaded[2]["config"]["clip_coef"], loaded[2]["config"]["hidden_size"]) == (0.1, 16)
+    straight = Trainer(TrainConfig(**{**small, "hidden_size": 16}, clip_coef=0.1))
+    straight.run_epoch()
+    for mine, other in zip(straight.agent.parameters(), loaded[1].parameters(), strict=True):
+        assert torch.equal(mine, other)
+    straight.close()
+
+
+def test_a_run_of_another_version_resumes(small: dict[str, Any], capsys: pytest.CaptureFixture[str]) -> None:
+    """A traceback for each key that came or went since a run began."""
+    save(small, 1, old=3)
+    state = manager_of(small).load_trainer_state(1)
+    del state["config"]["max_grad_norm"], state["config"]["vf_coef"]
+    manager_of(small).save_checkpoint(manager_of(small).load_agent(1), 1, state)
+    trainer = load_trainer(manager_of(small), TrainConfig(run="r", train_dir=small["train_dir"]), frozenset())
+    assert trainer is not None
+    assert (trainer.config.max_grad_norm, trainer.config.vf_coef) == (0.5, 0.5)
+    assert asdict(trainer.config).keys() == asdict(TrainConfig(run="r")).keys()
+    trainer.close()
+    expected = "metta: this resume is not exact: old=3, with which run r was started, is no longer a key\n"
+    assert capsys.readouterr().err == expected
+
+
+def test_an_edited_agent_is_named(
+    small: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The class is saved with the run: an edited forward() did nothing, and nothing said so."""
+    monkeypatch.chdir(tmp_path)
+    script = tmp_path / "mine.py"
+    script.write_text(AGENT)
+    assert train(TrainConfig(**small, agent="mine.py:Mine")) == 0
+    more = {**small, "total_timesteps": 128}
+    assert train(TrainConfig(**more, agent="./mine.py:Mine")) == 0
+    assert capsys.readouterr().err == ""
+    script.write_text(AGENT + "    lstm = None\n")
+    assert train(TrainConfig(**more, agent=f"{script}:Mine")) == 0
+    assert capsys.readouterr().err == (
+        f"metta: agent={script}:Mine has changed since run r began, and the run keeps its own\n"
+    )
