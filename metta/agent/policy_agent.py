@@ -26,6 +26,7 @@ class PolicyAgent(nn.Module):
     def __init__(self, env: EnvSpec, hidden_size: int | None = None, lstm: bool = False):
         super().__init__()
         self.env = env
+        self.options = {"hidden_size": hidden_size, "lstm": lstm}  # what builds this agent anew from `env`
         self.encoder = self.build_encoder(env, hidden_size)
         size = self.encoder.output_size
         self.lstm = orthogonal(nn.LSTM(size, size), 1.0) if lstm else None

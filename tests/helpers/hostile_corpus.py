@@ -6,17 +6,22 @@ with `hostile_module.touch`. OTHER are the rest. Each name leads to (content, wh
 
 import gzip
 import io
+import math
 import pickle
 import struct
 import tarfile
+import warnings
 import zipfile
+from collections.abc import Callable
+from typing import Any
 
 import torch
+from torch import nn
 
 from metta.agent.policy_agent import PolicyAgent
 from metta.envs.env_spec import EnvSpec
 
-SPEC = EnvSpec("CartPole-v1", {}, 1, "vector", (4,), "float32", 2)
+SPEC = EnvSpec("BipedalWalker-v3", {}, 1, "vector", (24,), "float32", None, (-1.0,) * 4, (1.0,) * 4, (4,))
 HOSTILE_MODULE = """
 from torch import nn
 def touch(path): open(path, "w").close()
@@ -29,6 +34,17 @@ class Init:
 class CustomAgent(nn.Module):
     def __init__(self): super().__init__(); self.layer = nn.Linear(2, 2)
 """
+
+
+def saved(agent: object) -> bytes:
+    output = io.BytesIO()
+    torch.save(agent, output)
+    return output.getvalue()
+
+
+SOUND = saved(PolicyAgent(SPEC, hidden_size=4))
+with zipfile.ZipFile(io.BytesIO(SOUND)) as _zip:
+    SOUND_ENTRIES = {name.partition("/")[2]: _zip.read(name) for name in _zip.namelist()}
 
 
 # A pickle, piece by piece: each function gives the instructions that push one object.
@@ -44,7 +60,11 @@ def text(value: str) -> bytes:
 
 
 def number(value: int) -> bytes:
-    return b"J" + struct.pack("<i", value) if abs(value) < 1 << 31 else b"\x8a\x08" + struct.pack("<q", value)
+    return (
+        b"J" + struct.pack("<i", value)
+        if abs(value) < 1 << 31
+        else b"\x8a\x10" + value.to_bytes(16, "little", signed=True)
+    )
 
 
 def tup(*items: bytes) -> bytes:
@@ -72,14 +92,20 @@ def module(cls: str = "torch.nn.modules.linear.Identity", /, **attributes: bytes
     return new(cls, dictionary(state | attributes))
 
 
-def storage(count: int = 4, kind: str = "torch.FloatStorage", key: str = "0") -> bytes:
+def agent(**attributes: bytes) -> bytes:
+    """The sound agent with attributes added or replaced: the last thing done to it, and all that is wrong."""
+    items = b"".join(text(key) + value for key, value in attributes.items())
+    return SOUND_ENTRIES["data.pkl"][2:-2] + b"(" + items + b"ub"
+
+
+def storage(count: int = 4, kind: str = "torch.FloatStorage", key: str = "x") -> bytes:
     return tup(text("storage"), ref(kind), text(key), text("cpu"), number(count)) + b"Q"
 
 
 def tensor(
     size: int = 4, stride: int = 1, offset: bytes = b"K\0", hooks: bytes = b"}", of: bytes | None = None
 ) -> bytes:
-    """A one-dimensional tensor over storage 0, which has 4 floats in every file made here."""
+    """A one-dimensional tensor over storage x, which has 4 floats in every file made here."""
     shape = tup(number(size)), tup(number(stride))
     return call("torch._utils._rebuild_tensor_v2", of or storage(), offset, *shape, b"\x89", hooks)
 
@@ -88,18 +114,26 @@ def parameter(of: bytes, hooks: bytes = b"}") -> bytes:
     return call("torch._utils._rebuild_parameter", of, b"\x88", hooks)
 
 
-def buffer(content: bytes) -> bytes:
-    """A module with one buffer."""
-    return module(_buffers=dictionary({"scale": content}))
+def log_std(content: bytes) -> bytes:
+    """The sound agent with this in place of its one parameter that is in no module, of 4 numbers."""
+    return agent(_parameters=dictionary({"log_std": content}))
 
 
-def archive(content: bytes, extra: dict[str, bytes] | None = None, method: int = zipfile.ZIP_STORED) -> bytes:
+def archive(
+    content: bytes,
+    extra: dict[str, bytes] | None = None,
+    method: int = zipfile.ZIP_STORED,
+    numbers: bool = True,
+) -> bytes:
     """A file as torch.save writes it, with this as its pickle. `extra` adds or replaces entries."""
-    entries = {"data.pkl": content, "byteorder": b"little", "data/0": struct.pack("<4f", 1, 2, 3, 4), "version": b"3\n"}
+    entries = SOUND_ENTRIES | {"data.pkl": content, "data/x": struct.pack("<4f", 1, 2, 3, 4)}
     output = io.BytesIO()
     with zipfile.ZipFile(output, "w", method) as file:
         for name, value in (entries | (extra or {})).items():
-            file.writestr(f"agent/{name}", value)
+            if numbers or not name.startswith("data/"):
+                file.writestr(f"agent/{name}", value)
+        for entry in file.infolist():
+            entry.external_attr = 0
     return output.getvalue()
 
 
@@ -113,18 +147,11 @@ def legacy(body: bytes) -> bytes:
     return head + b"\x80\x02" + body + b"." + pickle.dumps([], 2)
 
 
-def saved(agent: object) -> bytes:
-    output = io.BytesIO()
-    torch.save(agent, output)
-    return output.getvalue()
-
-
 def as_bytes(content: bytes) -> bytes:
     """A bytes object, as protocol 2 has it."""
     return call("_codecs.encode", text(content.decode("latin1")), text("latin1"))
 
 
-SOUND = saved(PolicyAgent(SPEC, hidden_size=4))
 SHELL, SCRIPT, PATH = text("touch canary"), text("open('canary', 'w').close()"), text("canary")
 OS = call("__builtin__.__import__", text("os"))
 TOUCH = call("hostile_module.touch", PATH)
@@ -152,7 +179,7 @@ CODE: dict[str, tuple[bytes, str]] = {
     "timeit": (pickled(call("timeit.timeit", SCRIPT, text("0"), ref("time.time"), b"K\1")), "global timeit.timeit"),
     "inst": (pickled(b"(" + PATH + b"ihostile_module\ntouch\n"), "instruction INST"),
     "obj": (pickled(b"(" + ref("hostile_module.touch") + PATH + b"o"), TOUCHED),
-    "obj_in_agent": (pickled(module(a=b"(" + ref("torch.nn.modules.linear.Identity") + b"o", b=TOUCH)), "OBJ"),
+    "obj_in_agent": (pickled(agent(a=b"(" + ref("torch.nn.modules.linear.Identity") + b"o", b=TOUCH)), "OBJ"),
     "newobj": (pickled(ref("hostile_module.New") + tup(PATH) + b"\x81"), "global hostile_module.New"),
     "newobj_ex": (pickled(ref("hostile_module.New") + tup(PATH) + b"}\x92"), "global hostile_module.New"),
     "newobj_ex_known": (pickled(tup(ref("collections.OrderedDict") + b")}\x92", TOUCH)), "instruction NEWOBJ_EX"),
@@ -167,11 +194,11 @@ CODE: dict[str, tuple[bytes, str]] = {
         pickled(call("copy_reg._reconstructor", ref("hostile_module.New"), ref("__builtin__.object"), b"N") + TOUCH),
         "global copy_reg._reconstructor",
     ),
-    "in_attribute": (pickled(module(weight=TOUCH)), TOUCHED),
-    "in_key": (pickled(module(table=b"}" + TOUCH + b"Ns")), TOUCHED),
-    "in_submodule": (pickled(module(_modules=dictionary({"layer": TOUCH}))), TOUCHED),
-    "in_offset": (pickled(buffer(tensor(offset=TOUCH))), TOUCHED),
-    "in_hooks": (pickled(buffer(tensor(hooks=TOUCH))), TOUCHED),
+    "in_attribute": (pickled(agent(weight=TOUCH)), TOUCHED),
+    "in_key": (pickled(agent(table=b"}" + TOUCH + b"Ns")), TOUCHED),
+    "in_submodule": (pickled(agent(_modules=dictionary({"layer": TOUCH}))), TOUCHED),
+    "in_offset": (pickled(log_std(tensor(offset=TOUCH))), TOUCHED),
+    "in_hooks": (pickled(log_std(tensor(hooks=TOUCH))), TOUCHED),
     "in_storage_id": (pickled(tup(text("storage"), TOUCH, text("0"), text("cpu"), b"K\4") + b"Q"), TOUCHED),
     "text_storage_id": (pickled(tup(TOUCH, b"Pstorage\n")), TOUCHED),
     "before_agent": (pickled(TOUCH + b"0" + module()), TOUCHED),
@@ -185,9 +212,9 @@ CODE: dict[str, tuple[bytes, str]] = {
         pickled(call("torch.storage._load_from_bytes", as_bytes(legacy(TOUCH)))),
         "global torch.storage._load_from_bytes",
     ),
-    "raw_pickle": (b"\x80\x02" + TOUCH + b".", "does not begin and end"),
-    "legacy": (legacy(TOUCH), "does not begin and end"),
-    "legacy_before_zip": (legacy(TOUCH) + SOUND, "does not begin and end"),
+    "raw_pickle": (b"\x80\x02" + TOUCH + b".", "does not end as torch.save's"),
+    "legacy": (legacy(TOUCH), "does not end as torch.save's"),
+    "legacy_before_zip": (legacy(TOUCH) + SOUND, "bytes before the first zip entry"),
     "second_pickle_hidden": (archive(b"\x80\x02" + TOUCH + b"." + b"\x80\x02" + module() + b"."), TOUCHED),
 }  # fmt: skip
 
@@ -236,62 +263,116 @@ def laughs(depth: int) -> bytes:
 
 
 def env_spec(**fields: bytes) -> bytes:
-    return new("metta.envs.env_spec.EnvSpec", dictionary({"name": text("arena"), "settings": b"}"} | fields))
+    """The sound agent's, with some fields replaced."""
+    numbers = {key: tup(*[b"G" + struct.pack(">d", value)] * 4) for key, value in (("low", -1), ("high", 1))}
+    own = {
+        "name": text(SPEC.name), "settings": b"}", "num_agents": b"K\1", "observation_kind": text("vector"),
+        "observation_shape": tup(number(24)), "observation_dtype": text("float32"), "num_actions": b"N",
+        "action_low": numbers["low"], "action_high": numbers["high"], "action_shape": tup(number(4)), "tokens": b"N",
+    }  # fmt: skip
+    return new("metta.envs.env_spec.EnvSpec", dictionary(own | fields))
 
 
-def holder(inner: bytes, **attributes: bytes) -> bytes:
-    """A module with one inside, and attributes that are read after it."""
-    return module(_modules=dictionary({"inner": inner}), **attributes)
+def parts(encoder: bytes, heads: bytes) -> bytes:
+    """An agent's modules."""
+    return dictionary({"encoder": encoder, "policy": heads, "value": heads})
 
 
+def altered(change: Callable[[Any], Any]) -> bytes:
+    """The sound agent, changed as anybody could, and saved by torch."""
+    agent = PolicyAgent(SPEC, hidden_size=4)
+    change(agent)
+    return saved(agent)
+
+
+def weight_norm(agent: Any) -> None:
+    with warnings.catch_warnings(action="ignore", category=FutureWarning):
+        nn.utils.weight_norm(agent.policy)
+
+
+def clip_less(agent: Any) -> None:
+    agent.encoder.normalizer.clip = 5.0
+
+
+def upsample(agent: Any) -> None:
+    """A few kilobytes that take 9 GB and a minute to act."""
+    parts = nn.Unflatten(1, (1, 24)), nn.Upsample(size=600_000_000), nn.AdaptiveAvgPool1d(8), nn.Flatten()
+    agent.encoder = nn.Sequential(*parts)
+
+
+def shared_storage() -> bytes:
+    """An agent of which each number is the same one: its tensors repeat it, and any copy of them fills the memory."""
+    agent = PolicyAgent(SPEC, hidden_size=1000)
+    for tensor in (*agent.parameters(), *agent.buffers()):
+        tensor.data = torch.ones((), dtype=tensor.dtype).expand(tensor.shape)
+    return saved(agent)
+
+
+AGENT = "metta.agent.policy_agent.PolicyAgent"
+MORE, UNLIKE = "which metta's own has not", "that is not as metta makes it"
 IDENTITY, LINEAR = "torch.nn.modules.linear.Identity", "torch.nn.modules.linear.Linear"
 HOOK = b"}K\0" + module() + b"s"  # a dictionary with one hook, a module: modules can be called
-BARE = pickled(module())
+BARE = pickled(agent())
 MANY = {f"data/{i}": b"" for i in range(1, 20_000)}
 
 OTHER: dict[str, tuple[bytes, str]] = {
     # Code that would run later, when the agent is called, copied or saved.
-    "forward_hook": (pickled(module(_forward_hooks=HOOK)), "hooks on Identity (_forward_hooks)"),
-    "forward_pre_hook": (pickled(module(_forward_pre_hooks=HOOK)), "hooks on Identity (_forward_pre_hooks)"),
-    "state_dict_hook": (pickled(module(_state_dict_hooks=HOOK)), "hooks on Identity (_state_dict_hooks)"),
-    "load_hook": (pickled(module(_load_state_dict_post_hooks=HOOK)), "hooks on Identity (_load_state_dict_post_hooks)"),
+    "forward_hook": (pickled(agent(_forward_hooks=HOOK)), "agent._forward_hooks.0, " + MORE),
+    "forward_pre_hook": (pickled(agent(_forward_pre_hooks=HOOK)), "agent._forward_pre_hooks.0, " + MORE),
+    "state_dict_hook": (pickled(agent(_state_dict_hooks=HOOK)), "agent._state_dict_hooks.0, " + MORE),
+    "load_hook": (
+        pickled(agent(_load_state_dict_post_hooks=HOOK)), "agent._load_state_dict_post_hooks.0, " + MORE
+    ),
     "hook_put_in_late": (
-        pickled(holder(module(_forward_hooks=b"}q\1"), note=b"h\1K\0" + module() + b"s")),
-        "hooks on Identity (_forward_hooks)",
+        pickled(agent(_forward_hooks=b"}q\1", note=b"h\1K\0" + module() + b"s")),
+        "agent._forward_hooks.0, " + MORE,
     ),
     "hook_taken_out_late": (
-        pickled(holder(ref(IDENTITY) + b")\x81}q\1(" + text("_forward_hooks") + HOOK + b"ub",
-                       note=b"h\1" + text("_forward_hooks") + b"}s")),
-        "hooks on Identity (_forward_hooks)",
+        pickled(agent(_forward_hooks=b"}q\1K\0" + module() + b"s", note=b"h\1K\0Ns")),
+        "agent._forward_hooks.0, " + MORE,
     ),
     "partial_as_hook": (
-        pickled(module(_forward_hooks=b"}K\0" + call("functools.partial", OS) + b"s")),
+        pickled(agent(_forward_hooks=b"}K\0" + call("functools.partial", OS) + b"s")),
         "functools.partial",
     ),
-    "tensor_hook": (pickled(buffer(tensor(hooks=HOOK))), "hooks on a tensor"),
-    "parameter_hook": (pickled(module(_parameters=dictionary({"w": parameter(tensor(), HOOK)}))), "hooks on a tensor"),
-    "tensor_hook_put_in_late": (
-        pickled(holder(buffer(tensor(hooks=b"}q\1")), note=b"h\1K\0" + module() + b"s")),
-        "hooks on a tensor",
+    "tensor_hook": (pickled(log_std(tensor(hooks=HOOK))), f"agent._parameters.log_std {UNLIKE} (a tensor)"),
+    "parameter_hook": (
+        pickled(log_std(parameter(tensor(), HOOK))), f"agent._parameters.log_std {UNLIKE} (a tensor)"
     ),
-    "compiled_call": (pickled(module(_compiled_call_impl=module())), "hooks on Identity (_compiled_call_impl)"),
-    "forward_replaced": (pickled(module(forward=module())), "Identity.forward replaced"),
-    "class_replaced": (pickled(module(__class__=text("x"))), "Identity.__class__ replaced"),
-    "class_kept": (pickled(module(activation=ref(LINEAR))), "torch.nn.modules.linear.Linear kept as a value"),
+    "tensor_hook_put_in_late": (
+        pickled(agent(_parameters=dictionary({"log_std": tensor(hooks=b"}q\1")}), _forward_hooks=b"h\1" + HOOK[1:])),
+        f"agent._parameters.log_std {UNLIKE} (a tensor)",
+    ),
+    "hook_of_module": (
+        altered(lambda agent: agent.policy.register_forward_hook(nn.Identity())), "agent.policy._forward_hooks.",
+    ),
+    "weight_norm": (altered(weight_norm), "agent.policy._parameters.weight, which metta's own has and it has not"),
+    "compiled_call": (pickled(agent(_compiled_call_impl=module())), "agent._compiled_call_impl, " + MORE),
+    "forward_replaced": (pickled(agent(forward=module())), "agent.forward, " + MORE),
+    "class_replaced": (pickled(agent(__class__=text("x"))), "agent.__class__, " + MORE),
+    "class_kept": (pickled(agent(activation=ref(LINEAR))), "agent.activation, " + MORE),
     "function_kept": (
-        pickled(module(f=listed(ref("collections.OrderedDict")))),
-        "collections.OrderedDict kept as a value",
+        pickled(agent(f=listed(ref("collections.OrderedDict")))),
+        "agent.f, " + MORE,
     ),
     "storage_class_kept": (
-        pickled(module(f=tup(text("storage"), ref("torch.FloatStorage"), text("0"), text("cpu"), b"K\4"))),
-        "storage class FloatStorage kept as a value",
+        pickled(agent(f=tup(text("storage"), ref("torch.FloatStorage"), text("x"), text("cpu"), b"K\4"))),
+        "agent.f, " + MORE,
     ),
     "env_imports_module": (
-        pickled(module(env=env_spec(name=text("hostile_module:x")))),
-        "environment called hostile_module:x",
+        pickled(agent(env=env_spec(name=text("hostile_module:x")))),
+        "an environment called hostile_module:x, which would import a module",
     ),
+    "env_imports_file": (
+        pickled(agent(env=env_spec(name=text("./hostile_module.py")))),
+        "an environment called ./hostile_module.py, which would import a module",
+    ),
+    "env_of_another_class": (pickled(agent(env=module())), "an object of torch.nn.modules.linear.Identity in"),
     # Classes of one's own: harmless or not, they are code that came with the file or lies around here.
-    "custom_class": (pickled(module("hostile_module.CustomAgent")), "global hostile_module.CustomAgent"),
+    "custom_class": (
+        archive(b"\x80\x02" + module("hostile_module.CustomAgent") + b".", numbers=False),
+        "global hostile_module.CustomAgent",
+    ),
     "class_by_value": (
         pickled(call("cloudpickle.cloudpickle._make_skeleton_class")),
         "cloudpickle._make_skeleton_class",
@@ -303,9 +384,9 @@ OTHER: dict[str, tuple[bytes, str]] = {
     "pip": (pickled(call("pip.main", listed(text("install"), text("x")))), "global pip.main"),
     "from_type": (pickled(call("torch._tensor._rebuild_from_type_v2")), "global torch._tensor._rebuild_from_type_v2"),
     "name_with_dots": (pickled(call("torch.nn.modules.linear.Linear.__init__.__globals__")), "__globals__"),
-    "name_for_terminal": (pickled(ref("os.\x1b[2Jsystem")), "global os.?[2Jsystem"),
-    "name_of_lines": (pickled(storage(key="1\n\n1")), "storage 1 1 of 16 bytes"),
-    "name_without_end": (pickled(ref("os." + "x" * 500_000)), "global os.xxxxxxxxxx"),
+    "name_for_terminal": (pickled(ref("os.\x1b[2Jsystem")), "global os.\\x1b[2Jsystem"),
+    "name_of_lines": (pickled(storage(key="1\n\n1")), "a value of type Storage where an agent"),
+    "name_without_end": (pickled(ref("os." + "x" * 200_000)), "global os.xxxxxxxxxx"),
     "extension": (pickled(b"\x82\1"), "instruction EXT1"),
     # Memory.
     "huge_layer": (pickled(call(LINEAR, number(10**6), number(10**6))), "a call of torch.nn.modules.linear.Linear"),
@@ -320,122 +401,173 @@ OTHER: dict[str, tuple[bytes, str]] = {
     "huge_zeros": (pickled(call("torch.zeros", number(10**12))), "global torch.zeros"),
     "huge_bytearray": (pickled(call("builtins.bytearray", number(10**12))), "global builtins.bytearray"),
     "huge_storage": (
-        pickled(buffer(tensor(of=storage(10**12)))),
-        "storage 0 of 4000000000000 bytes, where the file has 16",
+        pickled(log_std(tensor(of=storage(10**12)))),
+        "a storage of 1000000000000 numbers, where the file has 16 bytes",
     ),
-    "absent_storage": (pickled(buffer(tensor(of=storage(4, key="7")))), "where the file has no such entry"),
+    "absent_storage": (pickled(log_std(tensor(of=storage(4, key="99")))), "damaged (KeyError: 'data/99')"),
     "storage_of_two_kinds": (
         pickled(tup(tensor(2, of=storage(2, "torch.DoubleStorage")), tensor(16, of=storage(16, "torch.ByteStorage")))),
-        "storage 0 of two kinds",
+        "global torch.ByteStorage",
     ),
-    "storage_of_no_kind": (pickled(storage(4, IDENTITY)), "storage of kind nn.modules.linear.Identity"),
-    "huge_tensor": (pickled(buffer(tensor(10**12))), "a tensor of 1000000000000 values over a storage of 4"),
-    "spread_tensor": (pickled(buffer(tensor(2, stride=10**12))), "a tensor of 2 values over a storage of 4"),
-    "far_tensor": (pickled(buffer(tensor(1, offset=number(10**12)))), "a tensor of 1 values over a storage of 4"),
+    "storage_of_no_kind": (pickled(storage(4, IDENTITY)), "a storage of a kind that no agent has"),
+    "huge_tensor": (pickled(log_std(tensor(10**12))), f"agent._parameters.log_std {UNLIKE} (a tensor)"),
+    "spread_tensor": (pickled(log_std(tensor(4, stride=10**12))), "damaged (RuntimeError: setStorage"),
+    "far_tensor": (pickled(log_std(tensor(4, offset=number(10**12)))), "damaged (RuntimeError: setStorage"),
+    "before_tensor": (pickled(log_std(tensor(4, offset=number(-1)))), "damaged (RuntimeError: "),
+    "backward_tensor": (pickled(log_std(tensor(4, stride=-1))), "damaged (RuntimeError: as_strided: Negative strides"),
     "expanded_tensor": (
-        pickled(buffer(tensor(10**12, stride=0))),
-        "a tensor of 1000000000000 values over a storage of 4",
+        pickled(log_std(tensor(10**12, stride=0))),
+        f"agent._parameters.log_std {UNLIKE} (a tensor)",
     ),
-    "negative_tensor": (pickled(buffer(tensor(-1))), "a tensor without a storage, sizes and strides"),
+    "negative_tensor": (pickled(log_std(tensor(-1))), f"agent._parameters.log_std {UNLIKE} (a tensor)"),
+    "tensor_of_two_sizes": (
+        pickled(log_std(tensor(4, of=storage(2, "torch.DoubleStorage")))),
+        f"agent._parameters.log_std {UNLIKE} (a tensor)",
+    ),
+    "half_precision": (altered(nn.Module.half), "global torch.HalfStorage"),
+    "double_precision": (altered(nn.Module.double), f"agent._parameters.log_std {UNLIKE} (a tensor)"),
+    "weight_nan": (altered(lambda agent: agent.policy.weight.data.fill_(math.nan)), "not finite in policy.weight"),
+    "weight_inf": (altered(lambda agent: agent.encoder.normalizer.var.fill_(math.inf)), "not finite in encoder."),
     "huge_lstm": (
-        pickled(module("torch.nn.modules.rnn.LSTM", num_layers=number(10**9), bidirectional=b"\x89", bias=b"\x88",
-                       proj_size=b"K\0", _all_weights=listed(listed(b"K\0")))),
-        "LSTM without names of its weights",
+        pickled(agent(lstm=module("torch.nn.modules.rnn.LSTM", num_layers=number(10**9)))),
+        f"agent.lstm {UNLIKE} (an object of torch.nn.modules.rnn.LSTM)",
     ),
-    "laughs": (pickled(module(env=env_spec(settings=dictionary({"x": laughs(30)})))), "more than 200000 values"),
+    "huge_hidden_size": (
+        pickled(agent(options=dictionary({"hidden_size": number(10**6), "lstm": b"\x89"}))),
+        f"agent.encoder._parameters.weight1 {UNLIKE} (a tensor)",
+    ),
+    "option_of_no_agent": (pickled(agent(options=dictionary({"device": text("cuda")}))), "damaged (TypeError: "),
+    "huge_upsampling": (altered(upsample), f"agent.encoder {UNLIKE} (an object of torch.nn.modules.container.Seq"),
+    "huge_observation": (
+        pickled(agent(env=env_spec(observation_shape=tup(number(10**6), number(10**6))))),
+        "observations of shape (1000000, 1000000)",
+    ),
+    "huge_observation_dtype": (
+        pickled(agent(env=env_spec(observation_dtype=text("U1000000000")))),
+        "an environment unlike any",
+    ),
+    "huge_actions": (
+        pickled(agent(env=env_spec(num_actions=number(10**12), action_shape=b")"))),
+        "agent._parameters.log_std, " + MORE,
+    ),
+    "huge_env": (
+        pickled(agent(env=env_spec(settings=listed(b"K\1" * 20_000)))),
+        "more than 10000 values",
+    ),
+    "long_name_in_env": (
+        pickled(agent(env=env_spec(settings=dictionary({"x": text("y" * 2_000)})))),
+        "a value of type str in an environment",
+    ),
+    "shared_storage": (shared_storage(), "tensors larger than the file"),
+    "laughs": (pickled(agent(env=env_spec(settings=dictionary({"x": laughs(30)})))), "more than 10000 values"),
     "shared_modules": (
-        pickled(module(_modules=dictionary({"a": module() + b"q\1", "b": b"h\1"}))),
-        "a module in two places",
+        pickled(agent(_modules=parts(module() + b"q\1", b"h\1"))),
+        f"agent.encoder {UNLIKE}",
     ),
     "module_in_itself": (
-        pickled(ref(IDENTITY) + b")\x81q\1" + dictionary({"_parameters": b"}", "_buffers": b"}", "_modules":
-                dictionary({"self": b"h\1"})}) + b"b"),
-        "a module in two places, or inside itself",
+        pickled(agent(_modules=parts(b"h\1", b"h\1"))),
+        f"agent.encoder {UNLIKE} (an object of metta.agent.policy_agent.PolicyAgent)",
     ),
-    "deep_modules": (pickled(chain(3000)), "RecursionError"),
+    "deep_modules": (
+        pickled(agent(_modules=parts(chain(2000), module()))),
+        f"agent.encoder {UNLIKE} (an object of torch.nn.modules.linear.Identity)",
+    ),
     "many_modules": (
-        pickled(listed(*[ref(IDENTITY) + b"q\0"], *[b"h\0)\x81"] * 20_000)),
-        "more than 10000 modules and tensors",
+        pickled(agent(note=listed(ref(IDENTITY) + b"q\0", b"h\0)\x81" * 50_000))),
+        "agent.note, " + MORE,
     ),
-    "many_objects": (pickled(module() + (ref(IDENTITY) + b")\x81") * 15_000), "more than 10000 modules and tensors"),
-    "many_dictionaries": (pickled(b"}" * 500_000), "more than one object"),
+    "many_objects": (pickled((ref(IDENTITY) + b")\x81") * 6_000 + agent()), "more than one object"),
+    "many_dictionaries": (pickled(b"}" * 200_000 + agent()), "more than one object"),
     "many_ordered_dictionaries": (
-        pickled(ref("collections.OrderedDict") + b"q\0" + b"h\0)R" * 200_000), "more than one object"
+        pickled(ref("collections.OrderedDict") + b"q\0" + b"h\0)R" * 60_000 + agent()), "more than one object"
     ),
-    "many_marks": (pickled(b"(" * 300_000), "more than one object"),
-    "deep_tuple": (pickled(module(x=b")" + b"\x85" * 300_000)), "more than 200000 values"),
+    "many_marks": (pickled(b"(" * 200_000 + agent()), "more than one object"),
+    "deep_tuple": (pickled(agent(x=b")" + b"\x85" * 200_000)), "agent.x, " + MORE),
     "long_text": (pickled(b"X\xff\xff\xff\xff"), "is no agent file, or damaged"),
-    "long_text_8": (pickled(b"\x8d" + b"\xff" * 7 + b"\x3f"), "is no agent file, or damaged"),
-    "long_bytes_8": (pickled(b"\x8e" + b"\xff" * 7 + b"\x3f"), "is no agent file, or damaged"),
-    "long_bytearray_8": (pickled(b"\x96" + b"\xff" * 7 + b"\x3f"), "is no agent file, or damaged"),
-    "long_number": (pickled(b"\x8b\xff\xff\xff\x7f"), "is no agent file, or damaged"),
+    "long_text_8": (pickled(b"\x8d" + b"\xff" * 7 + b"\x3f"), "instruction BINUNICODE8"),
+    "long_bytes_8": (pickled(b"\x8e" + b"\xff" * 7 + b"\x3f"), "instruction BINBYTES8"),
+    "long_bytearray_8": (pickled(b"\x96" + b"\xff" * 7 + b"\x3f"), "instruction BYTEARRAY8"),
+    "long_number": (pickled(b"\x8b\xff\xff\xff\x7f"), "instruction LONG4"),
     "long_frame": (pickled(b"\x95" + b"\xff" * 7 + b"\x3f"), "instruction FRAME"),
     "huge_pickle": (pickled(b"N" * (2 << 20)), "a pickle of 2097155 bytes"),
-    "zip_bomb": (archive(bytes(20 << 20), method=zipfile.ZIP_DEFLATED), "compressed or encrypted zip entry"),
+    "zip_bomb": (archive(bytes(20 << 20), method=zipfile.ZIP_DEFLATED), "zip entry 'agent/data.pkl', packed"),
     "zip_bomb_in_storage": (
-        archive(b"\x80\x02" + module() + b".", {"data/1": bytes(20 << 20)}, zipfile.ZIP_BZIP2),
-        "compressed or encrypted zip entry",
+        archive(b"\x80\x02" + agent() + b".", {"data/1": bytes(20 << 20)}, zipfile.ZIP_BZIP2),
+        "zip entry 'agent/data.pkl', packed",
     ),
-    "zip_lzma": (patched(BARE, 10, zipfile.ZIP_LZMA), "compressed or encrypted zip entry 'agent/data.pkl'"),
+    "zip_lzma": (patched(BARE, 10, zipfile.ZIP_LZMA), "zip entry 'agent/data.pkl'"),
     "zip_huge_entry": (
         patched(patched(BARE, 24, 2**32 - 2, "<I"), 20, 2**32 - 2, "<I"),
         "zip entries larger than the file",
     ),
-    "zip_many_entries": (archive(b"\x80\x02" + module() + b".", MANY), "a list of zip entries of"),
+    "zip_many_entries": (archive(b"\x80\x02" + agent() + b".", MANY), "a list of zip entries of"),
     # Zips that two readers take for two different things, and archives inside.
-    "zip_encrypted": (patched(BARE, 8, 1), "compressed or encrypted zip entry"),
+    "zip_encrypted": (patched(BARE, 8, 1), "zip entry 'agent/data.pkl', packed"),
     "zip_two_pickles": (
-        archive(b"\x80\x02" + module() + b".", {"../agent/data.pkl": b""}),
+        archive(b"\x80\x02" + agent() + b".", {"../agent/data.pkl": b""}),
         "zip entry 'agent/../agent/data.pkl'",
     ),
-    "zip_other_case": (archive(b"\x80\x02" + module() + b".", {"DATA.PKL": TOUCH}), "zip entry 'agent/DATA.PKL'"),
+    "zip_other_case": (archive(b"\x80\x02" + agent() + b".", {"DATA.PKL": TOUCH}), "zip entry 'agent/DATA.PKL'"),
     "zip_same_name": (
-        archive(b"\x80\x02" + module() + b".", {"data.pkX": TOUCH}).replace(b"data.pkX", b"data.pkl"),
-        "a second zip entry data.pkl",
+        archive(b"\x80\x02" + agent() + b".", {"data.pkX": TOUCH}).replace(b"data.pkX", b"data.pkl"),
+        "zip entry 'agent/data.pkl', packed, doubled or unlike",
     ),
-    "zip_nested": (archive(b"\x80\x02" + module() + b".", {"inner.zip": SOUND}), "zip entry 'agent/inner.zip'"),
-    "zip_of_zip": (archive(SOUND), "is no agent file, or damaged"),
-    "zip_after_script": (b"#!/bin/sh\ntouch canary\n" + BARE, "does not begin and end"),
-    "zip_after_header": (b"PK\3\4" + bytes(60) + BARE, "something before it"),
-    "zip_with_comment": (BARE[:-2] + b"\4\0boom", "does not begin and end"),
-    "zip_and_more": (BARE + b"rubbish", "does not begin and end"),
+    "zip_nested": (archive(b"\x80\x02" + agent() + b".", {"inner.zip": SOUND}), "zip entry 'agent/inner.zip'"),
+    "zip_of_zip": (archive(SOUND), "instruction PERSID"),
+    "zip_after_script": (b"#!/bin/sh\ntouch canary\n" + BARE, "bytes before the first zip entry"),
+    "zip_after_header": (b"PK\3\4" + bytes(60) + BARE, "bytes before the first zip entry"),
+    "zip_with_comment": (BARE[:-2] + b"\4\0boom", "does not end as torch.save's"),
+    "zip_and_more": (BARE + b"rubbish", "does not end as torch.save's"),
     "torchscript": (
         archive(b"\x80\x02}.", {"constants.pkl": b"\x80\x02).", "code/__torch__.py": b"x"}),
         "zip entry 'agent/constants.pkl'",
     ),
-    "byteorder": (archive(b"\x80\x02" + module() + b".", {"byteorder": b"sideways"}), "Unknown endianness"),
+    "byteorder": (archive(b"\x80\x02" + agent() + b".", {"byteorder": b"sideways"}), "numbers in another byte order"),
     # Not an agent, or not whole.
     "state_dict": (saved({"weight": torch.zeros(2)}), "a value of type dict where an agent"),
     "lone_tensor": (pickled(tensor()), "a tensor where an agent"),
-    "lone_env": (pickled(env_spec()), "an object of EnvSpec where an agent"),
-    "empty_module": (pickled(ref(IDENTITY) + b")\x81"), "Identity without attributes"),
-    "odd_module": (pickled(new(IDENTITY, b"}")), "Identity with _parameters that are something else"),
-    "text_as_submodule": (pickled(module(_modules=dictionary({"a": text("b")}))), "_modules that are something else"),
+    "lone_env": (pickled(env_spec()), "an agent of class metta.envs.env_spec.EnvSpec, which is not metta's own"),
+    "lone_module": (pickled(module()), "an agent of class torch.nn.modules.linear.Identity, which is not metta's own"),
+    "lone_class": (pickled(ref(AGENT)), "metta.agent.policy_agent.PolicyAgent where an agent"),
+    "empty_agent": (pickled(ref(AGENT) + b")\x81"), "damaged (KeyError: 'env')"),
+    "agent_without_parts": (pickled(new(AGENT, b"}")), "damaged (KeyError: 'env')"),
+    "text_as_submodule": (
+        pickled(agent(_modules=parts(text("b"), text("b")))),
+        f"agent.encoder {UNLIKE} (a value of type str)",
+    ),
+    "other_clip": (altered(clip_less), f"agent.encoder.normalizer.clip {UNLIKE} (a value of type float)"),
+    "other_flag": (pickled(agent(training=text("yes"))), f"agent.training {UNLIKE} (a value of type str)"),
     "state_of_slots": (
         pickled(ref(IDENTITY) + b")\x81" + tup(b"}", b"}") + b"b"),
-        "attributes of Identity that are not",
+        "attributes given to an object of torch.nn.modules.linear.Identity",
     ),
     "state_of_dict": (pickled(b"}}b"), "attributes given to a value of type dict"),
-    "state_twice": (pickled(module() + b"}b"), "attributes given to an object of Identity"),
-    "set_of_lists": (pickled(module(a=call("__builtin__.set", listed(b"]")))), "a set of anything but names"),
+    "state_twice": (pickled(agent() + b"}b"), "attributes given to an object of metta.agent.policy_agent.PolicyAgent"),
+    "set_of_lists": (pickled(agent(a=call("__builtin__.set", listed(b"]")))), "a call of builtins.set"),
     "dict_with_arguments": (
-        pickled(module(a=call("collections.OrderedDict", b"]"))),
-        "arguments to collections.OrderedDict",
+        pickled(agent(a=call("collections.OrderedDict", b"]"))),
+        "a call of collections.OrderedDict",
     ),
-    "item_in_module": (pickled(module() + text("a") + b"Ns"), "an item set in an object of Identity"),
-    "append_to_module": (pickled(module() + b"Na"), "an item appended to an object of Identity"),
-    "after_the_end": (archive(b"\x80\x02" + module() + b"." + b"\x80\x02N."), "bytes after the end of the pickle"),
-    "no_end": (archive(b"\x80\x02" + module()), "is no agent file, or damaged"),
+    "item_in_module": (pickled(agent() + text("a") + b"Ns"), "an item set in an object of metta.agent.policy_agent"),
+    "append_to_module": (pickled(agent() + b"Na"), "'Record' object has no attribute 'append'"),
+    "key_that_is_no_name": (pickled(agent(a=b"})Ns")), "an item set in a value of type dict"),
+    "key_that_takes_for_ever": (pickled(agent(a=b"}" + laughs(2) + b"Ns")), "an item set in a value of type dict"),
+    "keys_of_one_hash": (
+        pickled(agent(a=b"}(" + b"".join(number(n * (2**61 - 1)) + b"N" for n in range(12_000)) + b"u")),
+        "an item set in a value of type dict",
+    ),
+    "after_the_end": (archive(b"\x80\x02" + agent() + b"." + b"\x80\x02N."), "more than one object"),
+    "no_end": (archive(b"\x80\x02" + agent()), "is no agent file, or damaged"),
     "empty_stack": (pickled(b"0" * 9), "instruction POP"),
-    "absent_memo": (pickled(b"h\x09"), "is no agent file, or damaged (KeyError: 9)"),
+    "absent_memo": (pickled(b"h\x09"), "damaged (UnpicklingError: Memo value not found at index 9)"),
     "no_pickle": (archive(b""), "is no agent file, or damaged"),
-    "flipped_pickle": (flipped(BARE, b"training"), "agent/data.pkl does not match its CRC"),
-    "flipped_weight": (flipped(pickled(buffer(tensor())), struct.pack("<f", 3)), "agent/data/0 does not match its CRC"),
-    "torn": (SOUND[:-1000], "does not begin and end"),
-    "empty": (b"", "does not begin and end"),
-    "text": (b"epoch,score\n" * 100, "does not begin and end"),
-    "zeros": (bytes(5000), "does not begin and end"),
-    "tar": (tarred(b"\x80\x02" + TOUCH + b"."), "does not begin and end"),
-    "gzip": (gzip.compress(SOUND), "does not begin and end"),
-    "program": (b"\x7fELF" + bytes(500), "does not begin and end"),
+    "flipped_pickle": (flipped(BARE, b"training"), "Bad CRC-32 for file 'agent/data.pkl'"),
+    "flipped_weight": (flipped(pickled(log_std(tensor())), struct.pack("<f", 3)), "Bad CRC-32 for file 'agent/data/x'"),
+    "torn": (SOUND[:-1000], "does not end as torch.save's"),
+    "empty": (b"", "does not end as torch.save's"),
+    "text": (b"epoch,score\n" * 100, "does not end as torch.save's"),
+    "zeros": (bytes(5000), "does not end as torch.save's"),
+    "tar": (tarred(b"\x80\x02" + TOUCH + b"."), "does not end as torch.save's"),
+    "gzip": (gzip.compress(SOUND), "does not end as torch.save's"),
+    "program": (b"\x7fELF" + bytes(500), "does not end as torch.save's"),
 }  # fmt: skip

@@ -1,151 +1,162 @@
 """Loading an agent file that came from elsewhere, without letting its author run code or fill the memory here.
 
-A file of one's own train_dir is loaded by TinyCheckpointManager, which trusts it.
+The file is read as inert data. metta then builds its own agent, of the environment and the options that the file
+gives, and takes the tensors' numbers from the file if it is, in everything else, what saving that agent gives.
+
+A file under `run=` is loaded by TinyCheckpointManager, which trusts the run's folder.
 """
 
-import functools
-import importlib
-import pkgutil
+import dataclasses
+import itertools
+import math
 import re
-import struct
-import zipfile
+from collections.abc import Iterator
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
-import metta.agent
-from metta.agent.untrusted.pickle_inspection import Inspection, Refused
-from metta.envs.env_spec import EnvSpec, TokenSpec
+from metta.agent.policy_agent import PolicyAgent
+from metta.agent.untrusted.inert_data import InertFile, Record, Refused, StoredTensor, describe
+from metta.envs import env_spec
+from metta.envs.env_spec import EnvSpec
 from metta.errors import CheckpointError, one_line
+from metta.files import pt_file
 
-MAX_INDEX_BYTES = 1 << 20  # of the list of entries, and of the pickle: an agent has some 10 KB of each
-ENTRY = re.compile(
-    r"[^/]+/(data\.pkl|data/([0-9]+)|byteorder|version|\.format_version|\.storage_alignment|\.data/serialization_id)"
-)
 MAX_QUOTED = 200  # characters of an error: it may quote anything from the file
-BEGIN, END, END64 = b"PK\3\4", b"PK\5\6", b"PK\6\6"
+MAX_VALUES = 10_000  # numbers and names in the description of an environment
+MAX_NAME = 1_000  # characters
+MAX_OBSERVATION = 10**7  # numbers
+ENV_NAME = re.compile(r"(?!.*\.py)[\w./-]+")  # neither a file nor a module: those would be executed
+
+
+def full_name(cls: type) -> str:
+    return f"{cls.__module__}.{cls.__qualname__}"
+
+
+CLASSES = [value for value in vars(env_spec).values() if isinstance(value, type) and dataclasses.is_dataclass(value)]
+DATA = {full_name(cls): cls for cls in CLASSES}  # what describes an environment
 
 
 def load_agent_file(path: str | Path, trust: bool = False, map_location: str | torch.device = "cpu") -> nn.Module:
-    """The agent in a file that torch.save wrote. CheckpointError, in one line, for everything else.
+    """Load the agent in a file that torch.save wrote. CheckpointError, in one line, for everything else.
 
-    Without `trust`, the file may hold metta's agents and torch.nn's modules only; it cannot run code, and takes little
-    more memory than its size. With `trust`, its author's code runs.
+    Without `trust`, it must be a PolicyAgent as metta makes it: the file cannot run code, and takes little more memory
+    than its size. With `trust`, its author's code runs.
     """
     path = Path(path)
     if not path.is_file():
         raise CheckpointError(f"{path} is not a file" if path.exists() else f"no file {path}")
+    if trust:
+        agent = pt_file.load(path, map_location)
+        if not isinstance(agent, nn.Module):
+            raise CheckpointError(f"{path} holds a {type(agent).__name__} where an agent (an nn.Module) should be")
+        return agent
     try:
         with open(path, "rb") as file:
-            return load_trusted(file, str(map_location)) if trust else load_inspected(file, str(map_location))
+            return load_untrusted(file).to(map_location)
     except Refused as refused:
         why = one_line(refused)[:MAX_QUOTED]
         raise CheckpointError(
             f"refused: {why} in {path} (trust=true loads it anyway: do that only if you trust its author)"
         ) from None
-    except Exception as error:  # torch's code over any bytes and, with trust, the author's: it may raise anything
-        what = "cannot be loaded" if trust else "is no agent file, or damaged"
-        raise CheckpointError(f"{path} {what} ({one_line(error)[:MAX_QUOTED]})") from error
+    except Exception as error:  # torch's and zipfile's code over any numbers: it may raise anything
+        why = one_line(error)[:MAX_QUOTED]
+        raise CheckpointError(f"{path} is no agent file, or damaged ({why})") from error
 
 
-def load_trusted(file: IO[bytes], map_location: str) -> nn.Module:
-    if zipfile.is_zipfile(file):
-        with zipfile.ZipFile(file) as archive:
-            check_crcs(archive)
-    file.seek(0)
-    agent = torch.load(file, map_location=map_location, weights_only=False)
-    if not isinstance(agent, nn.Module):
-        raise TypeError(f"it holds a {type(agent).__name__} where an agent (an nn.Module) should be")
-    return agent
+def load_untrusted(file: IO[bytes]) -> PolicyAgent:
+    content = InertFile(file)
+    saved = content.unpickled()
+    if not isinstance(saved, Record):
+        raise Refused(f"{describe(saved)} where an agent should be")
+    if saved.cls != full_name(PolicyAgent):
+        raise Refused(f"an agent of class {saved.cls}, which is not metta's own,")
+    state = saved.state or {}
+    env, options = plain_data((state["env"], state["options"]), itertools.repeat(None, MAX_VALUES))
+    check_env(env)
+    with torch.device("meta"):  # where sizes cost nothing
+        agent = PolicyAgent(env, **options)
+    stored: dict[int, StoredTensor] = {}
+    compare(saved, agent, "agent", stored)
+    empty = agent.state_dict(keep_vars=True)
+    if sum(tensor.nbytes for tensor in empty.values()) > content.size:
+        raise Refused("tensors larger than the file")
+    tensors = {name: content.tensor(stored[id(tensor)]) for name, tensor in empty.items()}
+    agent.load_state_dict(tensors, assign=True)
+    check_numbers(agent, PolicyAgent(env, **{**options, "hidden_size": 1}))
+    return agent.train(state["training"])
 
 
-def load_inspected(file: IO[bytes], map_location: str) -> nn.Module:
-    """First the zip and the pickle are inspected, then torch's own restricted loader reads the same open file."""
-    pickle, sizes = read_entries(file)
-    inspection = Inspection(allowed_classes(), sizes)
-    inspection.run(pickle)
-    file.seek(0)
-    with torch.serialization.safe_globals([inspection.classes[name] for name in inspection.used]):
-        agent = torch.load(file, map_location=map_location, weights_only=True, mmap=False)
-    check_loaded(agent)
-    return agent
+def plain_data(found: Any, budget: Iterator[None]) -> Any:
+    """Copy what describes an environment: numbers and names, and the dataclasses of metta.envs.env_spec."""
+    if next(budget, found) is not None:
+        raise Refused(f"more than {MAX_VALUES} values")
+    match found:
+        case None | bool() | int() | float():
+            return found
+        case str() if len(found) <= MAX_NAME:
+            return found
+        case tuple() | list():
+            return type(found)(plain_data(item, budget) for item in found)
+        case dict():
+            return {key: plain_data(value, budget) for key, value in found.items()}
+        case Record(cls, dict(state)) if cls in DATA:
+            return DATA[cls](**plain_data(state, budget))
+    raise Refused(f"{describe(found)} in an environment")
 
 
-def read_entries(file: IO[bytes]) -> tuple[bytes, dict[str, int]]:
-    """The pickle, and the bytes of each storage, of a zip exactly as torch.save writes it, its CRCs checked."""
-    size = check_ends(file)
-    with zipfile.ZipFile(file) as archive:
-        found = {}
-        for entry in archive.infolist():
-            name = ENTRY.fullmatch(entry.filename)
-            if name is None:
-                raise Refused(f"zip entry {entry.filename[:80]!r}, which torch.save never writes,")
-            if entry.compress_type != zipfile.ZIP_STORED or entry.flag_bits & 1:
-                raise Refused(f"compressed or encrypted zip entry {entry.filename[:80]!r}")
-            if name[1] in found:
-                raise Refused(f"a second zip entry {name[1]}")
-            found[name[1]] = entry
-        if sum(entry.file_size for entry in found.values()) > size:
-            raise Refused("zip entries larger than the file")
-        if "data.pkl" not in found or min(entry.header_offset for entry in found.values()) != 0:
-            raise ValueError("no data.pkl, or something before it")
-        if found["data.pkl"].file_size > MAX_INDEX_BYTES:
-            raise Refused(f"a pickle of {found['data.pkl'].file_size} bytes")
-        check_crcs(archive)
-        sizes = {name[5:]: entry.file_size for name, entry in found.items() if name.startswith("data/")}
-        return archive.read(found["data.pkl"]), sizes
+def check_env(env: Any) -> None:
+    """Refuse names that would import a module, and sizes beyond every environment's."""
+    if type(env) is not EnvSpec or type(env.name) is not str or not ENV_NAME.fullmatch(env.name):
+        raise Refused(f"an environment called {getattr(env, 'name', None)}, which would import a module,")
+    shape = env.observation_shape
+    if not all(type(size) is int and size >= 1 for size in shape) or math.prod(shape) > MAX_OBSERVATION:
+        raise Refused(f"observations of shape {shape}")
+    if env.observation_dtype not in ("float32", "uint8", "bool") or type(env.settings) is not dict:
+        raise Refused("an environment unlike any")
 
 
-def check_ends(file: IO[bytes]) -> int:
-    """The file's size. It must begin and end as a zip does, with nothing around, and its list of entries be short."""
-    size = file.seek(0, 2)
-    file.seek(0)
-    begin = file.read(len(BEGIN))
-    file.seek(max(0, size - 98))
-    end = file.read()  # of zip64's record (56 bytes), its locator (20), the end record (22)
-    if begin != BEGIN or len(end) < 98 or end[76:80] != END:
-        raise ValueError("it does not begin and end as torch.save's files do")
-    index = struct.unpack("<I", end[88:92])[0]
-    if end[:4] == END64:
-        index = max(index, struct.unpack("<Q", end[40:48])[0])
-    if index > MAX_INDEX_BYTES:
-        raise Refused(f"a list of zip entries of {index} bytes")
-    return size
+def compare(found: Any, made: Any, where: str, stored: dict[int, StoredTensor]) -> None:
+    """Refuse what saving `made` could not give. Collects where the numbers of each tensor in `made` are stored.
+
+    It walks through `made`, so it costs the same whatever `found` is.
+    """
+    match made, found:
+        case Tensor(), StoredTensor(storage) if storage.dtype == made.dtype and found.size == tuple(made.shape):
+            stored.setdefault(id(made), found)
+            alike = not any(found.hooks)
+        case dict(), dict():
+            for key in {**made, **found}:
+                if key not in made or key not in found:
+                    raise Refused(
+                        f"{where}.{key}, which metta's own has {'not' if key in found else 'and it has not'},"
+                    )
+                if key != "training" or type(found[key]) is not bool:
+                    compare(found[key], made[key], f"{where}.{key}".replace("._modules", ""), stored)
+            return
+        case ((list() | tuple()), (list() | tuple())):
+            alike = type(found) is type(made) and len(found) == len(made)
+            for index in range(len(made) if alike else 0):
+                compare(found[index], made[index], f"{where}.{index}", stored)
+        case ((None | str() | bool() | int() | float() | set()), _):
+            alike = type(found) is type(made) and found == made
+        case _, Record(cls):
+            if alike := cls == full_name(type(made)):
+                compare(found.state, made.__getstate__(), where, stored)
+        case _:
+            alike = False
+    if not alike:
+        raise Refused(f"{where} that is not as metta makes it ({describe(found)})")
 
 
-def check_crcs(archive: zipfile.ZipFile) -> None:
-    """torch reads flipped bits without a word; the zip's CRCs tell."""
-    damaged = archive.testzip()
-    if damaged is not None:
-        raise ValueError(f"{damaged} does not match its CRC")
-
-
-def check_loaded(agent: nn.Module) -> None:
-    """Refused if, despite all, something that runs by itself came with it."""
-    for module in agent.modules():
-        for key, value in vars(module).items():
-            if "hook" in key and value:
-                raise Refused(f"hooks on {type(module).__name__} ({key})")
-    for name, tensor in [*agent.named_parameters(), *agent.named_buffers()]:
-        if tensor._backward_hooks:
-            raise Refused(f"hooks on {name}")
-
-
-@functools.cache
-def allowed_classes() -> dict[str, type]:
-    """By dotted name: torch.nn's modules, what agents of metta.agent are made of, and what describes environments."""
-    modules = pkgutil.iter_modules(metta.agent.__path__)
-    names = [m.name for m in modules if not m.ispkg and not m.name.startswith("agent_")]
-    classes = [EnvSpec, TokenSpec, *(cls for name in names for cls in classes_of(f"metta.agent.{name}"))]
-    for module in pkgutil.iter_modules(nn.modules.__path__):
-        classes += [cls for cls in classes_of(f"torch.nn.modules.{module.name}") if issubclass(cls, nn.Module)]
-    return {f"{cls.__module__}.{cls.__qualname__}": cls for cls in classes}
-
-
-def classes_of(module: str) -> list[type]:
-    """The classes that a module defines, of which objects can be attributes: no errors, no autograd functions."""
-    values = vars(importlib.import_module(module)).values()
-    classes = [value for value in values if isinstance(value, type) and value.__module__ == module]
-    return [cls for cls in classes if not issubclass(cls, BaseException | torch.autograd.Function)]
+def check_numbers(agent: PolicyAgent, small: PolicyAgent) -> None:
+    """Refuse weights that are not finite, and tables of whole numbers that do not follow from the environment."""
+    expected = small.state_dict()
+    for name, tensor in agent.state_dict().items():
+        if tensor.is_floating_point():
+            if not tensor.isfinite().all():
+                raise Refused(f"numbers that are not finite in {name}")
+        elif not torch.equal(tensor, expected[name]):
+            raise Refused(f"agent.{name} that is not as metta makes it")
