@@ -1,6 +1,5 @@
 """From an agent file to rows in eval.db: load, play fixed seeds, store."""
 
-import math
 import zipfile
 import zlib
 from dataclasses import dataclass
@@ -20,8 +19,6 @@ from metta.rl.tiny_checkpoint_manager import TinyCheckpointManager
 from metta.run_folder import RunFolder, TrainDir
 from metta.sim.recording import recording_path, save_recordings
 from metta.sim.simulation import SimulationPool, default_num_envs
-
-LARGEST_OBSERVATION = 10**8  # numbers: beyond every environment, and within every memory
 
 
 @dataclass(frozen=True)
@@ -84,10 +81,17 @@ class PolicyEvaluator:
         return LoadedAgent(as_agent(manager.load_agent(epoch), path), fingerprint(path), run, epoch)
 
     def load_file(self, path: str | Path, trust: bool = False, run: str | None = None, epoch: int = 0) -> LoadedAgent:
-        """Load an agent from elsewhere, running none of its code unless trusted. Scores are stored only under `run`."""
+        """Load an agent from elsewhere, running none of its code unless trusted. Scores are stored only under `run`.
+
+        UserError where they would replace those of that run's own agent of the epoch.
+        """
         agent = as_agent(load_agent_file(path, trust=trust), path)
         check_acts(agent, path)
-        return LoadedAgent(agent, fingerprint(Path(path)), run, epoch)
+        loaded = LoadedAgent(agent, fingerprint(Path(path)), run, epoch)
+        own = None if run is None else TinyCheckpointManager(run, self.train_dir).file("agent", epoch)
+        if own is not None and own.exists() and (not zipfile.is_zipfile(own) or fingerprint(own) != loaded.agent_crc):
+            raise UserError(f"run={run} epoch={epoch} is another agent, {own}: store the scores of {path} elsewhere")
+        return loaded
 
     def score(
         self,
@@ -155,10 +159,8 @@ def as_agent(loaded: nn.Module, path: str | Path) -> PolicyAgent:
 
 
 def check_acts(agent: PolicyAgent, path: str | Path) -> None:
-    """CheckpointError unless the agent can act: a stranger's file may lack anything that an agent has."""
+    """CheckpointError unless the agent can act: a trusted file may lack anything that an agent has."""
     try:
-        if math.prod(agent.env.observation_shape) > LARGEST_OBSERVATION:
-            raise ValueError(f"observations of shape {agent.env.observation_shape}")
         observations = np.zeros((1, *agent.env.observation_shape), agent.env.observation_dtype)
         agent.act(observations, agent.initial_state(1), np.ones(1, dtype=bool))
     except Exception as error:

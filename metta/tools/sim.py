@@ -29,7 +29,7 @@ WATCH_S = 1.0  # from one look for new checkpoints to the next
 
 @dataclass(frozen=True)
 class Targets:
-    """What to evaluate: `epochs` of a run; or a file from elsewhere, its scores stored under run and epoch if given."""
+    """What to evaluate: `epochs` of a run; or the file of agent=, its scores stored under run and epoch if given."""
 
     run: str | None
     epochs: list[int]
@@ -57,7 +57,7 @@ def find_targets(config: SimConfig) -> Targets:
 
 
 def targets_of_file(config: SimConfig, path: Path) -> Targets:
-    """A checkpoint of a run in train_dir is that; any other file is from elsewhere."""
+    """A checkpoint of a run in train_dir has its run and epoch. Its file is trusted no more than one from elsewhere."""
     if not path.is_file():
         raise UserError(f"agent={path}: no such file")
     if not config.trust and not zipfile.is_zipfile(path):
@@ -71,7 +71,7 @@ def targets_of_file(config: SimConfig, path: Path) -> Targets:
         for key, value, own in (("run", config.run, run), ("epoch", given, int(name[1]))):
             if value is not None and value != own:
                 raise UserError(f"{key}={value}: agent={path} is {key}={own}")
-        return Targets(run, [int(name[1])])
+        return Targets(run, [int(name[1])], path)
     if config.run is None:
         return Targets(None, [], path)
     open_run(config.run, config.train_dir)

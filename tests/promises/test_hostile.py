@@ -26,6 +26,8 @@ from metta.envs.env_spec import EnvSpec, TokenSpec
 from metta.errors import CheckpointError, one_line
 from metta.eval.policy_evaluator import PolicyEvaluator
 from metta.rl.tiny_checkpoint_manager import TinyCheckpointManager, save_checkpoint
+from metta.tools.main import main
+from tests.helpers import hostile_corpus
 
 SPEC = EnvSpec("CartPole-v1", {}, 1, "vector", (4,), "float32", 2)
 ROOT = Path(__file__).parents[2]
@@ -116,6 +118,27 @@ def test_trusted_files_do_run_code(report):
     assert trusted.pop("custom_class")[0] == "loaded CustomAgent"
     assert not any(trusted.pop(name)[1] for name in ("raw_pickle", "legacy"))  # older formats
     assert len(trusted) >= 40 and {name: result for name, (result, ran) in trusted.items() if not ran} == {}
+
+
+def test_agent_runs_no_code_wherever_the_file_lies(tmp_path, monkeypatch, capsys):
+    """A copied run in train_dir: `agent=` took its files for this machine's own and executed them."""
+    (tmp_path / "hostile_module.py").write_text(hostile_corpus.HOSTILE_MODULE)
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.chdir(tmp_path)
+    places = [Path("td/stranger/checkpoints/agent_epoch_1.pt"), Path("stranger/checkpoints/agent_epoch_1.pt")]
+    places += [Path("agent.pt"), Path("link.pt"), Path("td/linked/checkpoints/agent_epoch_1.pt")]
+    for path in places:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if "link" in str(path):
+            path.symlink_to(tmp_path / places[0])
+        else:
+            path.write_bytes(hostile_corpus.CODE["setstate"][0])
+        for tool in ("sim", "play"):
+            arguments = [tool, f"agent={path}", "train_dir=td"]
+            assert main(arguments) == 2 and not Path("canary").exists()
+            assert "refused: global hostile_module.Setstate" in capsys.readouterr().err
+            main([*arguments, "trust=true"])
+            Path("canary").unlink()  # which would not be there had the file been harmless
 
 
 def saved(agent: nn.Module) -> bytes:

@@ -93,6 +93,19 @@ def test_sim_of_a_run_s_own_file_is_that_checkpoint(folder: Path) -> None:
     assert list(EvalDB(folder / "train_dir/eval.db").get_scores("a")) == [2]
 
 
+def test_sim_of_a_foreign_file_does_not_replace_a_run_s_own_scores(folder: Path) -> None:
+    """`agent=FILE run=a`, the file's name being an epoch of a's, deleted a's rows and replays of that epoch."""
+    metta(folder, "sim", "run=a", "epoch=2", "episodes=2")
+    replays = {path: path.read_bytes() for path in (folder / "train_dir/a/replays").iterdir()}
+    scores = EvalDB(folder / "train_dir/eval.db").get_scores("a")
+    shutil.copy(folder / "train_dir/a/checkpoints/agent_epoch_3.pt", folder / "agent_epoch_2.pt")
+    _, err = metta(folder, "sim", "agent=agent_epoch_2.pt", "run=a", "episodes=2", status=2)
+    assert err.count("\n") == 1 and "run=a epoch=2 is another agent, train_dir/a/checkpoints/agent_epoch_2.pt" in err
+    assert replays == {path: path.read_bytes() for path in (folder / "train_dir/a/replays").iterdir()}
+    assert scores == EvalDB(folder / "train_dir/eval.db").get_scores("a")
+    metta(folder, "sim", "agent=agent_epoch_2.pt", "run=a", "epoch=3", "episodes=2")  # it is a's agent of epoch 3
+
+
 def test_sim_of_a_file_from_elsewhere_is_stored_only_under_a_given_run(folder: Path) -> None:
     shutil.copy(folder / "train_dir/a/checkpoints/agent_epoch_2.pt", folder / "theirs.pt")
     out, _ = metta(folder, "sim", "agent=theirs.pt", "episodes=2")
