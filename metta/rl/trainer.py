@@ -33,6 +33,7 @@ from metta.rl.learning.ppo import explained_variance, gae
 from metta.rl.learning.random_state import seed_everything
 from metta.rl.learning.replica import Replica, meet_all, start_replica
 from metta.rl.learning.rollout import RewardScaler
+from metta.rl.saved_config import checked_state
 from metta.rl.saving.checkpoint_saver import CheckpointSaver, SaveError
 from metta.rl.saving.run_lock import RunLock
 from metta.rl.tiny_checkpoint_manager import TinyCheckpointManager
@@ -117,12 +118,12 @@ def load_trainer(manager: TinyCheckpointManager, config: TrainConfig, given: fro
     loaded = manager.load_latest()
     if loaded is None:
         return None
-    _, agent, state = loaded
+    epoch, agent, state = loaded
     if not isinstance(agent, PolicyAgent):
         raise CheckpointError(f"the agent in {manager.folder} is a {type(agent).__name__}, not a PolicyAgent")
-    saved = state["config"]
+    saved = checked_state(state, manager.file("trainer", epoch))["config"]
     changed = changed_keys(saved, config, given)
-    if changed and state["epoch"] == 0:
+    if changed and epoch == 0:
         values = " ".join(f"{name}={new}" for name, (_, new) in changed.items())
         print(f"metta: run {config.run} has learned nothing yet, and begins anew with {values}", file=sys.stderr)
         return Trainer(restart_config(saved, config, given))

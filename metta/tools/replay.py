@@ -11,9 +11,9 @@ from typing import Any
 
 from metta.envs.make_env import check_env
 from metta.envs.mettagrid.games import GAMES
-from metta.errors import CheckpointError, UserError
+from metta.errors import UserError
 from metta.eval.eval_db import EvalDB
-from metta.rl.saved_config import read_saved_config
+from metta.rl.saved_config import newest_config
 from metta.rl.tiny_checkpoint_manager import TinyCheckpointManager
 from metta.run_folder import RunFolder, TrainDir
 from metta.sim.recording import load_recording, recorded_epoch, recorded_seeds, recording_path
@@ -86,11 +86,10 @@ def recorded_epochs(config: ReplayConfig) -> list[int]:
 
 def own_env(manager: TinyCheckpointManager) -> tuple[str, dict[str, Any]]:
     """The environment that the run was trained on, from the newest trainer file; without one, from the newest agent."""
-    try:
-        saved = read_saved_config(manager.file("trainer", manager.list_epochs()[-1]))["config"]
-        return saved["env"], saved["env_settings"]
-    except (CheckpointError, KeyError):
-        agent: Any = manager.load_latest_agent()
+    saved = newest_config(manager, "env", "env_settings")
+    if saved is not None:
+        return saved["config"]["env"], saved["config"]["env_settings"]
+    agent: Any = manager.load_latest_agent()
     if not hasattr(agent, "env"):
         raise UserError(f"a {type(agent).__name__} does not say which environment it was trained on: give env=")
     return agent.env.name, agent.env.settings

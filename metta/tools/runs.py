@@ -6,11 +6,10 @@ import struct
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
-from metta.errors import CheckpointError, UserError
+from metta.errors import CheckpointError, UserError, one_line
 from metta.eval.eval_db import EvalDB
-from metta.rl.saved_config import read_saved_config
+from metta.rl.saved_config import newest_config
 from metta.rl.tiny_checkpoint_manager import TinyCheckpointManager
 from metta.run_folder import RunFolder, TrainDir
 from metta.tools.cli.arguments import parse
@@ -41,7 +40,7 @@ def describe(run: str, train_dir: str, scores: EvalDB) -> tuple[str, ...]:
     manager = TinyCheckpointManager(run, train_dir)
     folder = RunFolder(train_dir, run)
     epochs = manager.list_epochs()
-    saved = newest_trainer(manager, epochs)
+    saved = newest_config(manager, "env", "env_settings", "total_timesteps", unread=say)
     env = steps = state = "-"
     if saved is not None:
         env = env_label(saved["config"]["env"], saved["config"]["env_settings"])
@@ -52,14 +51,8 @@ def describe(run: str, train_dir: str, scores: EvalDB) -> tuple[str, ...]:
     return run, env, state, str(epochs[-1]), steps, *latest_score(scores, run, env), size_text(size_of(folder.path))
 
 
-def newest_trainer(manager: TinyCheckpointManager, epochs: Sequence[int]) -> dict[str, Any] | None:
-    """Configuration and agent steps of the newest trainer file that can be read."""
-    for epoch in reversed(epochs):
-        try:
-            return read_saved_config(manager.file("trainer", epoch))
-        except CheckpointError as error:
-            print(f"metta runs: {error}", file=sys.stderr)
-    return None
+def say(error: CheckpointError) -> None:
+    print(f"metta runs: {one_line(error)}", file=sys.stderr)
 
 
 def latest_score(scores: EvalDB, run: str, env: str) -> tuple[str, str]:

@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from metta.envs.make_env import check_env
-from metta.errors import CheckpointError, UserError
-from metta.rl.saved_config import read_saved_config
+from metta.errors import UserError
+from metta.rl.saved_config import newest_config
 from metta.rl.train_config import TrainConfig, changed_keys, restart_config, resume_config
 from metta.run_folder import TrainDir
 from metta.tools.cli.arguments import parse
@@ -30,16 +30,14 @@ def check(config: TrainConfig, given: frozenset[str]) -> None:
     if not manager.exists():
         check_new(config)
         return
-    for epoch in reversed(manager.list_epochs()):
-        try:
-            saved = read_saved_config(manager.file("trainer", epoch))["config"]
-        except CheckpointError:
-            continue  # the trainer says which file is damaged, and falls back to the same checkpoint
-        if epoch == 0 and changed_keys(saved, config, given):
-            check_new(restart_config(saved, config, given))
-        else:
-            resume_config(saved, config, given)
+    newest = newest_config(manager)  # the trainer says which file is damaged, and falls back to the same one
+    if newest is None:
         return
+    saved = newest["config"]
+    if newest["epoch"] == 0 and changed_keys(saved, config, given):
+        check_new(restart_config(saved, config, given))
+    else:
+        resume_config(saved, config, given)
 
 
 def check_new(config: TrainConfig) -> None:

@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -11,9 +12,10 @@ import torch
 from torch import nn
 
 from metta.errors import CheckpointError
-from metta.rl.saved_config import read_saved_config
+from metta.rl import saved_config
+from metta.rl.saved_config import newest_config, read_saved_config
 from metta.rl.tiny_checkpoint_manager import TinyCheckpointManager
-from tests.helpers.small_checkpoints import flip, save
+from tests.helpers.small_checkpoints import flip
 
 ROOT = Path(__file__).parents[2]
 CONFIG = {"run": "a", "env": "arena", "env_settings": {"max_steps": 100}, "lr": 1e-3, "lstm": False, "keep_last": None}
@@ -97,18 +99,62 @@ def test_no_trainer_file(tmp_path: Path, content: bytes) -> None:
 
 def test_a_state_without_configuration(tmp_path: Path) -> None:
     """Prevents a made-up configuration where there is none."""
-    TinyCheckpointManager("a", tmp_path).save_checkpoint(nn.Linear(1, 1), 1, {"epoch": 1})
-    with pytest.raises(CheckpointError, match="trainer_epoch_1.pt cannot be read: KeyError: 'config'"):
-        read_saved_config(tmp_path / "a/checkpoints/trainer_epoch_1.pt")
+    manager = TinyCheckpointManager("a", tmp_path)
+    for state, lacks in (
+        ({"epoch": 1}, "no config, no agent_steps"),
+        ({"epoch": 1, "agent_steps": 2, "config": ["run"]}, "no config"),
+        ({"epoch": 1, "agent_steps": "two", "config": {}}, "no agent_steps"),
+        ([], "no config, no epoch, no agent_steps"),
+    ):
+        manager.save_checkpoint(nn.Linear(1, 1), 1, state)  # type: ignore[arg-type]
+        with pytest.raises(CheckpointError, match=f"trainer_epoch_1.pt is not of `metta train`: it has {lacks}$"):
+            read_saved_config(manager.file("trainer", 1))
+
+
+def test_a_configuration_without_what_is_needed(tmp_path: Path) -> None:
+    """Prevents a KeyError of `metta runs` for a checkpoint that somebody saved with a configuration of their own."""
+    file = write(tmp_path, config={"env": 7, "env_settings": {}})
+    assert read_saved_config(file, "env_settings")["config"] == {"env": 7, "env_settings": {}}
+    with pytest.raises(CheckpointError, match=r"it has no config\['env'\], no config\['total_timesteps'\]$"):
+        read_saved_config(file, "env", "env_settings", "total_timesteps")
+
+
+def test_the_newest_that_can_be_read(tmp_path: Path) -> None:
+    """Prevents one damaged trainer file from hiding what a run was trained with, and the damage from being hidden."""
+    manager = TinyCheckpointManager("a", tmp_path)
+    assert newest_config(manager) is None
+    for epoch in (1, 2, 10, 11):
+        config = {"run": f"of epoch {epoch}"} if epoch < 11 else {}
+        state = {"config": config, "epoch": epoch, "agent_steps": 0}
+        manager.save_checkpoint(nn.Linear(1, 1), epoch, state)
+    manager.file("trainer", 10).unlink()
+    unread: list[CheckpointError] = []
+    found = newest_config(manager, "run", unread=unread.append)
+    assert found is not None and found["config"] == {"run": "of epoch 2"}
+    assert ["epoch_11.pt" in str(unread[0]), "epoch_10.pt" in str(unread[1]), len(unread)] == [True, True, 2]
+    newest = newest_config(manager)
+    assert newest is not None and newest["epoch"] == 11
+
+
+def test_a_small_file_does_not_take_much_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Prevents `metta runs` from unpacking a few deflated kilobytes to gigabytes, or a pickle of any size."""
+    file = write(tmp_path)
+    deflated = tmp_path / "deflated.pt"
+    with zipfile.ZipFile(file) as archive, zipfile.ZipFile(deflated, "w", zipfile.ZIP_DEFLATED) as packed:
+        for name in archive.namelist():
+            packed.writestr(name, archive.read(name))
+    with pytest.raises(CheckpointError, match=r"deflated.pt cannot be read: .* bytes of pickle, or compressed ones$"):
+        read_saved_config(deflated)
+    monkeypatch.setattr(saved_config, "MOST_BYTES", 1000)
+    with pytest.raises(CheckpointError, match="bytes of pickle"):
+        read_saved_config(file)
 
 
 def test_damage_in_the_pickle(tmp_path: Path) -> None:
     """Prevents a flipped bit in the configuration from becoming another configuration; tensors are not its business."""
-    manager = TinyCheckpointManager("a", tmp_path)
-    save(manager, 1)
-    file = manager.file("trainer", 1)
+    file = write(tmp_path)
     flip(file)
-    assert read_saved_config(file)["config"] == {"run": "a", "lr": 1e-3}
+    assert read_saved_config(file)["config"] == CONFIG
     content = file.read_bytes()
     at = content.index(b"agent_steps")
     for bit in range(8 * at, 8 * (at + 30)):

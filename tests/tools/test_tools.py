@@ -9,9 +9,11 @@ import sys
 from pathlib import Path
 
 import pytest
+from torch import nn
 
 from metta.eval.eval_db import EvalDB
 from metta.rl.saving.run_lock import RunLock
+from metta.rl.tiny_checkpoint_manager import TinyCheckpointManager, save_checkpoint
 from tests.helpers.commands import ENVIRONMENT, ROOT, run_in
 
 TINY = ("num_envs=2", "horizon=8", "minibatch_size=16", "update_epochs=1")
@@ -185,6 +187,19 @@ def test_runs_without_a_trainer_file_has_no_invented_steps(folder: Path) -> None
     out, err = metta(folder, "runs")
     assert rows(out)[1][:7] == ["a", "-", "-", "3", "-", "-", "-"]
     assert "trainer_epoch_3.pt" in err
+
+
+def test_a_checkpoint_of_somebody_s_own_is_a_dash_and_a_line(folder: Path) -> None:
+    """Prevents a trainer state that `metta train` did not write from being a traceback that hides all other runs."""
+    train_dir = str(folder / "train_dir")
+    for state in ({"config": {"env": 3}}, {"config": None, "epoch": 1, "agent_steps": 1}, {}):
+        save_checkpoint(nn.Linear(1, 1), "own", 1, state, train_dir)
+        out, err = metta(folder, "runs")
+        assert [row[:4] for row in rows(out)[1:]] == [["a", "CartPole-v1", "complete", "3"], ["own", "-", "-", "1"]]
+        assert err.count("\n") == 1 and "own/checkpoints/trainer_epoch_1.pt is not of `metta train`: it has no " in err
+    save_checkpoint(TinyCheckpointManager("a", train_dir).load_agent(3), "own", 1, {"config": {}}, train_dir)
+    refusal = metta(folder, "train", "run=own", status=2)[1]
+    assert refusal.count("\n") == 1 and "trainer_epoch_1.pt is not of `metta train`: it has no epoch" in refusal
 
 
 def test_a_user_s_own_agent_keeps_its_traceback(folder: Path) -> None:

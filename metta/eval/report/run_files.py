@@ -3,12 +3,10 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-from metta.errors import CheckpointError
 from metta.eval.comparison import Group, enumerate_few, envs_of
 from metta.eval.eval_db import EvalDB, Scores
-from metta.rl.saved_config import read_saved_config
+from metta.rl.saved_config import newest_config
 from metta.rl.tiny_checkpoint_manager import TinyCheckpointManager
 from metta.rl.train_config import CHANGEABLE
 from metta.run_folder import RunFolder
@@ -72,7 +70,8 @@ def setting_notes(train_dir: Path, groups: Sequence[Group]) -> list[str]:
     for group in groups:
         if len(group.runs) == 1:
             continue
-        configs = {run: config for run in group.runs if (config := saved_config(train_dir, run)) is not None}
+        found = {run: newest_config(TinyCheckpointManager(run, train_dir)) for run in group.runs}
+        configs = {run: saved["config"] for run, saved in found.items() if saved is not None}
         if unread := [run for run in group.runs if run not in configs]:
             which = enumerate_few(unread)
             notes.append(
@@ -87,16 +86,3 @@ def setting_notes(train_dir: Path, groups: Sequence[Group]) -> list[str]:
         if len(set(seeds)) < len(seeds):
             notes.append(f"{group.name}: some of its runs have the same seed, so they are not that many samples.")
     return notes
-
-
-def saved_config(train_dir: Path, run: str) -> dict[str, Any] | None:
-    """Of the newest trainer file that can be read."""
-    manager = TinyCheckpointManager(run, train_dir)
-    for epoch in reversed(manager.list_epochs()):
-        try:
-            config = read_saved_config(manager.file("trainer", epoch))["config"]
-        except CheckpointError:
-            continue
-        if isinstance(config, dict):
-            return config
-    return None
