@@ -4,6 +4,8 @@ It only reads, and never imports torch, so a run that is being trained is not di
 """
 
 import fnmatch
+import importlib.util
+import logging
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -74,15 +76,18 @@ def out_path(config: AnalyzeConfig) -> Path:
 
 
 def check_out(config: AnalyzeConfig) -> None:
-    """UserError where something else is in the way, before the work is done."""
+    """UserError where something else is in the way, or matplotlib is missing, before the work is done."""
     path = out_path(config)
     if config.format == "html":
         if path.is_dir():
             raise UserError(f"out={path}: is a folder; format=html writes one file")
         if not path.parent.is_dir():
             raise UserError(f"out={path}: no folder {path.parent}")
-    elif path.exists() and not path.is_dir():
+        return
+    if path.exists() and not path.is_dir():
         raise UserError(f"out={path}: is a file; format={config.format} writes a folder")
+    if config.format == "png" and importlib.util.find_spec("matplotlib") is None:
+        raise UserError("format=png needs matplotlib (pip install 'metta[png]'); format=html and format=csv do not")
 
 
 def make_report(db: EvalDB, train_dir: Path, groups: Sequence[Group]) -> Report:
@@ -148,8 +153,9 @@ def write(report: Report, config: AnalyzeConfig) -> str:
         for _, plot in plots:
             (path / f"{plot.id}.csv").write_text(csv_text(plot_rows(plot, names)), encoding="utf-8")
         return f"wrote scores.csv and {len(plots)} other tables to {path}"
-    from metta.eval.report.picture import picture
+    logging.getLogger("matplotlib").setLevel(logging.ERROR)  # or it says that it looks for fonts, the first time
+    from metta.eval.report.png import save_png
 
     for title, plot in plots:
-        picture(plot, names, title).save(path / f"{plot.id}.png")
+        save_png(plot, names, title, path / f"{plot.id}.png")
     return f"wrote {len(plots)} pictures to {path}"

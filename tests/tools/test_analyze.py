@@ -2,6 +2,7 @@
 
 import csv
 import json
+import re
 import shutil
 import sqlite3
 from pathlib import Path
@@ -11,10 +12,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from metta.errors import UserError
 from metta.eval import statistics
 from metta.eval.eval_db import EvalDB
 from metta.eval.event_files import over_runs, read_curves, thinned
 from metta.rl.saving.run_lock import RunLock
+from metta.tools.analyze import main as analyze_main
 from tests.helpers.report_data import STEPS, checkpoint, evaluate, log, make_run
 from tests.tools.test_tools_errors import files, metta
 
@@ -188,18 +191,30 @@ def test_csv_holds_the_numbers(train_dir: Path) -> None:
 
 
 def test_pictures(train_dir: Path) -> None:
-    """Every plot as a picture in which something is drawn in each group's colour; many pairs make a matrix."""
+    """Every plot as a picture in which something is drawn in each group's colour, and the same bytes each time."""
     for index in range(6):
         make_run(train_dir, f"more{index}", skill=index / 2)
-    analyze(train_dir, "runs=a,b," + ",".join(f"more{index}" for index in range(6)), "format=png", "out=pictures")
+    runs = "runs=a,b," + ",".join(f"more{index}" for index in range(6))  # of which many pairs make a matrix
+    for out in ("pictures", "again"):
+        analyze(train_dir, runs, "format=png", f"out={out}")
     folder = train_dir.parent / "pictures"
     assert {path.stem for path in folder.iterdir()} >= {"score_arena", "final_arena", "better_arena", "profile_arena"}
     for path in folder.iterdir():
         with Image.open(path) as picture:
             assert picture.width == 1520 and len(picture.getcolors(1 << 20) or []) > 20, path
+        assert path.read_bytes() == (train_dir.parent / "again" / path.name).read_bytes()
     with Image.open(folder / "score_arena.png") as picture:
-        colours = {colour for _, colour in picture.getcolors(1 << 20) or []}
+        colours = {colour for _, colour in picture.convert("RGB").getcolors(1 << 20) or []}
     assert {(0x2A, 0x6F, 0xDB), (0xE8, 0x70, 0x1A)} <= colours
+
+
+def test_pictures_without_matplotlib(train_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A traceback, or minutes of reading before it is said."""
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    text = "format=png needs matplotlib (pip install 'metta[png]'); format=html and format=csv do not"
+    with pytest.raises(UserError, match=f"^{re.escape(text)}$"):
+        analyze_main(["runs=a", "format=png", f"train_dir={train_dir}"])
+    assert not (train_dir / "report_png").exists()
 
 
 def test_one_run(train_dir: Path) -> None:
