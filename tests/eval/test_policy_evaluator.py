@@ -15,8 +15,11 @@ import numpy as np
 import pytest
 import torch
 from gymnasium.spaces import Box, Discrete
+from torch.nn import functional
 
+from metta.agent.policy_agent import PolicyAgent
 from metta.envs.env_spec import EnvSpec
+from metta.envs.make_env import make_env
 from metta.errors import EnvError
 from metta.eval.eval_db import EvalDB
 from metta.eval.policy_evaluator import PolicyEvaluator
@@ -215,3 +218,35 @@ def test_batches_are_of_one_size(num_agents: int, episodes: int, num_envs: int) 
     """A batch of two episodes left over, for which the other processes wait."""
     spec = EnvSpec("test", {}, num_agents, "vector", (3,), "float32", 2)
     assert default_num_envs(spec, episodes) == num_envs
+
+
+class Forgetful(PolicyAgent):
+    """Drops nine tenths of what it knows while it is trained."""
+
+    def forward(self, observations: Any, state: Any = (), starts: Any = None) -> Any:
+        params, values, state = super().forward(observations, state, starts)
+        return functional.dropout(params, 0.9, self.training), values, state
+
+
+def test_an_agent_is_evaluated_as_it_acts_and_not_as_it_learns(tmp_path: Path) -> None:
+    """Dropout that stays on: a score of an agent that nobody would deploy, and another one each time."""
+    env = make_env("CartPole-v1")
+    env.close()
+    torch.manual_seed(0)
+    agent = Forgetful(env.spec)
+    assert agent.training
+    for parameter in agent.parameters():
+        torch.nn.init.normal_(parameter)  # so that it prefers now the one action and now the other
+    state = {"config": {"env": "CartPole-v1", "env_settings": {}}, "epoch": 0, "agent_steps": 0}
+    TinyCheckpointManager("run", tmp_path).save_checkpoint(agent, 0, state)
+    with PolicyEvaluator(tmp_path, num_workers=0) as evaluator:
+        evaluator.evaluate("run", 0, episodes=4)
+    agent.eval()
+    for row in EvalDB(tmp_path / "eval.db").episodes("run", 0, "CartPole-v1"):
+        alone = gymnasium.make("CartPole-v1")
+        observation, length, over = alone.reset(seed=row.seed)[0], 0, False
+        while not over:
+            action = agent.act(observation[None], deterministic=True)[0].item()
+            observation, _, terminated, truncated, _ = alone.step(action)
+            length, over = length + 1, terminated or truncated
+        assert row.length == length

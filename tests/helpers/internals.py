@@ -2,9 +2,11 @@
 
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 import torch
 
+from metta.agent.distributions import Categorical, Gaussian
 from metta.rl.trainer import Trainer
 
 ARRAYS = (
@@ -21,7 +23,7 @@ def rollout_of(trainer: Trainer) -> SimpleNamespace:
 
 
 def record_orders(monkeypatch: pytest.MonkeyPatch) -> list[torch.Tensor]:
-    """The permutations that deal the minibatches, one for each pass, are appended to this list from now on."""
+    """The permutations that deal the minibatches, one for each pass, are appended to the list from now on."""
     orders: list[torch.Tensor] = []
     randperm = torch.randperm
 
@@ -31,3 +33,16 @@ def record_orders(monkeypatch: pytest.MonkeyPatch) -> list[torch.Tensor]:
 
     monkeypatch.setattr(torch, "randperm", recorded)
     return orders
+
+
+def use_portable_noise(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Sample actions with numpy's noise from now on: torch's exponential noise is another with MKL than without."""
+
+    def gumbel(self, *shape, device="cpu", generator=None):
+        return torch.from_numpy(np.random.gumbel(size=(*shape, self.num_params))).float()
+
+    def normal(self, *shape, device="cpu", generator=None):
+        return torch.from_numpy(np.random.standard_normal((*shape, self.action_size))).float()
+
+    monkeypatch.setattr(Categorical, "noise", gumbel)
+    monkeypatch.setattr(Gaussian, "noise", normal)

@@ -39,9 +39,101 @@ class Lengths(gymnasium.Env):
         return self.observed
 
 
-def register() -> None:
-    for kind in (Lengths,):
-        gymnasium.register(f"test/{kind.__name__}", entry_point=kind)  # type: ignore[arg-type]
+class Arms(gymnasium.Env):
+    """A bandit: one step, and one of many arms is right."""
+
+    observation_space = Box(0, 1, (1,))
+    action_space = Discrete(64)
+
+    def reset(self, *, seed: int | None = None, options: Any = None) -> tuple[np.ndarray, dict[str, Any]]:
+        return np.ones(1, np.float32), {}
+
+    def step(self, action: int) -> Step:
+        return np.ones(1, np.float32), float(action == 40), True, False, {}
 
 
-register()
+class Door(gymnasium.Env):
+    """Take 1 and end (action 0), or be cut off where 4 would have come next (action 1).
+
+    One episode in eight begins there, and ends with the 4: so what the time-out is worth can be learned. With gamma 0.5
+    action 1 is worth 2; nothing, if it is taken for an end; and less than 1, if the next episode's beginning counts.
+    """
+
+    observation_space = Box(0, 1, (2,))
+    action_space = Discrete(2)
+
+    def reset(self, *, seed: int | None = None, options: Any = None) -> tuple[np.ndarray, dict[str, Any]]:
+        assert seed is not None
+        self.rich = seed % 8 == 0
+        return self._observe(self.rich), {}
+
+    def step(self, action: int) -> Step:
+        if self.rich:
+            return self._observe(False), 4.0, True, False, {}
+        return self._observe(action == 1), float(action == 0), action == 0, action == 1, {}
+
+    @staticmethod
+    def _observe(rich: bool) -> np.ndarray:
+        return np.array([rich, not rich], np.float32)
+
+
+class Cue(gymnasium.Env):
+    """Two steps: the second action must be the one shown in the first."""
+
+    observation_space = Box(-1, 1, (1,))
+    action_space = Discrete(2)
+
+    def reset(self, *, seed: int | None = None, options: Any = None) -> tuple[np.ndarray, dict[str, Any]]:
+        assert seed is not None
+        self.cue, self.steps = seed % 2, 0
+        return np.array([2 * self.cue - 1], np.float32), {}
+
+    def step(self, action: int) -> Step:
+        self.steps += 1
+        last = self.steps == 2
+        return np.zeros(1, np.float32), float(last and action == self.cue), last, False, {}
+
+
+class First(gymnasium.Env):
+    """Nothing to see, one to three steps: action 1 is right in the first, and action 0 from then on."""
+
+    observation_space = Box(0, 1, (1,))
+    action_space = Discrete(2)
+
+    def reset(self, *, seed: int | None = None, options: Any = None) -> tuple[np.ndarray, dict[str, Any]]:
+        assert seed is not None
+        self.length, self.steps = 1 + seed % 3, 0
+        return np.ones(1, np.float32), {}
+
+    def step(self, action: int) -> Step:
+        reward = (action == (self.steps == 0)) / self.length
+        self.steps += 1
+        return np.ones(1, np.float32), reward, self.steps == self.length, False, {}
+
+
+class Fork(gymnasium.Env):
+    """Two steps; the first action decides what the second is paid."""
+
+    observation_space = Box(0, 1, (3,))
+    action_space = Discrete(2)
+
+    def reset(self, *, seed: int | None = None, options: Any = None) -> tuple[np.ndarray, dict[str, Any]]:
+        self.place = 0
+        return self._observe(), {}
+
+    def step(self, action: int) -> Step:
+        reward, last = float(self.place == 2), self.place > 0
+        self.place = 1 + int(action)
+        return self._observe(), reward, last, False, {}
+
+    def _observe(self) -> np.ndarray:
+        return np.eye(3, dtype=np.float32)[self.place]
+
+
+def env_id(kind: type[gymnasium.Env]) -> str:
+    """What env= takes."""
+    return f"test/{kind.__name__}"
+
+
+for _kind in (Lengths, Arms, Door, Cue, First, Fork):
+    gymnasium.register(env_id(_kind), entry_point=_kind)  # type: ignore[arg-type]

@@ -17,7 +17,7 @@ from metta.rl.train_config import TrainConfig
 from metta.rl.trainer import Trainer
 from tests.helpers.internals import rollout_of
 from tests.helpers.plain_distributions import distribution
-from tests.helpers.small_envs import Lengths
+from tests.helpers.small_envs import Lengths, env_id
 
 ENVS, STEPS, GAMMA, LAMBDA = 4, 16, 0.9, 0.7
 
@@ -26,7 +26,7 @@ def a_trainer(lstm, continuous, num_shards):
     return Trainer(
         TrainConfig(
             run="r",
-            env="test/Lengths",
+            env=env_id(Lengths),
             env_settings={"continuous": continuous},
             seed=3,
             device="cpu",

@@ -11,15 +11,15 @@ from torch import nn
 
 from metta.rl.train_config import TrainConfig
 from metta.rl.trainer import Trainer
-from tests.helpers import small_envs
 from tests.helpers.internals import record_orders, rollout_of
 from tests.helpers.plain_distributions import distribution
+from tests.helpers.small_envs import Lengths, env_id
 
 EPOCHS, PASSES, ENVS, STEPS = 3, 3, 5, 8
 # The last epoch's rate is a third of the first's; the last minibatch of a pass is smaller than the others.
 SETTINGS: dict[str, Any] = {
     "run": "r",
-    "env": f"test/{small_envs.Lengths.__name__}",
+    "env": env_id(Lengths),
     "seed": 1,
     "device": "cpu",
     "total_timesteps": EPOCHS * ENVS * STEPS,

@@ -12,6 +12,7 @@ import pytest
 from torch import nn
 
 from metta.eval.eval_db import EvalDB
+from metta.eval.policy_evaluator import PolicyEvaluator
 from metta.rl.saving.run_lock import RunLock
 from metta.rl.tiny_checkpoint_manager import TinyCheckpointManager, save_checkpoint
 from tests.helpers.commands import ENVIRONMENT, ROOT, run_in
@@ -81,6 +82,14 @@ def test_sim_all_then_best(folder: Path) -> None:
     assert sorted(db.get_scores("a")) == [0, 2, 3]
     best = db.best_epoch("a")
     assert rows(metta(folder, "sim", "run=a", "epoch=best", "episodes=3")[0])[1][1] == str(best)
+
+
+def test_train_keeps_the_best_evaluated_checkpoint(folder: Path) -> None:
+    """keep_last= that deletes the one checkpoint which everybody would want back."""
+    with PolicyEvaluator(folder / "train_dir") as evaluator:
+        evaluator.evaluate("a", 2, episodes=2)
+    metta(folder, "train", "run=a", "total_timesteps=80", "checkpoint_interval=1", "keep_last=1")
+    assert checkpoints(folder) == sorted(f"{kind}_epoch_{n}.pt" for kind in ("agent", "trainer") for n in (2, 5))
 
 
 def test_sim_in_another_environment(folder: Path) -> None:
