@@ -15,7 +15,8 @@ from statistics import median
 import gymnasium
 import numpy as np
 
-from metta.envs.make_env import make_env
+from metta.envs.env_spec import EnvName
+from metta.envs.make_env import make_env, spec_of
 from metta.envs.vec_env import EpisodeSeeds, VecEnv
 
 SECONDS = 1.0  # of each measurement
@@ -50,7 +51,7 @@ def bare(make: Callable[[], gymnasium.Env]) -> float:
 
 def single() -> float:
     """Our GymnasiumEnv, without the VecEnv around it."""
-    env = make_env(GYMNASIUM_ID)
+    env = make_env(EnvName(GYMNASIUM_ID))
     terminated, truncated = np.zeros(1, bool), np.zeros(1, bool)
     env.bind(np.zeros((1, *env.spec.observation_shape), np.float32), np.zeros(1, np.float32), terminated, truncated)
     actions = np.random.default_rng(0).integers(0, 2, (1000, 1)).astype(np.int32)
@@ -74,7 +75,7 @@ def sync(num_envs: int) -> float:
 
 
 def ours(name: str, num_envs: int, num_workers: int = 0) -> float:
-    envs = VecEnv(name, num_envs, EpisodeSeeds(0), num_workers)
+    envs = VecEnv(spec_of(EnvName(name)), num_envs, EpisodeSeeds(0), num_workers)
     envs.reset()
     assert envs.spec.num_actions is not None
     actions = np.random.default_rng(0).integers(0, envs.spec.num_actions, (100, envs.batch_size))

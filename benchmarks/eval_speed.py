@@ -30,7 +30,8 @@ from stable_baselines3.common.evaluation import evaluate_policy
 
 from benchmarks.summary import WORK, conditions, spread, write
 from metta.agent.policy_agent import PolicyAgent
-from metta.envs.make_env import make_env
+from metta.envs.env_spec import EnvName
+from metta.envs.make_env import spec_of
 from metta.eval.policy_evaluator import PolicyEvaluator
 from metta.rl.tiny_checkpoint_manager import TinyCheckpointManager
 from metta.rl.train_config import TrainConfig
@@ -133,9 +134,7 @@ def all_epochs(train_dir: Path, rounds: int) -> dict[str, list[float]]:
 
 
 def save_new_agent(train_dir: Path, env: str, epochs: Any) -> None:
-    probe = make_env(env, {})
-    agent = PolicyAgent(probe.spec)
-    probe.close()
+    agent = PolicyAgent(spec_of(EnvName(env)))
     manager = TinyCheckpointManager(env, train_dir)
     for epoch in epochs:
         manager.save_checkpoint(agent, epoch, {"config": {"env": env}, "epoch": epoch, "agent_steps": 0})

@@ -25,6 +25,8 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks.summary import HERE, conditions, write
 from benchmarks.training_speed import CASES
+from metta.envs.env_spec import EnvName
+from metta.envs.make_env import spec_of
 from metta.envs.vec_env import EpisodeSeeds, VecEnv
 from metta.rl.train_config import TrainConfig
 from metta.rl.trainer import Trainer
@@ -91,7 +93,8 @@ def copy_rate() -> float:
 
 def env_seconds(settings: dict[str, Any], seconds: float) -> float:
     """Of the environment's own step, for each agent step, with random actions in one process."""
-    envs = VecEnv(settings["env"], min(settings["num_envs"], 64), EpisodeSeeds(0), 0, settings.get("env_settings", {}))
+    spec = spec_of(EnvName(settings["env"], settings.get("env_settings", {})))
+    envs = VecEnv(spec, min(settings["num_envs"], 64), EpisodeSeeds(0))
     assert envs.spec.num_actions is not None
     actions = np.random.default_rng(0).integers(0, envs.spec.num_actions, (16, envs.batch_size))
     envs.reset()

@@ -87,6 +87,7 @@ def run(command: list[str]) -> None:
 
 def measure(env: str, seed: int) -> dict[str, Any]:
     """Train with the defaults and evaluate; an episode of several agents counts with the mean of its agents."""
+    from metta.envs.env_spec import EnvName
     from metta.eval.policy_evaluator import PolicyEvaluator
     from metta.rl.tiny_checkpoint_manager import TinyCheckpointManager
     from metta.rl.train_config import TrainConfig
@@ -104,7 +105,7 @@ def measure(env: str, seed: int) -> dict[str, Any]:
         epoch, agent, state = manager.load_latest() or sys.exit("no checkpoint")
         with PolicyEvaluator(train_dir) as evaluator:
             score = evaluator.evaluate("run", epoch, episodes=EVAL_EPISODES, seed=EVAL_SEED)
-            random = evaluator.evaluate_random(env, episodes=EVAL_EPISODES, seed=EVAL_SEED)
+            random = evaluator.evaluate_random(EnvName(env), episodes=EVAL_EPISODES, seed=EVAL_SEED)
     return {
         "lib": "metta",
         "env": env,

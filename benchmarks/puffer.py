@@ -25,6 +25,8 @@ with contextlib.redirect_stderr(io.StringIO()):
     import pufferlib.vector
 
 from benchmarks.sb3_mettagrid import HIDDEN_SIZE, DenseTokenExtractor
+from metta.envs.env_spec import EnvName
+from metta.envs.make_env import spec_of
 from metta.envs.vec_env import EpisodeSeeds, VecEnv
 
 
@@ -62,7 +64,7 @@ class MettaVecEnv:
     """metta's `VecEnv` with the methods that PuffeRL calls."""
 
     def __init__(self, name: str, num_envs: int):
-        self.envs = VecEnv(name, num_envs, EpisodeSeeds(0))
+        self.envs = VecEnv(spec_of(EnvName(name)), num_envs, EpisodeSeeds(0))
         spec = self.envs.spec
         assert spec.num_actions is not None
         self.tokens = spec.tokens

@@ -15,7 +15,8 @@ from stable_baselines3.common.torch_layers import BaseFeaturesExtractor
 from stable_baselines3.common.vec_env import VecEnv
 from torch import nn
 
-from metta.envs.env_spec import TokenSpec
+from metta.envs.env_spec import EnvName, TokenSpec
+from metta.envs.make_env import spec_of
 from metta.envs.mettagrid.games import GAMES
 from metta.envs.vec_env import DealtSeeds, EpisodeSeeds
 from metta.envs.vec_env import VecEnv as MettaEnvs
@@ -36,7 +37,7 @@ class MettaVecEnv(VecEnv):
     """metta's `VecEnv` as SB3's: its rows, one for each agent of each environment, are SB3's environments."""
 
     def __init__(self, name: str, num_envs: int, seed: int):
-        self.envs = MettaEnvs(name, num_envs, EpisodeSeeds(seed))
+        self.envs = MettaEnvs(spec_of(EnvName(name)), num_envs, EpisodeSeeds(seed))
         spec = self.envs.spec
         assert spec.tokens is not None and spec.num_actions is not None
         self.tokens: TokenSpec = spec.tokens
@@ -159,7 +160,7 @@ def policy_settings(envs: VecEnv) -> dict[str, Any]:
 def play(name: str, model: Any | None, episodes: int, seed: int, deterministic: bool) -> list[float]:
     """The mean return over its agents of each episode; a model of None acts at random."""
     num_envs = min(EVAL_ENVS, episodes)
-    envs = MettaEnvs(name, num_envs, DealtSeeds(seed, episodes, num_envs))
+    envs = MettaEnvs(spec_of(EnvName(name)), num_envs, DealtSeeds(seed, episodes, num_envs))
     assert envs.spec.num_actions is not None
     generator = np.random.default_rng(seed)
     returns: dict[int, float] = {}

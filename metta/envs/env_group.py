@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from metta.envs.env_spec import EnvSpec
+from metta.envs.env_spec import EnvName, EnvSpec
 from metta.envs.make_env import make_env
 from metta.envs.mettagrid.games import GAMES
 from metta.errors import EnvError, one_line
@@ -62,16 +62,14 @@ class EnvGroup:
     first_env: what environment 0 is called in an error.
     """
 
-    def __init__(
-        self, name: str, settings: dict[str, Any], arrays: Arrays, num_envs: int, indices: range, first_env: int
-    ):
-        self._name, self._arrays, self.indices, self._first_env = name, arrays, indices, first_env
-        self._envs = {index: make_env(name, settings) for index in indices}
+    def __init__(self, env: EnvName, arrays: Arrays, num_envs: int, indices: range, first_env: int):
+        self._env, self._arrays, self.indices, self._first_env = env, arrays, indices, first_env
+        self._envs = {index: make_env(env) for index in indices}
         agents = len(arrays.rewards) // num_envs
         self._rows = {index: slice(index * agents, (index + 1) * agents) for index in indices}
-        for index, env in self._envs.items():
+        for index, made in self._envs.items():
             rows = self._rows[index]
-            env.bind(arrays.observations[rows], arrays.rewards[rows], arrays.terminated[rows], arrays.truncated[rows])
+            made.bind(arrays.observations[rows], arrays.rewards[rows], arrays.terminated[rows], arrays.truncated[rows])
         mine = slice(indices.start * agents, indices.stop * agents)
         self._terminated, self._truncated = arrays.terminated[mine], arrays.truncated[mine]
         self._done = np.zeros((len(indices), agents), bool)
@@ -152,13 +150,14 @@ class EnvGroup:
         self._just_idle = []
 
     def _failure(self, index: int, error: Exception) -> EnvError:
-        where = f"environment {self._first_env + index} of env={self._name}"
+        where = f"environment {self._first_env + index} of env={self._env.name}"
         episode = f"failed in the episode of seed {self._seeds[index]}"
         return EnvError(f"{where} {episode}: {one_line(error)}")
 
 
-def gymnasium_spec_bytes(name: str) -> bytes | None:
+def gymnasium_spec_bytes(env: EnvName) -> bytes | None:
     """The registered spec of a Gymnasium id, for a process that has not run the script which registered it."""
+    name = env.name
     if name in GAMES or ":" in name:
         return None
     import cloudpickle
@@ -176,9 +175,9 @@ def gymnasium_spec_bytes(name: str) -> bytes | None:
     return cloudpickle.dumps(spec)
 
 
-def environments(name: str, indices: range) -> str:
+def environments(env: EnvName, indices: range) -> str:
     """What a worker holds, in an error."""
-    return f"environments {indices[0]} to {indices[-1]} of env={name}"
+    return f"environments {indices[0]} to {indices[-1]} of env={env.name}"
 
 
 def set_up(
@@ -193,7 +192,7 @@ def set_up(
     """A worker's EnvGroup."""
     register(gymnasium_spec)
     memory = mmap.mmap(memory_fd, Arrays.num_bytes(spec, num_envs))
-    return EnvGroup(spec.name, spec.settings, Arrays.over(memory, spec, num_envs), num_envs, indices, first_env)
+    return EnvGroup(spec.env, Arrays.over(memory, spec, num_envs), num_envs, indices, first_env)
 
 
 def register(gymnasium_spec: bytes | None) -> None:

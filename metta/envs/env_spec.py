@@ -1,7 +1,43 @@
 """What an agent must know about its environment: plain data, small enough to live in every agent file."""
 
+import re
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Self
+
+# A text that could be taken for several settings, or for a value that is none: quoted in a label.
+AMBIGUOUS = re.compile(r"""[^,\[\](){}<>'"]*[,\[\](){}<>'"].*|-?(\d[\d.e+-]*|inf)|nan|True|False|None|""", re.DOTALL)
+
+
+@dataclass(frozen=True, eq=False)
+class EnvName:
+    """Which environment: its name and settings, as `env=` and `env.KEY=VALUE` give them. Equal where the labels are.
+
+    `check_env` makes it canonical, so that equal settings are equal: each of its default's type, defaults left out.
+    """
+
+    name: str  # "arena", "CartPole-v1"
+    settings: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def label(self) -> str:
+        """The environment's name in eval.db: "arena", or with settings "arena[max_steps=100,num_agents=4]"."""
+        settings = ",".join(f"{key}={as_text(value)}" for key, value in sorted(self.settings.items()))
+        return f"{self.name}[{settings}]" if settings else self.name
+
+    def with_(self, settings: dict[str, Any]) -> Self:
+        """The same environment with these settings besides or instead."""
+        return type(self)(self.name, {**self.settings, **settings})
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, EnvName) and self.label == other.label
+
+    def __hash__(self) -> int:
+        return hash(self.label)
+
+
+def as_text(value: Any) -> str:
+    """The value of a setting in a label, the same for no two of different types."""
+    return value if isinstance(value, str) and not AMBIGUOUS.fullmatch(value) else repr(value)
 
 
 @dataclass(frozen=True)
@@ -19,10 +55,9 @@ class TokenSpec:
 
 @dataclass(frozen=True)
 class EnvSpec:
-    """One environment's name, settings and spaces, the same for each of its agents."""
+    """One environment's name and spaces, the same for each of its agents."""
 
-    name: str  # as the user typed it: "arena", "CartPole-v1"
-    settings: dict[str, Any]  # the env.KEY=VALUE given, and no others
+    env: EnvName
     num_agents: int
     observation_kind: str  # "vector", "image" or "tokens"
     observation_shape: tuple[int, ...]  # of one agent
@@ -32,12 +67,6 @@ class EnvSpec:
     action_high: tuple[float, ...] | None = None
     action_shape: tuple[int, ...] = ()  # of one agent; () for discrete actions
     tokens: TokenSpec | None = field(default=None, repr=False)  # MettaGrid only
-
-    @property
-    def label(self) -> str:
-        """The environment's name in eval.db: "arena", or with settings "arena[max_steps=100,num_agents=4]"."""
-        settings = ",".join(f"{key}={value}" for key, value in sorted(self.settings.items()))
-        return f"{self.name}[{settings}]" if settings else self.name
 
     @property
     def action_dtype(self) -> str:

@@ -5,6 +5,7 @@ import importlib
 import importlib.util
 import inspect
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any
 
 import gymnasium
@@ -13,7 +14,7 @@ from gymnasium import spaces
 from gymnasium.envs.registration import EnvSpec as GymnasiumSpec
 from gymnasium.envs.registration import load_env_creator
 
-from metta.envs.env_spec import EnvSpec
+from metta.envs.env_spec import EnvName, EnvSpec
 from metta.envs.mettagrid.games import GAMES
 from metta.errors import UserError, one_line
 
@@ -23,6 +24,7 @@ PACKAGES = (
     ("MinAtar/", "minatar", "minatar"),
     ("MiniGrid-", "minigrid", "minigrid"),
 )
+PLAIN = (bool, int, float, str)  # types of settings that can be compared
 
 
 class GymnasiumEnv:
@@ -34,13 +36,15 @@ class GymnasiumEnv:
     or truncated, never both: where an environment says both, terminated it is.
     """
 
-    def __init__(self, name: str, settings: dict[str, Any], render_mode: str | None = None):
-        self._env, self._max_steps = make_gymnasium(name, settings, render_mode)
+    def __init__(self, env: EnvName, render_mode: str | None = None):
+        registered, env = check_gymnasium(env)
+        name = env.name
+        self._env, self._max_steps = make_gymnasium(registered, env, render_mode)
         observation_space, action_space = self._env.observation_space, self._env.action_space
         kind, shape, dtype = describe_observations(name, observation_space)
         actions = describe_actions(name, action_space)
         self._shape = observation_space.shape
-        self.spec = EnvSpec(name, dict(settings), 1, kind, shape, dtype, **actions)
+        self.spec = EnvSpec(env, 1, kind, shape, dtype, **actions)
         self._convert = action_converter(action_space)
         own_space = self._env.unwrapped.action_space
         if isinstance(own_space, spaces.Discrete):
@@ -88,10 +92,9 @@ class GymnasiumEnv:
         self._env.close()
 
 
-def make_gymnasium(name: str, settings: dict[str, Any], render_mode: str | None) -> tuple[gymnasium.Env, int | None]:
+def make_gymnasium(spec: GymnasiumSpec, name: EnvName, render_mode: str | None) -> tuple[gymnasium.Env, int | None]:
     """The environment without Gymnasium's checking wrappers (a tenth of CartPole's time), and its limit of steps."""
-    spec = check_settings(name, settings)
-    settings = dict(settings)
+    settings = dict(name.settings)
     max_steps = settings.pop("max_episode_steps", spec.max_episode_steps)
     preprocessing = settings.pop("preprocessing", True)
     atari = preprocessing and spec.id.startswith("ALE/")
@@ -100,7 +103,7 @@ def make_gymnasium(name: str, settings: dict[str, Any], render_mode: str | None)
     if render_mode is not None:
         settings["render_mode"] = render_mode
     try:
-        env = gymnasium.make(name, max_episode_steps=-1, disable_env_checker=True, **settings)
+        env = gymnasium.make(name.name, max_episode_steps=-1, disable_env_checker=True, **settings)
         if isinstance(env, gymnasium.wrappers.OrderEnforcing):
             env = env.env
         if atari:
@@ -111,7 +114,7 @@ def make_gymnasium(name: str, settings: dict[str, Any], render_mode: str | None)
 
             env = ImgObsWrapper(env)
     except (gymnasium.error.Error, ImportError, TypeError, ValueError, AssertionError) as error:
-        raise UserError(f"env={name} cannot be made: {one_line(str(error))}") from error
+        raise UserError(f"env={name.name} cannot be made: {one_line(str(error))}") from error
     return env, max_steps
 
 
@@ -144,33 +147,46 @@ def find_gymnasium_spec(name: str) -> GymnasiumSpec:
     raise UserError(f"env={name} is not an environment; nearest: {', '.join(near)}")
 
 
-def check_settings(name: str, settings: dict[str, Any]) -> GymnasiumSpec:
-    """The spec of `name`. UserError unless it exists and takes these settings, by names and types of its arguments."""
-    spec = find_gymnasium_spec(name)
-    if not settings:
-        return spec
+def check_gymnasium(env: EnvName) -> tuple[GymnasiumSpec, EnvName]:
+    """The registered spec, and the canonical name.
+
+    UserError unless the id exists and takes these settings, by the names and the defaults of its arguments.
+    """
+    name, spec = env.name, find_gymnasium_spec(env.name)
+    if not env.settings:
+        return spec, env
+    defaults, takes_any = parameters_of(name, spec)
+    settings = {}
+    for key, value in env.settings.items():
+        if key not in defaults and (not takes_any or key == "render_mode"):
+            raise UserError(f"env.{key} is not a setting of {name}; it has {', '.join(sorted(defaults))}")
+        default = defaults.get(key)
+        if key == "max_episode_steps":
+            wanted = "" if type(value) is int and value >= 1 else "a whole number from 1 on"
+        else:
+            wanted = misfit(value, default)
+        if wanted:
+            raise UserError(f"env.{key} of {name} must be {wanted}, not {value!r}")
+        value = converted(value, default)
+        if not (type(value) in PLAIN and type(value) is type(default) and value == default):
+            settings[key] = value
+    return spec, EnvName(name, settings)
+
+
+def parameters_of(name: str, spec: GymnasiumSpec) -> tuple[dict[str, Any], bool]:
+    """The settings that the environment is known to have, with their defaults; and whether it takes any other."""
     assert spec.entry_point is not None
     try:
         creator = load_env_creator(spec.entry_point) if isinstance(spec.entry_point, str) else spec.entry_point
         parameters = dict(inspect.signature(creator).parameters)
     except (ImportError, gymnasium.error.Error) as error:
         raise UserError(f"env={name} cannot be made: {one_line(str(error))}") from error
-    takes_any = any(p.kind is p.VAR_KEYWORD for p in parameters.values())
     defaults = {key: p.default for key, p in parameters.items() if p.kind in (p.KEYWORD_ONLY, p.POSITIONAL_OR_KEYWORD)}
     defaults.pop("render_mode", None)
     defaults |= {**spec.kwargs, "max_episode_steps": spec.max_episode_steps}
     if any(spec.id.startswith(prefix) for prefix in ("ALE/", "MiniGrid-")):
         defaults["preprocessing"] = True
-    for key, value in settings.items():
-        if key not in defaults and (not takes_any or key == "render_mode"):
-            raise UserError(f"env.{key} is not a setting of {name}; it has {', '.join(sorted(defaults))}")
-        if key == "max_episode_steps":
-            wanted = "" if type(value) is int and value >= 1 else "a whole number from 1 on"
-        else:
-            wanted = misfit(value, defaults.get(key))
-        if wanted:
-            raise UserError(f"env.{key} of {name} must be {wanted}, not {value!r}")
-    return spec
+    return defaults, any(p.kind is p.VAR_KEYWORD for p in parameters.values())
 
 
 def misfit(value: Any, default: Any) -> str:
@@ -182,6 +198,15 @@ def misfit(value: Any, default: Any) -> str:
     if isinstance(default, str):
         return "" if isinstance(value, str) else "text"
     return ""
+
+
+def converted(value: Any, default: Any) -> Any:
+    """A number as its default's type has it: 1 and 1.0 are one setting."""
+    if {type(value), type(default)} == {int, float}:
+        with suppress(OverflowError, ValueError):  # infinity, NaN, and whole numbers beyond all floats
+            if (number := type(default)(value)) == value:
+                return number
+    return value
 
 
 def describe_observations(name: str, space: spaces.Space) -> tuple[str, tuple[int, ...], str]:

@@ -4,7 +4,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from metta.envs.env_spec import EnvSpec
+from metta.envs.env_spec import EnvName, EnvSpec
 from metta.envs.mettagrid.games import GAMES
 
 
@@ -36,30 +36,31 @@ class Env(Protocol):
     def close(self) -> None: ...
 
 
-def make_env(name: str, settings: dict[str, Any] | None = None, render_mode: str | None = None) -> Env:
+def make_env(env: EnvName, render_mode: str | None = None) -> Env:
     """The environment of that name. UserError (one line) for an unknown name, a bad setting or an unfit space."""
-    if name in GAMES:
+    if env.name in GAMES:
         from metta.envs.mettagrid.env import MettaGridEnv
 
-        return MettaGridEnv(name, settings or {}, render_mode)
+        return MettaGridEnv(env, render_mode)
     from metta.envs.gymnasium_env import GymnasiumEnv
 
-    return GymnasiumEnv(name, settings or {}, render_mode)
+    return GymnasiumEnv(env, render_mode)
 
 
-def check_env(name: str, settings: dict[str, Any] | None = None) -> None:
-    """UserError unless `name` is an environment that takes `settings`; quick, for it makes none."""
-    if name in GAMES:
-        GAMES[name].of(name, settings or {})
-    else:
-        from metta.envs.gymnasium_env import check_settings
-
-        check_settings(name, settings or {})
+def spec_of(env: EnvName) -> EnvSpec:
+    """What an agent must know of the environment, which is made for it. UserError as from `make_env`."""
+    made = make_env(env)
+    made.close()
+    return made.spec
 
 
-def check_env_name(name: str) -> None:
-    """UserError, with the nearest names, unless an environment of this name exists."""
-    if name not in GAMES:
-        from metta.envs.gymnasium_env import find_gymnasium_spec
+def check_env(env: EnvName) -> EnvName:
+    """The canonical name. UserError unless the environment exists and takes these settings; quick, for it makes none.
 
-        find_gymnasium_spec(name)
+    Where a setting's default is known, `1` and `1.0` are one value, and the default is as if it were not given.
+    """
+    if env.name in GAMES:
+        return EnvName(env.name, GAMES[env.name].of(env).settings())
+    from metta.envs.gymnasium_env import check_gymnasium
+
+    return check_gymnasium(env)[1]

@@ -10,22 +10,10 @@ from typing import Any
 import numpy as np
 
 from metta.envs.env_group import Arrays, EnvGroup, environments, gymnasium_spec_bytes, set_up
-from metta.envs.make_env import Env, check_env, check_env_name, make_env
-from metta.errors import EnvError, UserError
+from metta.envs.env_spec import EnvSpec
+from metta.errors import UserError
 from metta.processes.shared_arrays import shared_memory_file, shares
 from metta.processes.worker import Worker, end_workers
-
-__all__ = [
-    "DealtSeeds",
-    "Env",
-    "EnvError",
-    "Episode",
-    "EpisodeSeeds",
-    "VecEnv",
-    "check_env",
-    "check_env_name",
-    "make_env",
-]
 
 
 @dataclass(frozen=True)
@@ -98,7 +86,7 @@ class ActionLog:
 
 
 class VecEnv:
-    """`num_envs` copies of the environment `name`, each playing one episode after the other.
+    """`num_envs` copies of the environment spec.env, each playing one episode after the other.
 
     Row b = env_index * num_agents + agent_index of each array belongs to one agent. The arrays are overwritten by every
     step. In rows whose episode just ended, `observations` hold the first observation of the next episode already, and
@@ -113,27 +101,24 @@ class VecEnv:
 
     def __init__(
         self,
-        name: str,
+        spec: EnvSpec,
         num_envs: int,
         episode_seeds: Callable[[int, int], int | None],
         num_workers: int = 0,
-        settings: dict[str, Any] | None = None,
         first_env: int = 0,
     ):
         if num_envs < 1 or num_workers < 0:
             raise UserError(f"num_envs={num_envs} must be at least 1, and num_workers={num_workers} at least 0")
-        probe = make_env(name, settings)
-        self.spec = probe.spec
-        probe.close()
-        self.num_envs, self.num_agents, self.first_env = num_envs, self.spec.num_agents, first_env
+        self.spec = spec
+        self.num_envs, self.num_agents, self.first_env = num_envs, spec.num_agents, first_env
         self.batch_size = num_envs * self.num_agents
         self.episode_seeds = episode_seeds
         self._workers: list[Worker] = []
         mine, *self._shares = shares(num_envs, min(num_workers, num_envs - 1) + 1)
-        num_bytes = Arrays.num_bytes(self.spec, num_envs)
+        num_bytes = Arrays.num_bytes(spec, num_envs)
         with shared_memory_file(num_bytes) as file:
-            self._arrays = Arrays.over(mmap.mmap(file.fileno(), num_bytes), self.spec, num_envs)
-            self._group = EnvGroup(name, settings or {}, self._arrays, num_envs, mine, first_env)
+            self._arrays = Arrays.over(mmap.mmap(file.fileno(), num_bytes), spec, num_envs)
+            self._group = EnvGroup(spec.env, self._arrays, num_envs, mine, first_env)
             self._finalizer = weakref.finalize(self, partial(close, self._group, self._workers))
             self._start_workers(file)
         self.observations = self._arrays.observations
@@ -147,8 +132,8 @@ class VecEnv:
         self._episode_index = np.zeros(num_envs, np.int64)
         self._returns = np.zeros(self.batch_size)
         self._log_dtype = self._arrays.actions.dtype
-        if self.spec.num_actions is not None:
-            self._log_dtype = np.min_scalar_type(self.spec.num_actions - 1)
+        if spec.num_actions is not None:
+            self._log_dtype = np.min_scalar_type(spec.num_actions - 1)
         self._waiting = False
 
     def _start_workers(self, file: Any) -> None:
@@ -156,14 +141,14 @@ class VecEnv:
             return
         setup = {
             "spec": self.spec,
-            "gymnasium_spec": gymnasium_spec_bytes(self.spec.name),
+            "gymnasium_spec": gymnasium_spec_bytes(self.spec.env),
             "num_envs": self.num_envs,
             "first_env": self.first_env,
         }
         try:
             for indices in self._shares:
                 numbers = range(self.first_env + indices.start, self.first_env + indices.stop)
-                holds = environments(self.spec.name, numbers)
+                holds = environments(self.spec.env, numbers)
                 self._workers.append(Worker(holds, file, set_up, **setup, indices=indices))
             for worker in self._workers:
                 worker.receive()

@@ -12,7 +12,8 @@ from torch import nn
 
 from metta.agent.policy_agent import PolicyAgent
 from metta.agent.untrusted.agent_file import load_agent_file
-from metta.envs.make_env import make_env
+from metta.envs.env_spec import EnvName
+from metta.envs.make_env import spec_of
 from metta.errors import CheckpointError, UserError, one_line
 from metta.eval.eval_db import EpisodeRow, EvalDB, Score
 from metta.rl.tiny_checkpoint_manager import TinyCheckpointManager
@@ -61,10 +62,9 @@ class PolicyEvaluator:
         self,
         run: str,
         epoch: int,
-        env: str | None = None,
+        env: EnvName | str | None = None,
         episodes: int = 100,
         seed: int = 0,
-        env_settings: dict[str, Any] | None = None,
     ) -> Score:
         """Play episodes of seeds `seed`, `seed + 1`, ... with the run's agent of that epoch, and store the scores.
 
@@ -72,7 +72,7 @@ class PolicyEvaluator:
         env None: the environment it was trained on. CheckpointError where the agent cannot be read, UserError where it
         cannot act in `env`.
         """
-        return self.score(self.load(run, epoch), env, episodes, seed, env_settings)
+        return self.score(self.load(run, epoch), env, episodes, seed)
 
     def load(self, run: str, epoch: int) -> LoadedAgent:
         """Load the run's agent of that epoch. CheckpointError if it cannot be read."""
@@ -96,17 +96,14 @@ class PolicyEvaluator:
     def score(
         self,
         loaded: LoadedAgent,
-        env: str | None = None,
+        env: EnvName | str | None = None,
         episodes: int = 100,
         seed: int = 0,
-        env_settings: dict[str, Any] | None = None,
     ) -> Score:
         """Play with an agent that has been loaded, otherwise as `evaluate`."""
-        if env is None:
-            env, env_settings = loaded.agent.env.name, {**loaded.agent.env.settings, **(env_settings or {})}
-        simulations = self._simulate(env, env_settings or {}, episodes)
+        simulations = self._simulate(env or loaded.agent.env.env, episodes)
         played = simulations.play(loaded.agent, range(seed, seed + episodes))
-        label = simulations.spec.label
+        label = simulations.spec.env.label
         rows = [EpisodeRow(e.seed, float(e.returns.mean()), e.length, e.metrics) for e in played]
         if loaded.run is None:
             return Score.of([row.reward for row in rows])
@@ -115,25 +112,23 @@ class PolicyEvaluator:
         db.record(loaded.run, loaded.epoch, label, rows, loaded.agent_crc)
         return db.get_scores(loaded.run, loaded.epoch, label)[label]
 
-    def evaluate_random(
-        self, env: str, episodes: int = 100, seed: int = 0, env_settings: dict[str, Any] | None = None
-    ) -> Score:
+    def evaluate_random(self, env: EnvName | str, episodes: int = 100, seed: int = 0) -> Score:
         """What a random agent scores on the same episodes; not stored."""
-        simulations = self._simulate(env, env_settings or {}, episodes)
+        simulations = self._simulate(env, episodes)
         played = simulations.play(None, range(seed, seed + episodes))
         return Score.of([float(e.returns.mean()) for e in played])
 
-    def _simulate(self, env: str, settings: dict[str, Any], episodes: int) -> SimulationPool:
+    def _simulate(self, env: EnvName | str, episodes: int) -> SimulationPool:
         """Reuse the last evaluation's pool if env, settings and number of episodes are unchanged."""
         if episodes < 1:
             raise UserError(f"episodes={episodes}: must be at least 1")
-        key = (env, tuple(sorted(settings.items())), episodes)
+        env = EnvName(env) if isinstance(env, str) else env
+        key = (env, episodes)
         if self._simulations is None or self._simulations.closed or key != self._key:
             self.close()
-            probe = make_env(env, settings)
-            probe.close()
-            num_envs = min(self.num_envs or default_num_envs(probe.spec, episodes), episodes)
-            self._simulations = SimulationPool(env, settings, num_envs, self.num_workers, self.device)
+            spec = spec_of(env)
+            num_envs = min(self.num_envs or default_num_envs(spec, episodes), episodes)
+            self._simulations = SimulationPool(spec, num_envs, self.num_workers, self.device)
             self._key = key
         return self._simulations
 

@@ -73,7 +73,7 @@ def with_defaults(config: TrainConfig, env: EnvSpec, device: str) -> RunConfig:
     elif kind == "image" and not env.large_image:
         kind = "small image"
     given = {name: value for name, value in vars(config).items() if value is not None}
-    decided = {"gae_lambda": 0.95, "vf_coef": 0.5, **DEFAULTS[kind], **given}
+    decided = {"gae_lambda": 0.95, "vf_coef": 0.5, **DEFAULTS[kind], **given, "env_settings": env.env.settings}
     num_envs, rollout = decided["num_envs"], decided["num_envs"] * env.num_agents * decided["horizon"]
     decided.setdefault("minibatch_size", max(1, rollout // decided["minibatches"]))
     del decided["minibatches"]

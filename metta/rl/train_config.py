@@ -4,6 +4,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
+from metta.envs.env_spec import EnvName
+from metta.envs.make_env import check_env
 from metta.errors import UserError
 from metta.keys import Config, above, at_least, between, key, keys, kinds
 
@@ -63,6 +65,13 @@ class TrainConfig(Config):
     display: Literal["auto", "rich", "plain", "none"] = key("progress on stderr; auto: rich on a terminal", "auto")
     train_dir: str = key("folder of all runs", "./train_dir")
 
+    @property
+    def env_name(self) -> EnvName:
+        """The environment with its settings; UserError where it is not known yet, as of a run that goes on."""
+        if self.env is None:
+            raise UserError(f"env= is needed for a new run: {self.run} has no checkpoint")
+        return EnvName(self.env, self.env_settings)
+
 
 class RunConfig(TrainConfig):
     """What a run is trained with: every value decided (metta/rl/defaults.py). The trainer file has it as a plain dict.
@@ -116,7 +125,10 @@ def changed_keys(saved: dict[str, Any], config: TrainConfig, given: frozenset[st
     for name in sorted(given - CHANGEABLE - FOLDER):
         _, _, setting = name.partition(".")
         if setting:
-            own, new = saved.get("env_settings", {}).get(setting), config.env_settings[setting]
+            env = EnvName(saved["env"], saved.get("env_settings", {}))
+            own, new = env.settings.get(setting), config.env_settings[setting]
+            if check_env(env.with_({setting: new})) == check_env(env):
+                continue  # the same in other words, or the default
         else:
             own, new = saved.get(name, keys(TrainConfig)[name].default), getattr(config, name)
         if own != new and not (name == "agent" and resolved_agent(own) == resolved_agent(new)):

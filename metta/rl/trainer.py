@@ -18,8 +18,7 @@ import torch
 
 from metta.agent.agent_class import is_outdated, load_agent_class
 from metta.agent.policy_agent import PolicyAgent
-from metta.envs.env_spec import EnvSpec
-from metta.envs.make_env import make_env
+from metta.envs.make_env import spec_of
 from metta.envs.vec_env import Episode
 from metta.errors import CheckpointError, UserError
 from metta.machine import make_deterministic, pick_device, set_threads, software
@@ -145,7 +144,7 @@ class Trainer:
 
     def __init__(self, config: TrainConfig, agent: PolicyAgent | None = None):
         """Set up from the configuration; `agent` is one from a checkpoint, otherwise a new one is made."""
-        self.spec = spec = make_env_spec(config)
+        self.spec = spec = spec_of(config.env_name)
         self.device = pick_device(config.device)
         make_deterministic(self.device)
         self.config = config = with_defaults(config, spec, self.device.type)
@@ -271,15 +270,6 @@ class Trainer:
         """End the worker processes and close the environments."""
         self._finalizer()
         self.replica.close()
-
-
-def make_env_spec(config: TrainConfig) -> EnvSpec:
-    """The environment's spec; UserError where it cannot be made."""
-    if config.env is None:
-        raise UserError(f"env= is needed for a new run: {config.run} has no checkpoint")
-    env = make_env(config.env, config.env_settings)
-    env.close()
-    return env.spec
 
 
 def inexact(why: str) -> None:

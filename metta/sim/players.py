@@ -103,5 +103,5 @@ def check_fit(trained: EnvSpec, other: EnvSpec) -> None:
             what = name.replace("_", " ")
             detail = "" if name == "tokens" else f" ({what} {had}, not {has})"
             raise UserError(
-                f"an agent trained on {trained.label} cannot act in {other.label}: their {what} differ{detail}"
+                f"an agent trained on {trained.env.label} cannot act in {other.env.label}: their {what} differ{detail}"
             )

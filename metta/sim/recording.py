@@ -4,14 +4,16 @@ import os
 import re
 from dataclasses import dataclass
 from pathlib import Path
+from urllib.parse import quote, unquote
 
 import numpy as np
 
+from metta.envs.env_spec import EnvName
 from metta.envs.vec_env import Episode
 from metta.errors import UserError
 from metta.run_folder import RunFolder
 
-RECORDED = re.compile(r"epoch_(0|[1-9][0-9]*)_.*")
+RECORDED = re.compile(r"epoch_(0|[1-9][0-9]*)_(?:(.+)\.npz|(.+)_seed_[0-9]+\..+)")
 
 
 @dataclass(frozen=True)
@@ -23,15 +25,25 @@ class Recording:
     returns: np.ndarray
 
 
-def recording_path(run: RunFolder, epoch: int, env_label: str) -> Path:
-    """`replays/epoch_100_arena.npz`; what a file name should not hold becomes a '-'."""
-    return run.replays / f"epoch_{epoch}_{re.sub(r'[^A-Za-z0-9._=,+-]+', '-', env_label)}.npz"
+@dataclass(frozen=True)
+class Source:
+    """Where a recording comes from: what is needed to play it again, and to say which it is."""
+
+    run: str
+    epoch: int
+    env: EnvName
+    recording: Recording
 
 
-def recorded_epoch(name: str) -> int | None:
-    """The epoch of a file in `replays/`, by its name: of recordings, or of what was made of one."""
+def recording_path(run: RunFolder, epoch: int, label: str) -> Path:
+    """`replays/epoch_100_arena.npz`, a file of its own for each label: odd characters become %2F and the like."""
+    return run.replays / f"epoch_{epoch}_{quote(label, safe='[]=,+')}.npz"
+
+
+def recorded_in(name: str) -> tuple[int, str] | None:
+    """Epoch and label of a file in `replays/`, by its name: of recordings, or of what was made of one."""
     found = RECORDED.fullmatch(name)
-    return int(found[1]) if found else None
+    return (int(found[1]), unquote(found[2] or found[3])) if found else None
 
 
 def save_recordings(path: Path, episodes: list[Episode]) -> None:

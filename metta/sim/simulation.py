@@ -10,7 +10,6 @@ import os
 import pickle
 import time
 from concurrent.futures import Future
-from typing import Any
 
 import numpy as np
 
@@ -39,9 +38,9 @@ def default_num_envs(spec: EnvSpec, episodes: int) -> int:
 class Simulation:
     """num_envs environments, and the episodes that one process plays in them."""
 
-    def __init__(self, env: str, settings: dict[str, Any], num_envs: int, device: str):
+    def __init__(self, spec: EnvSpec, num_envs: int, device: str):
         self.device = device
-        self.envs = VecEnv(env, num_envs, DealtSeeds(0, 0, num_envs), settings=settings)
+        self.envs = VecEnv(spec, num_envs, DealtSeeds(0, 0, num_envs))
 
     def player(self, agent: PolicyAgent | None) -> Player:
         """Who plays for this agent; None: a random one. UserError unless it can act here."""
@@ -75,9 +74,9 @@ class SimulationPool:
     importable, or written in a script, as for a checkpoint. Close it when done.
     """
 
-    def __init__(self, env: str, settings: dict[str, Any], num_envs: int, num_workers: int | None, device: str):
-        self._here = Simulation(env, settings, num_envs, device)
-        self._task = pickle.dumps((gymnasium_spec_bytes(env), (env, settings, num_envs, device)))
+    def __init__(self, spec: EnvSpec, num_envs: int, num_workers: int | None, device: str):
+        self._here = Simulation(spec, num_envs, device)
+        self._task = pickle.dumps((gymnasium_spec_bytes(spec.env), (spec, num_envs, device)))
         self._at_once = num_workers is not None
         self._num_workers = (os.cpu_count() or 1) - 1 if num_workers is None else num_workers
         self._pool: WorkerPool | None = None
@@ -126,7 +125,7 @@ class SimulationPool:
 
     def _submit(self, agent: PolicyAgent | None, batches: list[range]) -> list[Future[list[Episode]]]:
         if self._pool is None:
-            holds = f"simulations of env={self.spec.name}"
+            holds = f"simulations of env={self.spec.env.name}"
             self._pool = WorkerPool(self._num_workers, holds, kept_simulation, (self._task,))
         pickled = portable_pickle.dumps(agent)
         return [self._pool.submit(play_batch, self._task, pickled, batch) for batch in batches]

@@ -7,13 +7,14 @@ import time
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+from metta.envs.env_spec import EnvName
 from metta.envs.make_env import check_env
 from metta.errors import UserError
 from metta.rl.tiny_checkpoint_manager import TinyCheckpointManager
 from metta.tools import sim
 from metta.tools.cli.arguments import parse
 from metta.tools.cli.config import PlayConfig, SimConfig
-from metta.tools.cli.targets import env_label
+from metta.tools.cli.targets import given_env
 
 if TYPE_CHECKING:
     from metta.agent.policy_agent import PolicyAgent
@@ -41,7 +42,7 @@ def find_target(config: PlayConfig) -> sim.Targets | None:
             raise UserError("missing run=: a run in train_dir, or agent= or random=true")
         if config.env is None:
             raise UserError("missing env=: what a random agent is to play, as in env=arena")
-        check_env(config.env, config.env_settings)
+        check_env(EnvName(config.env, config.env_settings))
         return None
     shared = ("run", "epoch", "env", "env_settings", "agent", "trust", "train_dir")
     return sim.find_targets(SimConfig(**{name: getattr(config, name) for name in shared}))
@@ -55,14 +56,14 @@ def play(config: PlayConfig, target: sim.Targets | None) -> int:
 
     os.environ.setdefault("PYGAME_HIDE_SUPPORT_PROMPT", "1")
     agent = None if target is None else load_agent(config, target)
-    env, settings = config.env, config.env_settings
+    env = given_env(config.env, config.env_settings)
     if env is None:
         assert agent is not None
-        env, settings = agent.env.name, {**agent.env.settings, **settings}
-    stage, view = open_view(env, settings, config.seed, interactive())
+        env = check_env(agent.env.env.with_(config.env_settings))
+    stage, view = open_view(env, config.seed, interactive())
     try:
         player = make_player(None if config.random else agent, stage.env.spec, 1)
-        session = Session(f"{name_of(config, target)} env={env_label(env, settings)}", stage, player, config.seed)
+        session = Session(f"{name_of(config, target)} env={env.label}", stage, player, config.seed)
         if view is not None and interactive():
             with Terminal() as terminal:
                 session.watch(terminal, view)

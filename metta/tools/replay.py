@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from metta.envs.env_spec import EnvName
 from metta.envs.make_env import check_env
 from metta.envs.mettagrid.games import GAMES
 from metta.errors import UserError
@@ -16,11 +17,11 @@ from metta.eval.eval_db import EvalDB
 from metta.rl.saved_config import newest_config
 from metta.rl.tiny_checkpoint_manager import TinyCheckpointManager
 from metta.run_folder import RunFolder, TrainDir
-from metta.sim.recording import load_recording, recorded_epoch, recorded_seeds, recording_path
-from metta.sim.replay.films import SUFFIXES, Source, check_format, replay_path, write_replay
+from metta.sim.recording import Source, load_recording, recorded_in, recorded_seeds, recording_path
+from metta.sim.replay.films import SUFFIXES, check_format, replay_path, write_replay
 from metta.tools.cli.arguments import parse
 from metta.tools.cli.config import ReplayConfig
-from metta.tools.cli.targets import enumeration, env_label, existing_epoch, existing_run
+from metta.tools.cli.targets import enumeration, existing_epoch, existing_run, given_env
 
 DAMAGE = (ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error)  # what numpy raises over any bytes
 
@@ -30,8 +31,7 @@ class Place:
     """Which evaluation is asked for: a checkpoint in an environment, and the file of its recorded episodes."""
 
     epoch: int
-    env: str
-    settings: dict[str, Any]
+    env: EnvName
     recordings: Path
 
 
@@ -55,14 +55,8 @@ def main(argv: Sequence[str]) -> int:
 def find_place(config: ReplayConfig) -> Place:
     manager = existing_run(config.run, config.train_dir)
     epoch = chosen_epoch(config, manager)
-    if config.env is None:
-        env, settings = own_env(manager)
-        settings = {**settings, **config.env_settings}
-    else:
-        env, settings = config.env, config.env_settings
-    check_env(env, settings)
-    recordings = recording_path(RunFolder(config.train_dir, config.run), epoch, env_label(env, settings))
-    return Place(epoch, env, settings, recordings)
+    env = given_env(config.env, config.env_settings) or check_env(own_env(manager).with_(config.env_settings))
+    return Place(epoch, env, recording_path(RunFolder(config.train_dir, config.run), epoch, env.label))
 
 
 def chosen_epoch(config: ReplayConfig, manager: TinyCheckpointManager) -> int:
@@ -70,8 +64,8 @@ def chosen_epoch(config: ReplayConfig, manager: TinyCheckpointManager) -> int:
     if config.epoch == "latest":
         return manager.list_epochs()[-1]
     if config.epoch == "best":
-        env = None if config.env is None else env_label(config.env, config.env_settings)
-        best = EvalDB(TrainDir(config.train_dir).eval_db).best_epoch(config.run, env)
+        env = given_env(config.env, config.env_settings)
+        best = EvalDB(TrainDir(config.train_dir).eval_db).best_epoch(config.run, None if env is None else env.label)
         if best is None:
             raise UserError(f"epoch=best: run {config.run} has no scores yet: `{sim_command(config)} epoch=all`")
         return best
@@ -81,23 +75,23 @@ def chosen_epoch(config: ReplayConfig, manager: TinyCheckpointManager) -> int:
 
 def recorded_epochs(config: ReplayConfig) -> list[int]:
     files = RunFolder(config.train_dir, config.run).replays.glob("*.npz")
-    return sorted({epoch for file in files if (epoch := recorded_epoch(file.name)) is not None})
+    return sorted({found[0] for file in files if (found := recorded_in(file.name)) is not None})
 
 
-def own_env(manager: TinyCheckpointManager) -> tuple[str, dict[str, Any]]:
+def own_env(manager: TinyCheckpointManager) -> EnvName:
     """The environment that the run was trained on, from the newest trainer file; without one, from the newest agent."""
     saved = newest_config(manager, "env", "env_settings")
     if saved is not None:
-        return saved["config"]["env"], saved["config"]["env_settings"]
+        return EnvName(saved["config"]["env"], saved["config"]["env_settings"])
     agent: Any = manager.load_latest_agent()
     if not hasattr(agent, "env"):
         raise UserError(f"a {type(agent).__name__} does not say which environment it was trained on: give env=")
-    return agent.env.name, agent.env.settings
+    return agent.env.env
 
 
 def find_source(config: ReplayConfig, place: Place) -> Source:
     """The recorded episode. UserError where there is none, with the command that records it."""
-    label, command = env_label(place.env, place.settings), f"{sim_command(config)} epoch={place.epoch}"
+    label, command = place.env.label, f"{sim_command(config)} epoch={place.epoch}"
     try:
         seeds = recorded_seeds(place.recordings)
         recording = load_recording(place.recordings, config.seed) if config.seed in seeds else None
@@ -114,7 +108,7 @@ def find_source(config: ReplayConfig, place: Place) -> Source:
             f"seed={config.seed} of epoch={place.epoch} in {label} is not recorded, "
             f"seeds {seeds[0]} to {seeds[-1]} are: `{command} {more}` records it"
         )
-    return Source(config.run, place.epoch, place.env, place.settings, recording)
+    return Source(config.run, place.epoch, place.env, recording)
 
 
 def sim_command(config: ReplayConfig) -> str:
@@ -125,14 +119,14 @@ def sim_command(config: ReplayConfig) -> str:
     return " ".join(words + ([f"train_dir={config.train_dir}"] if config.train_dir != "./train_dir" else []))
 
 
-def chosen_format(config: ReplayConfig, env: str) -> str:
+def chosen_format(config: ReplayConfig, env: EnvName) -> str:
     """What format= says, else what the name in out= ends with, else what suits the environment."""
     if config.format != "auto":
         return config.format
     for format, suffix in SUFFIXES.items():
         if config.out is not None and config.out.endswith(suffix):
             return format
-    return "html" if env in GAMES else "gif"
+    return "html" if env.name in GAMES else "gif"
 
 
 def chosen_path(config: ReplayConfig, recordings: Path, format: str) -> Path:

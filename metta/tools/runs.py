@@ -7,6 +7,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from metta.envs.env_spec import EnvName
 from metta.errors import CheckpointError, UserError, one_line
 from metta.eval.eval_db import EvalDB
 from metta.rl.saved_config import newest_config
@@ -15,7 +16,7 @@ from metta.run_folder import RunFolder, TrainDir
 from metta.tools.cli.arguments import parse
 from metta.tools.cli.config import RunsConfig
 from metta.tools.cli.table import print_table, score_text
-from metta.tools.cli.targets import env_label, list_runs
+from metta.tools.cli.targets import list_runs
 
 HEADINGS = ("run", "env", "state", "epoch", "steps", "latest score", "at", "size")
 FLOCK = struct.Struct("hhlli0l")  # C's struct flock: type, whence, start, length, process
@@ -43,7 +44,7 @@ def describe(run: str, train_dir: str, scores: EvalDB) -> tuple[str, ...]:
     saved = newest_config(manager, "env", "env_settings", "total_timesteps", unread=say)
     env = steps = state = "-"
     if saved is not None:
-        env = env_label(saved["config"]["env"], saved["config"]["env_settings"])
+        env = EnvName(saved["config"]["env"], saved["config"]["env_settings"]).label
         steps = f"{saved['agent_steps']:,}"
         state = "complete" if saved["agent_steps"] >= saved["config"]["total_timesteps"] else "stopped"
     if is_locked(folder.lock):

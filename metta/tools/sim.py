@@ -18,7 +18,7 @@ from metta.run_folder import TrainDir
 from metta.tools.cli.arguments import parse
 from metta.tools.cli.config import SimConfig
 from metta.tools.cli.table import interval_text, print_table, score_text
-from metta.tools.cli.targets import env_label, existing_epoch, existing_run, open_run
+from metta.tools.cli.targets import existing_epoch, existing_run, given_env, open_run
 
 if TYPE_CHECKING:
     from metta.eval.eval_db import Score
@@ -43,8 +43,7 @@ def main(argv: Sequence[str]) -> int:
 
 def find_targets(config: SimConfig) -> Targets:
     """UserError or EvalDBError for whatever can be known to be wrong before torch is imported."""
-    if config.env is not None:
-        check_env(config.env, config.env_settings)
+    given_env(config.env, config.env_settings)
     scores = EvalDB(TrainDir(config.train_dir).eval_db)
     if config.agent is not None:
         return targets_of_file(config, Path(config.agent))
@@ -94,10 +93,10 @@ def chosen_epochs(config: SimConfig, manager: TinyCheckpointManager, scores: Eva
         return epochs[-1:]
     if config.epoch != "best":
         return [existing_epoch(manager, int(config.epoch))]
-    env = None if config.env is None else env_label(config.env, config.env_settings)
-    best = scores.best_epoch(str(config.run), env)
+    env = given_env(config.env, config.env_settings)
+    best = scores.best_epoch(str(config.run), None if env is None else env.label)
     if best is None:
-        where = "" if env is None else f" in {env}"
+        where = "" if env is None else f" in {env.label}"
         raise UserError(f"epoch=best: run {config.run} has no scores{where} yet; epoch=all evaluates every checkpoint")
     return [existing_epoch(manager, best)]
 
@@ -136,7 +135,7 @@ class Session:
 
     def __init__(self, config: SimConfig, targets: Targets, evaluator: PolicyEvaluator):
         self.config, self.targets, self.evaluator = config, targets, evaluator
-        self.env, self.settings = config.env, config.env_settings
+        self.env = given_env(config.env, config.env_settings)
         self.scores: list[tuple[str, str, Score]] = []  # agent, epoch, score
         self.unread: list[int] = []  # epochs whose checkpoint could not be read
 
@@ -173,7 +172,7 @@ class Session:
 
     def play_agent(self, loaded: LoadedAgent, who: str, name: str) -> None:
         if self.env is None:
-            self.env, self.settings = loaded.agent.env.name, {**loaded.agent.env.settings, **self.settings}
+            self.env = check_env(loaded.agent.env.env.with_(self.config.env_settings))
         self.announce(who)
         score = self.evaluator.score(loaded, **self.episodes())
         self.scores.append((name, "-" if loaded.run is None else str(loaded.epoch), score))
@@ -198,11 +197,11 @@ class Session:
                 time.sleep(WATCH_S)
 
     def label(self) -> str:
-        return env_label(str(self.env), self.settings)
+        assert self.env is not None
+        return self.env.label
 
     def episodes(self) -> dict[str, Any]:
-        config = self.config
-        return {"env": self.env, "env_settings": self.settings, "episodes": config.episodes, "seed": config.seed}
+        return {"env": self.env, "episodes": self.config.episodes, "seed": self.config.seed}
 
     def announce(self, who: str) -> None:
         print(f"{who}: {self.config.episodes} episodes of {self.label()}", file=sys.stderr, flush=True)

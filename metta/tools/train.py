@@ -44,7 +44,7 @@ def check_new(config: TrainConfig) -> None:
     """Whether a run can begin so."""
     if config.env is None:
         raise UserError(f"missing env=: run {config.run} is new, so say what to train on, as in env=arena")
-    check_env(config.env, config.env_settings)
+    check_env(config.env_name)
     check_agent(config.agent)
 
 

@@ -7,7 +7,7 @@ import torch.nn.functional as F
 
 from metta.agent.encoders import Normalizer, SparseProduct, TokenEncoder
 from metta.agent.policy_agent import PolicyAgent
-from metta.envs.env_spec import EnvSpec, TokenSpec
+from metta.envs.env_spec import EnvName, EnvSpec, TokenSpec
 
 TOKENS = TokenSpec(
     window=(3, 3),
@@ -18,16 +18,16 @@ TOKENS = TokenSpec(
 
 
 SPECS = [
-    EnvSpec("vector", {}, 1, "vector", (4,), "float32", 2),
-    EnvSpec("box", {}, 1, "vector", (3,), "float32", None, (-2.0, -2.0), (2.0, 2.0), (2,)),
-    EnvSpec("small image", {}, 1, "image", (10, 10, 4), "bool", 6),
-    EnvSpec("atari", {}, 1, "image", (4, 84, 84), "uint8", 6),
-    EnvSpec("tokens", {}, 3, "tokens", (6, 3), "uint8", 5, tokens=TOKENS),
+    EnvSpec(EnvName("vector"), 1, "vector", (4,), "float32", 2),
+    EnvSpec(EnvName("box"), 1, "vector", (3,), "float32", None, (-2.0, -2.0), (2.0, 2.0), (2,)),
+    EnvSpec(EnvName("small image"), 1, "image", (10, 10, 4), "bool", 6),
+    EnvSpec(EnvName("atari"), 1, "image", (4, 84, 84), "uint8", 6),
+    EnvSpec(EnvName("tokens"), 3, "tokens", (6, 3), "uint8", 5, tokens=TOKENS),
 ]
 
 
 @pytest.mark.parametrize("lstm", [False, True])
-@pytest.mark.parametrize("spec", SPECS, ids=lambda spec: spec.name)
+@pytest.mark.parametrize("spec", SPECS, ids=lambda spec: spec.env.name)
 def test_every_kind_of_agent_acts_and_learns(spec, lstm):
     """A shape that only fits one kind of observation or action; a parameter that no gradient reaches."""
     torch.manual_seed(0)
@@ -61,7 +61,7 @@ def test_lstm_over_a_sequence_is_the_lstm_step_by_step():
 def test_token_encoder_is_the_dense_product():
     """Tokens read at the wrong cell or channel, padding that counts, or a global token taken for a cell."""
     torch.manual_seed(0)
-    encoder = TokenEncoder(EnvSpec("t", {}, 1, "tokens", (6, 3), "uint8", 2, tokens=TOKENS), hidden_size=5)
+    encoder = TokenEncoder(EnvSpec(EnvName("t"), 1, "tokens", (6, 3), "uint8", 2, tokens=TOKENS), hidden_size=5)
     tokens = [(0x11, 0, 5), (0x11, 1, 1), (0x02, 2, 3), (0xFE, 0, 10), (0xFF, 0xFF, 0xFF), (0xFF, 0xFF, 0xFF)]
     dense = torch.zeros(10, 4)  # cells and the global one; group, two tags, ore
     dense[4, 0], dense[4, 2], dense[2, 3], dense[9, 0] = 0.5, 1.0, 0.5, 1.0
@@ -72,7 +72,7 @@ def test_token_encoder_is_the_dense_product():
 
 def test_an_observation_without_a_token_is_zero():
     """Nothing to see is not an error, and not another row's tokens."""
-    encoder = TokenEncoder(EnvSpec("t", {}, 1, "tokens", (6, 3), "uint8", 2, tokens=TOKENS), hidden_size=5)
+    encoder = TokenEncoder(EnvSpec(EnvName("t"), 1, "tokens", (6, 3), "uint8", 2, tokens=TOKENS), hidden_size=5)
     empty = torch.full((2, 6, 3), 255, dtype=torch.uint8)
     assert torch.equal(encoder.first_layer(empty), encoder.bias.expand(2, 5))
 
@@ -113,7 +113,7 @@ def test_twin_network_is_the_encoder_with_its_heads(rows, num_actions):
     gradients that replace those of an earlier backward."""
     torch.manual_seed(0)
     shape = (2,) if num_actions is None else ()
-    agent = PolicyAgent(EnvSpec("test", {}, 1, "vector", (5,), "float32", num_actions, action_shape=shape))
+    agent = PolicyAgent(EnvSpec(EnvName("test"), 1, "vector", (5,), "float32", num_actions, action_shape=shape))
     for parameter in agent.parameters():
         torch.nn.init.normal_(parameter, std=0.3)
     observations = torch.randn(2, rows, 5)
@@ -149,7 +149,7 @@ def test_other_agents_have_autograds_pullback():
             return 2 * params, values, state
 
     torch.manual_seed(0)
-    spec = EnvSpec("test", {}, 1, "vector", (5,), "float32", 3)
+    spec = EnvSpec(EnvName("test"), 1, "vector", (5,), "float32", 3)
     agent = Doubled(spec)
     observations, upstream = torch.randn(7, 5), torch.randn(7, 3)
     params, _, pull_back = agent.with_pullback(observations)

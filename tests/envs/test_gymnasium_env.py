@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 from gymnasium import spaces
 
-from metta.envs.env_spec import EnvSpec
-from metta.envs.make_env import Env, check_env, check_env_name, make_env
+from metta.envs.env_spec import EnvName
+from metta.envs.make_env import Env, check_env, make_env
 
 ROOT = Path(__file__).parents[2]
 
@@ -49,7 +49,7 @@ FLAT, TWO = spaces.Box(-1, 1, (3,)), spaces.Discrete(2)
 
 
 def spaces_env(observations: spaces.Space = FLAT, actions: spaces.Space = TWO) -> Any:
-    return make_env("test/Spaces-v0", {"observations": observations, "actions": actions})
+    return make_env(EnvName("test/Spaces-v0", {"observations": observations, "actions": actions}))
 
 
 class Arrays:
@@ -66,7 +66,7 @@ class Arrays:
 @pytest.mark.parametrize("name", ["CartPole-v1", "Pendulum-v1", "gymnasium.envs.classic_control:Acrobot-v1"])
 def test_steps_are_gymnasiums(name: str) -> None:
     """A wrapper left out that mattered, a reward of another step, a limit off by one."""
-    env, theirs = make_env(name), gymnasium.make(name)
+    env, theirs = make_env(EnvName(name)), gymnasium.make(name)
     arrays = Arrays(env)
     actions = np.random.default_rng(0)
     for seed in range(3):
@@ -89,7 +89,7 @@ def test_steps_are_gymnasiums(name: str) -> None:
 def test_an_end_is_one_or_the_other() -> None:
     """A death in the last allowed step taken for a time-out, so that the critic bootstraps from a dead state."""
     settings = {"max_episode_steps": 9}
-    env = make_env("CartPole-v1", settings)
+    env = make_env(EnvName("CartPole-v1", settings))
     arrays = Arrays(env)
     env.reset(1)
     for step in range(9):  # pushed to one side, it falls at the ninth step
@@ -131,7 +131,7 @@ def test_recorded_actions_are_bytes() -> None:
     """MountainCar's `action - 1` is 255 where the action 0 is a byte: a replay of another episode."""
     ends = []
     for dtype in (np.uint8, np.int64):
-        env = make_env("MountainCar-v0")
+        env = make_env(EnvName("MountainCar-v0"))
         arrays = Arrays(env)
         env.reset(0)
         for action in (0, 1, 2, 0, 0):
@@ -222,9 +222,9 @@ def test_unfit_actions_are_named(space: spaces.Space, text: str) -> None:
 )
 def test_unknown_names_get_the_nearest(name: str, text: str) -> None:
     """A typing error answered by a traceback, or by the list of a thousand names."""
-    for check in (check_env_name, check_env, make_env):
+    for check in (check_env, make_env):
         with pytest.raises(ValueError) as caught:
-            check(name)
+            check(EnvName(name))
         assert str(caught.value).startswith(text) and "\n" not in str(caught.value)
         assert str(caught.value).count(",") <= 2
 
@@ -234,7 +234,7 @@ def test_a_missing_package_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     monkeypatch.delitem(gymnasium.registry, "MinAtar/Breakout-v1", raising=False)
     with pytest.raises(ValueError) as caught:
-        check_env_name("MinAtar/Breakout-v1")
+        check_env(EnvName("MinAtar/Breakout-v1"))
     text = "env=MinAtar/Breakout-v1 needs the package minatar, which is missing: pip install minatar"
     assert str(caught.value) == text
 
@@ -254,7 +254,7 @@ def test_bad_settings_are_named(settings: dict[str, Any], text: str) -> None:
     """A setting that is dropped without a word, or fails at some later step."""
     for check in (check_env, make_env):
         with pytest.raises(ValueError) as caught:
-            check("Pendulum-v1", settings)
+            check(EnvName("Pendulum-v1", settings))
         assert str(caught.value) == text
 
 
@@ -262,15 +262,15 @@ def test_settings_reach_the_environment() -> None:
     """A setting that is accepted and ignored."""
     rewards = []
     for settings in ({}, {"g": 2.0}):
-        env = make_env("Pendulum-v1", settings)
+        env = make_env(EnvName("Pendulum-v1", settings))
         arrays = Arrays(env)
         env.reset(0)
         for _ in range(3):
             env.step(np.zeros((1, 1), np.float32))
         rewards.append(float(arrays.rewards[0]))
-        assert env.spec.settings == settings
+        assert env.spec.env.settings == settings
     assert rewards[0] != rewards[1]
-    assert env.spec.label == "Pendulum-v1[g=2.0]"
+    assert env.spec.env.label == "Pendulum-v1[g=2.0]"
 
 
 def test_an_environment_that_cannot_be_made_says_why() -> None:
@@ -282,7 +282,7 @@ def test_an_environment_that_cannot_be_made_says_why() -> None:
     gymnasium.register("test/Broken-v0", entry_point=broken)
     try:
         with pytest.raises(ValueError) as caught:
-            make_env("test/Broken-v0")
+            make_env(EnvName("test/Broken-v0"))
     finally:
         del gymnasium.registry["test/Broken-v0"]
     assert str(caught.value) == "env=test/Broken-v0 cannot be made: Box2D is missing, pip install box2d"
@@ -292,26 +292,20 @@ def test_checking_a_name_imports_nothing_heavy() -> None:
     """A mistyped argument answered only after torch or MettaGrid was imported."""
     code = """
 import sys
+from metta.envs.env_spec import EnvName
 from metta.envs.make_env import check_env
 for name, settings in (("CartPole-v1", {}), ("arena", {"max_steps": 5}), ("Pendulum-v1", {"g": 2})):
-    check_env(name, settings)
+    check_env(EnvName(name, settings))
 heavy = {"torch", "mettagrid", "pandas", "matplotlib", "pygame"} & set(sys.modules)
 assert not heavy, heavy
 """
     subprocess.run([sys.executable, "-W", "error", "-c", code], cwd=ROOT, check=True)
 
 
-def test_label_and_spec_are_plain() -> None:
-    """A score stored under another name for the same settings typed in another order."""
-    spec = EnvSpec("arena", {"num_agents": 4, "max_steps": 100}, 4, "tokens", (224, 3), "uint8", 5)
-    assert spec.label == "arena[max_steps=100,num_agents=4]"
-    assert EnvSpec("arena", {}, 24, "tokens", (224, 3), "uint8", 5).label == "arena"
-
-
 def test_minatar_episodes_do_not_leak() -> None:
     """MinAtar's sticky action survives its reset, so an episode depended on the one before."""
     pytest.importorskip("minatar")
-    env: Any = make_env("MinAtar/Breakout-v1")
+    env: Any = make_env(EnvName("MinAtar/Breakout-v1"))
     arrays = Arrays(env)
     assert env.spec.observation_kind == "image" and env.spec.observation_dtype == "bool"
 
@@ -333,7 +327,7 @@ def test_atari_gets_its_customary_preprocessing() -> None:
     """Training on single raw frames, where every published score is of stacked and skipped ones."""
     pytest.importorskip("ale_py")
     pytest.importorskip("cv2")
-    env: Any = make_env("ALE/Breakout-v5")
+    env: Any = make_env(EnvName("ALE/Breakout-v5"))
     assert (env.spec.observation_shape, env.spec.observation_dtype) == ((4, 84, 84), "uint8")
     arrays = Arrays(env)
     env.reset(0)
@@ -341,13 +335,13 @@ def test_atari_gets_its_customary_preprocessing() -> None:
     env.step(np.array([0]))
     assert env._env.unwrapped.ale.getEpisodeFrameNumber() == frame + 4
     assert arrays.observations.any()
-    raw = make_env("ALE/Breakout-v5", {"preprocessing": False})
+    raw = make_env(EnvName("ALE/Breakout-v5", {"preprocessing": False}))
     assert raw.spec.observation_shape == (210, 160, 3)
 
 
 def test_minigrid_gives_its_image() -> None:
     """MiniGrid's dictionaries, of which an agent can read the image."""
     pytest.importorskip("minigrid")
-    assert make_env("MiniGrid-Empty-5x5-v0").spec.observation_shape == (7, 7, 3)
+    assert make_env(EnvName("MiniGrid-Empty-5x5-v0")).spec.observation_shape == (7, 7, 3)
     with pytest.raises(ValueError, match="has observations that no agent reads: Dict"):
-        make_env("MiniGrid-Empty-5x5-v0", {"preprocessing": False})
+        make_env(EnvName("MiniGrid-Empty-5x5-v0", {"preprocessing": False}))

@@ -7,6 +7,7 @@ from typing import Any, ClassVar
 import numpy as np
 import pytest
 
+from metta.envs.env_spec import EnvName
 from metta.envs.make_env import check_env, make_env
 from metta.envs.mettagrid.env import MettaGridEnv
 from metta.envs.mettagrid.game import WINDOW, Game, Look, machine, place
@@ -20,7 +21,7 @@ class Stand:
     """A game with its arrays bound, as VecEnv does it."""
 
     def __init__(self, name: str, render_mode: str | None = None, **settings: Any):
-        env = make_env(name, settings, render_mode)
+        env = make_env(EnvName(name, settings), render_mode)
         assert isinstance(env, MettaGridEnv)
         self.env, self.agents = env, env.spec.num_agents
         self.observations = np.zeros((self.agents, *env.spec.observation_shape), np.uint8)
@@ -205,7 +206,7 @@ def test_a_third_game_is_a_class_and_an_entry(monkeypatch: pytest.MonkeyPatch) -
     with pytest.raises(
         ValueError, match=r"^env.tree is not a setting of harvest \(did you mean trees\?\); it has num_ag"
     ):
-        check_env("harvest", {"tree": 3})
+        check_env(EnvName("harvest", {"tree": 3}))
     stand = Stand("harvest", max_steps=60)
     stand.play(0, 60)
     assert stand.env._core.get_episode_stats()["game"]["tokens_dropped"] == 0
@@ -242,7 +243,7 @@ def test_bad_settings_are_named(name: str, settings: dict[str, Any], text: str) 
     """A setting that is dropped without a word, halves the number of objects, or fails inside MettaGrid."""
     for check in (check_env, make_env):
         with pytest.raises(ValueError) as caught:
-            check(name, settings)
+            check(EnvName(name, settings))
         assert str(caught.value).startswith(text) and "\n" not in str(caught.value)
 
 
@@ -251,10 +252,10 @@ def test_spec_is_plain_and_says_how_to_read_tokens() -> None:
     game = Stand("arena", num_agents=4)
     spec = game.env.spec
     assert b"mettagrid" not in pickle.dumps(spec).replace(b"mettagrid_env", b"")
-    assert spec.num_agents == 4 and spec.settings == {"num_agents": 4} and spec.label == "arena[num_agents=4]"
+    assert spec.num_agents == 4 and spec.env == EnvName("arena", {"num_agents": 4})
     assert (
-        spec.tokens == make_env("arena").spec.tokens
-        and spec.observation_shape == make_env("arena").spec.observation_shape
+        spec.tokens == make_env(EnvName("arena")).spec.tokens
+        and spec.observation_shape == make_env(EnvName("arena")).spec.observation_shape
     )
     assert spec.tokens is not None and spec.tokens.window == (13, 13)
     assert spec.tokens.action_names == ("noop", "move_north", "move_south", "move_west", "move_east")

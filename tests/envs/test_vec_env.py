@@ -13,9 +13,11 @@ import numpy as np
 import pytest
 from gymnasium.spaces import Box, Discrete
 
-from metta.envs import env_group, vec_env
-from metta.envs.env_spec import EnvSpec
-from metta.envs.vec_env import DealtSeeds, EnvError, Episode, EpisodeSeeds, VecEnv
+from metta.envs import env_group
+from metta.envs.env_spec import EnvName, EnvSpec
+from metta.envs.make_env import spec_of
+from metta.envs.vec_env import DealtSeeds, Episode, EpisodeSeeds, VecEnv
+from metta.errors import EnvError
 
 ROOT = Path(__file__).parents[2]
 WORKERS = (0, 2)
@@ -107,7 +109,7 @@ def test_workers_change_nothing(name: str) -> None:
     settings = {"max_episode_steps": 30} if "-" in name else {"max_steps": 30}
     traces = []
     for num_workers in WORKERS:
-        envs = VecEnv(name, 3, EpisodeSeeds(5), num_workers, settings)
+        envs = VecEnv(spec_of(EnvName(name, settings)), 3, EpisodeSeeds(5), num_workers)
         envs.reset()
         traces.append(play(envs, range(70)))
         envs.close()
@@ -117,7 +119,7 @@ def test_workers_change_nothing(name: str) -> None:
 
 def test_seeds_decide_everything() -> None:
     """Environments seeded from the clock, or all of them alike."""
-    first, again, other = (VecEnv("CartPole-v1", 2, EpisodeSeeds(seed)) for seed in (1, 1, 2))
+    first, again, other = (VecEnv(spec_of(EnvName("CartPole-v1")), 2, EpisodeSeeds(seed)) for seed in (1, 1, 2))
     for envs in (first, again, other):
         envs.reset()
     assert first.observations[0].tobytes() != first.observations[1].tobytes()
@@ -140,7 +142,7 @@ def test_episode_seeds() -> None:
 @pytest.mark.parametrize(("num_envs", "episodes"), [(3, 7), (4, 2)])
 def test_dealt_episodes(num_envs: int, episodes: int, num_workers: int) -> None:
     """Short episodes counted more often than long ones; an idle environment that goes on being counted."""
-    envs = VecEnv("test/CountEnv", num_envs, DealtSeeds(110, episodes, num_envs), num_workers)
+    envs = VecEnv(spec_of(EnvName("test/CountEnv")), num_envs, DealtSeeds(110, episodes, num_envs), num_workers)
     envs.reset()
     assert envs.active.tolist() == [index < episodes for index in range(num_envs)]
     played = []
@@ -157,7 +159,7 @@ def test_dealt_episodes(num_envs: int, episodes: int, num_workers: int) -> None:
 
 def test_returns_are_summed_in_double_precision() -> None:
     """Sums in float32 drift: ninety-nine times 1.1 is 108.90001."""
-    envs = VecEnv("test/CountEnv", 1, lambda env, episode: 99)
+    envs = VecEnv(spec_of(EnvName("test/CountEnv")), 1, lambda env, episode: 99)
     envs.reset()
     ended = [episode for _ in range(99) for episode in envs.step(np.ones(1, int))]
     assert ended[0].returns.dtype == np.float64
@@ -167,7 +169,7 @@ def test_returns_are_summed_in_double_precision() -> None:
 @pytest.mark.parametrize("num_workers", WORKERS)
 def test_recorded_actions(num_workers: int) -> None:
     """A log of actions that forgets, repeats or wraps (300 actions in a byte) gives replays of something else."""
-    envs = VecEnv("test/CountEnv", 4, lambda env, episode: [99, 3, 70, 1][env], num_workers)
+    envs = VecEnv(spec_of(EnvName("test/CountEnv")), 4, lambda env, episode: [99, 3, 70, 1][env], num_workers)
     envs.reset()
     sent, start = [], [0, 0, 0, 0]
     for step in range(500):
@@ -183,7 +185,7 @@ def test_recorded_actions(num_workers: int) -> None:
 
 def test_terminated_and_truncated_stay_apart() -> None:
     """A time-out taken for a death makes the critic learn that time is up."""
-    envs = VecEnv("CartPole-v1", 2, EpisodeSeeds(0), settings={"max_episode_steps": 12})
+    envs = VecEnv(spec_of(EnvName("CartPole-v1", {"max_episode_steps": 12})), 2, EpisodeSeeds(0))
     envs.reset()
     outcomes = set()
     for step in range(60):
@@ -216,7 +218,7 @@ class TwoAgentEnv:
     """Two agents; the second is done after one step, the first after three."""
 
     def __init__(self) -> None:
-        self.spec = EnvSpec("two", {}, 2, "vector", (1,), "float32", 2)
+        self.spec = EnvSpec(EnvName("two"), 2, "vector", (1,), "float32", 2)
 
     def bind(self, *arrays: np.ndarray) -> None:
         self.observations, self.rewards, self.terminated, self.truncated = arrays
@@ -242,9 +244,8 @@ class TwoAgentEnv:
 
 def test_an_episode_ends_when_all_its_agents_are_done(monkeypatch: pytest.MonkeyPatch) -> None:
     """An episode cut short by the first agent that is done, or ended once for each."""
-    for module in (vec_env, env_group):
-        monkeypatch.setattr(module, "make_env", lambda name, settings: TwoAgentEnv())
-    envs = VecEnv("two", 2, EpisodeSeeds(0))
+    monkeypatch.setattr(env_group, "make_env", lambda env: TwoAgentEnv())
+    envs = VecEnv(TwoAgentEnv().spec, 2, EpisodeSeeds(0))
     envs.reset()
     ended = [len(envs.step(np.zeros(4, int))) for _ in range(5)]
     assert ended == [0, 0, 2, 0, 0]
@@ -257,13 +258,13 @@ def test_an_episode_ends_when_all_its_agents_are_done(monkeypatch: pytest.Monkey
 def test_resume_in_the_middle_of_episodes(name: str, before: int, after: int) -> None:
     """A resume that restarts episodes, forgets half a return, or depends on the number of workers."""
     settings = {} if "-" in name else {"max_steps": 45}
-    envs = VecEnv(name, 3, EpisodeSeeds(9), before, settings)
+    envs = VecEnv(spec_of(EnvName(name, settings)), 3, EpisodeSeeds(9), before)
     envs.reset()
     play(envs, range(70))
     state = envs.state_dict()
     expected = play(envs, range(70, 140))
     envs.close()
-    resumed = VecEnv(name, 3, EpisodeSeeds(9), after, settings)
+    resumed = VecEnv(spec_of(EnvName(name, settings)), 3, EpisodeSeeds(9), after)
     assert resumed.load_state_dict(state) == []
     assert_equal_states(resumed.state_dict(), state)
     assert play(resumed, range(70, 140)) == expected
@@ -281,12 +282,12 @@ def assert_equal_states(left: dict[str, Any], right: dict[str, Any]) -> None:
 def test_resume_with_idle_environments() -> None:
     """An idle environment taken for one that did not reproduce; its actions looked up where the log has none."""
     seeds = DealtSeeds(150, 3, 2)
-    envs = VecEnv("test/CountEnv", 2, seeds)
+    envs = VecEnv(spec_of(EnvName("test/CountEnv")), 2, seeds)
     envs.reset()
     for step in range(100):  # environment 0 is at its second episode; the other has been idle for 49 steps
         envs.step(random_actions(envs, step))
     state = envs.state_dict()
-    resumed = VecEnv("test/CountEnv", 2, seeds)
+    resumed = VecEnv(spec_of(EnvName("test/CountEnv")), 2, seeds)
     assert resumed.load_state_dict(state) == []
     assert resumed.active.tolist() == [True, False]
     trace = play(envs, range(100, 120))
@@ -297,7 +298,7 @@ def test_resume_with_idle_environments() -> None:
 @pytest.mark.parametrize("num_workers", WORKERS)
 def test_what_does_not_reproduce_is_found(name: str, num_workers: int) -> None:
     """A resume that claims to be exact, from an environment that never repeats itself."""
-    envs = VecEnv(name, 3, EpisodeSeeds(0), num_workers)
+    envs = VecEnv(spec_of(EnvName(name)), 3, EpisodeSeeds(0), num_workers)
     envs.reset()
     envs.step(np.ones(3, int))
     state = envs.state_dict()
@@ -312,7 +313,7 @@ def test_what_does_not_reproduce_is_found(name: str, num_workers: int) -> None:
 
 def test_a_replay_that_ends_too_early_is_found() -> None:
     """An episode that ended during its replay, and was stepped on."""
-    envs = VecEnv("test/CountEnv", 2, lambda env, episode: 50 + env)
+    envs = VecEnv(spec_of(EnvName("test/CountEnv")), 2, lambda env, episode: 50 + env)
     envs.reset()
     for _ in range(10):
         envs.step(np.ones(2, int))
@@ -323,7 +324,7 @@ def test_a_replay_that_ends_too_early_is_found() -> None:
 
 def test_a_state_of_other_environments_is_refused() -> None:
     """A state of three environments poured into two."""
-    envs = [VecEnv("CartPole-v1", count, EpisodeSeeds(0)) for count in (3, 2)]
+    envs = [VecEnv(spec_of(EnvName("CartPole-v1")), count, EpisodeSeeds(0)) for count in (3, 2)]
     envs[0].reset()
     with pytest.raises(ValueError, match="^the saved state is of num_envs=3, this is num_envs=2$"):
         envs[1].load_state_dict(envs[0].state_dict())
@@ -332,13 +333,13 @@ def test_a_state_of_other_environments_is_refused() -> None:
 def test_impossible_numbers_are_refused() -> None:
     """Zero environments would step for ever without an episode."""
     with pytest.raises(ValueError, match="^num_envs=0 must be at least 1, and num_workers=0 at least 0$"):
-        VecEnv("CartPole-v1", 0, EpisodeSeeds(0))
+        VecEnv(spec_of(EnvName("CartPole-v1")), 0, EpisodeSeeds(0))
 
 
 @pytest.mark.parametrize("num_workers", WORKERS)
 def test_a_failing_environment_is_named(num_workers: int) -> None:
     """A hang, or a traceback from another process, where one line would tell."""
-    envs = VecEnv("test/FailingEnv", 4, lambda env, episode: 40 + env, num_workers)
+    envs = VecEnv(spec_of(EnvName("test/FailingEnv")), 4, lambda env, episode: 40 + env, num_workers)
     envs.reset()
     for _ in range(2):
         envs.step(np.ones(4, int))
@@ -351,7 +352,7 @@ def test_a_failing_environment_is_named(num_workers: int) -> None:
 
 def test_a_worker_that_dies_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     """Waiting for ever for a worker that the system killed."""
-    envs = VecEnv("test/FailingEnv", 4, lambda env, episode: [88, 88, 7, 88][env], 2)
+    envs = VecEnv(spec_of(EnvName("test/FailingEnv")), 4, lambda env, episode: [88, 88, 7, 88][env], 2)
     envs.reset()
     for _ in range(2):
         envs.step(np.ones(4, int))
@@ -367,6 +368,9 @@ def test_a_worker_that_dies_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
 SCRIPT = """
 import os, signal, sys
 import gymnasium, numpy as np
+from metta.errors import EnvError
+from metta.envs.env_spec import EnvName
+from metta.envs.make_env import spec_of
 from metta.envs.vec_env import EpisodeSeeds, VecEnv
 
 class ScriptEnv(gymnasium.Env):
@@ -379,7 +383,7 @@ class ScriptEnv(gymnasium.Env):
 
 gymnasium.register("script/Class-v0", entry_point=ScriptEnv)
 gymnasium.register("script/Name-v0", entry_point="__main__:ScriptEnv")
-envs = VecEnv("script/" + sys.argv[1], 2, EpisodeSeeds(0), 2)
+envs = VecEnv(spec_of(EnvName("script/" + sys.argv[1])), 2, EpisodeSeeds(0), 2)
 envs.reset()
 assert len(envs.step(np.zeros(2, int))) == 2
 print("ready", flush=True)

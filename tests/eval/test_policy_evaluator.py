@@ -18,8 +18,8 @@ from gymnasium.spaces import Box, Discrete
 from torch.nn import functional
 
 from metta.agent.policy_agent import PolicyAgent
-from metta.envs.env_spec import EnvSpec
-from metta.envs.make_env import make_env
+from metta.envs.env_spec import EnvName, EnvSpec
+from metta.envs.make_env import spec_of
 from metta.errors import EnvError
 from metta.eval.eval_db import EvalDB
 from metta.eval.policy_evaluator import PolicyEvaluator
@@ -107,7 +107,7 @@ def test_processes_change_no_score(tmp_path: Path, env: str, lstm: bool, setting
                 (file,) = (train_dir / "run" / "replays").iterdir()
                 with np.load(file) as arrays:
                     recordings.append({name: arrays[name].tobytes() for name in arrays.files})
-            random.append(evaluator.evaluate_random(env, episodes=5, seed=3, env_settings=settings))
+            random.append(evaluator.evaluate_random(EnvName(env, settings), episodes=5, seed=3))
     assert [row.seed for row in rows[0]] == [3, 4, 5, 6, 7]
     assert all(other == rows[0] for other in rows)
     assert all(other == recordings[0] for other in recordings)
@@ -216,7 +216,7 @@ def test_torch_s_threads_are_as_before(tmp_path: Path) -> None:
 )
 def test_batches_are_of_one_size(num_agents: int, episodes: int, num_envs: int) -> None:
     """A batch of two episodes left over, for which the other processes wait."""
-    spec = EnvSpec("test", {}, num_agents, "vector", (3,), "float32", 2)
+    spec = EnvSpec(EnvName("test"), num_agents, "vector", (3,), "float32", 2)
     assert default_num_envs(spec, episodes) == num_envs
 
 
@@ -230,10 +230,8 @@ class Forgetful(PolicyAgent):
 
 def test_an_agent_is_evaluated_as_it_acts_and_not_as_it_learns(tmp_path: Path) -> None:
     """Dropout that stays on: a score of an agent that nobody would deploy, and another one each time."""
-    env = make_env("CartPole-v1")
-    env.close()
     torch.manual_seed(0)
-    agent = Forgetful(env.spec)
+    agent = Forgetful(spec_of(EnvName("CartPole-v1")))
     assert agent.training
     for parameter in agent.parameters():
         torch.nn.init.normal_(parameter)  # so that it prefers now the one action and now the other

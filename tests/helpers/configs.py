@@ -2,13 +2,12 @@
 
 from typing import Any
 
-from metta.envs.make_env import make_env
+from metta.envs.make_env import spec_of
 from metta.rl.defaults import with_defaults
 from metta.rl.train_config import RunConfig, TrainConfig
 
 
 def run_config(**values: Any) -> RunConfig:
     """Of a small run on CartPole, what is not given decided."""
-    env = make_env("CartPole-v1")
-    env.close()
-    return with_defaults(TrainConfig(**{"run": "r", "env": "CartPole-v1", **values}), env.spec, "cpu")
+    config = TrainConfig(**{"run": "r", "env": "CartPole-v1", **values})
+    return with_defaults(config, spec_of(config.env_name), "cpu")

@@ -19,9 +19,9 @@ import torch
 from torch import nn
 
 from metta.agent.policy_agent import PolicyAgent
-from metta.envs.env_spec import EnvSpec
+from metta.envs.env_spec import EnvName, EnvSpec
 
-SPEC = EnvSpec("BipedalWalker-v3", {}, 1, "vector", (24,), "float32", None, (-1.0,) * 4, (1.0,) * 4, (4,))
+SPEC = EnvSpec(EnvName("BipedalWalker-v3"), 1, "vector", (24,), "float32", None, (-1.0,) * 4, (1.0,) * 4, (4,))
 HOSTILE_MODULE = """
 from torch import nn
 def touch(path): open(path, "w").close()
@@ -263,12 +263,15 @@ def laughs(depth: int) -> bytes:
 
 
 def env_spec(**fields: bytes) -> bytes:
-    """The sound agent's, with some fields replaced."""
+    """The sound agent's, with some fields replaced, or of its name."""
+    name = {"name": text(SPEC.env.name), "settings": b"}"}
+    name |= {key: fields.pop(key) for key in name if key in fields}
     numbers = {key: tup(*[b"G" + struct.pack(">d", value)] * 4) for key, value in (("low", -1), ("high", 1))}
     own = {
-        "name": text(SPEC.name), "settings": b"}", "num_agents": b"K\1", "observation_kind": text("vector"),
-        "observation_shape": tup(number(24)), "observation_dtype": text("float32"), "num_actions": b"N",
-        "action_low": numbers["low"], "action_high": numbers["high"], "action_shape": tup(number(4)), "tokens": b"N",
+        "env": new("metta.envs.env_spec.EnvName", dictionary(name)), "num_agents": b"K\1",
+        "observation_kind": text("vector"), "observation_shape": tup(number(24)),
+        "observation_dtype": text("float32"), "num_actions": b"N", "action_low": numbers["low"],
+        "action_high": numbers["high"], "action_shape": tup(number(4)), "tokens": b"N",
     }  # fmt: skip
     return new("metta.envs.env_spec.EnvSpec", dictionary(own | fields))
 
@@ -368,6 +371,14 @@ OTHER: dict[str, tuple[bytes, str]] = {
         "an environment called ./hostile_module.py, which would import a module",
     ),
     "env_of_another_class": (pickled(agent(env=module())), "an object of torch.nn.modules.linear.Identity in"),
+    "env_called_a_number": (pickled(agent(env=env_spec(name=number(3)))), "an environment called 3"),
+    "env_called_by_a_module": (pickled(agent(env=env_spec(env=module()))), "an object of torch.nn.modules.linear.Id"),
+    "env_without_a_name": (pickled(agent(env=env_spec(env=text("arena")))), "an environment called None"),
+    "env_of_one_setting": (pickled(agent(env=env_spec(settings=text("x")))), "an environment whose settings are none"),
+    "env_of_numbered_settings": (
+        pickled(agent(env=env_spec(settings=b"}K\1K\1s"))),
+        "an environment whose settings are none",
+    ),
     # Classes of one's own: harmless or not, they are code that came with the file or lies around here.
     "custom_class": (
         archive(b"\x80\x02" + module("hostile_module.CustomAgent") + b".", numbers=False),

@@ -9,7 +9,8 @@ from typing import Any
 import torch
 
 from metta.agent.policy_agent import PolicyAgent
-from metta.envs.make_env import make_env
+from metta.envs.env_spec import EnvName
+from metta.envs.make_env import spec_of
 from metta.eval.policy_evaluator import PolicyEvaluator
 from metta.rl.tiny_checkpoint_manager import TinyCheckpointManager
 
@@ -32,10 +33,10 @@ def save_new_agent(
     train_dir: Path, run: str, epoch: int, env: str, settings: dict[str, Any], lstm: bool = False
 ) -> None:
     """A checkpoint of an untrained agent."""
-    probe = make_env(env, settings)
-    probe.close()
     state = {"config": {"env": env, "env_settings": settings}, "epoch": epoch, "agent_steps": 0}
-    TinyCheckpointManager(run, train_dir).save_checkpoint(PolicyAgent(probe.spec, lstm=lstm), epoch, state)
+    TinyCheckpointManager(run, train_dir).save_checkpoint(
+        PolicyAgent(spec_of(EnvName(env, settings)), lstm=lstm), epoch, state
+    )
 
 
 def launch(

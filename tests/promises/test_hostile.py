@@ -22,14 +22,14 @@ from torch import nn
 from metta.agent.policy_agent import PolicyAgent
 from metta.agent.untrusted import agent_file
 from metta.agent.untrusted.agent_file import load_agent_file
-from metta.envs.env_spec import EnvSpec, TokenSpec
+from metta.envs.env_spec import EnvName, EnvSpec, TokenSpec
 from metta.errors import CheckpointError, one_line
 from metta.eval.policy_evaluator import PolicyEvaluator
 from metta.rl.tiny_checkpoint_manager import TinyCheckpointManager, save_checkpoint
 from metta.tools.main import main
 from tests.helpers import hostile_corpus
 
-SPEC = EnvSpec("CartPole-v1", {}, 1, "vector", (4,), "float32", 2)
+SPEC = EnvSpec(EnvName("CartPole-v1"), 1, "vector", (4,), "float32", 2)
 ROOT = Path(__file__).parents[2]
 MEMORY_BYTES = 400 << 20  # that the address space may grow while all files are opened
 QUIET = {"open", "os.listdir", "os.scandir", "object.__getattr__", "sys._getframe", "import", "builtins.id"}
@@ -149,15 +149,15 @@ def saved(agent: nn.Module) -> bytes:
 
 def env_specs() -> Iterator[EnvSpec]:
     yield SPEC
-    yield EnvSpec("Pendulum-v1", {"g": 9.8}, 1, "vector", (3,), "float32", None, (-2.0,), (2.0,), (1,))
-    yield EnvSpec("MinAtar/Breakout-v1", {}, 1, "image", (10, 10, 4), "bool", 3)
-    yield EnvSpec("ALE/Pong-v5", {}, 1, "image", (4, 84, 84), "uint8", 6)
+    yield EnvSpec(EnvName("Pendulum-v1", {"g": 9.8}), 1, "vector", (3,), "float32", None, (-2.0,), (2.0,), (1,))
+    yield EnvSpec(EnvName("MinAtar/Breakout-v1"), 1, "image", (10, 10, 4), "bool", 3)
+    yield EnvSpec(EnvName("ALE/Pong-v5"), 1, "image", (4, 84, 84), "uint8", 6)
     features = ((0, "tag", 1.0), (1, "last_action", 1.0), (2, "inv:ore", 255.0))
     tokens = TokenSpec((11, 11), features, ("wall",), ("noop", "move"))
-    yield EnvSpec("arena", {"num_agents": 4}, 4, "tokens", (200, 3), "uint8", 2, tokens=tokens)
+    yield EnvSpec(EnvName("arena", {"num_agents": 4}), 4, "tokens", (200, 3), "uint8", 2, tokens=tokens)
 
 
-@pytest.mark.parametrize("spec", list(env_specs()), ids=lambda spec: spec.name)
+@pytest.mark.parametrize("spec", list(env_specs()), ids=lambda spec: spec.env.name)
 @pytest.mark.parametrize("lstm", [False, True], ids=["feedforward", "lstm"])
 @pytest.mark.parametrize("checkpoint", [False, True], ids=["torch.save", "checkpoint"])
 def test_agents_of_ours_load_without_trust(tmp_path, spec, lstm, checkpoint):

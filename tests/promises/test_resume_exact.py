@@ -11,12 +11,13 @@ import torch
 from torch.nn import functional
 
 from metta.agent.policy_agent import PolicyAgent
+from metta.envs.make_env import spec_of
 from metta.eval.eval_db import EvalDB
 from metta.eval.policy_evaluator import PolicyEvaluator
 from metta.rl.learning.random_state import seed_everything
 from metta.rl.tiny_checkpoint_manager import TinyCheckpointManager
 from metta.rl.train_config import TrainConfig
-from metta.rl.trainer import Trainer, load_trainer, make_env_spec, train
+from metta.rl.trainer import Trainer, load_trainer, train
 from tests.helpers.exact import curves, differences, run_epochs
 
 N = 3  # epochs before the interruption, and after it
@@ -115,7 +116,7 @@ def test_workers_change_nothing(env, lstm, num_shards, tmp_path):
     for workers in (0, 1, 5):
         config = make_config(env, "run", tmp_path, lstm, workers, num_shards)
         torch.manual_seed(0)
-        trainer = Trainer(config, DrawingAgent(make_env_spec(config), hidden_size=16, lstm=lstm))
+        trainer = Trainer(config, DrawingAgent(spec_of(config.env_name), hidden_size=16, lstm=lstm))
         logged = run_epochs(trainer, 5)
         state = trainer.state_dict()
         del state["config"]
@@ -137,7 +138,7 @@ def resumed_bits(manager, config, epochs=N):
 def save_with_drawing_agent(tmp_path, run):
     """A run stopped after N epochs whose every item of state matters."""
     config = make_config("CartPole-v1", run, tmp_path, lstm=True)
-    trainer = Trainer(config, DrawingAgent(make_env_spec(config), hidden_size=16, lstm=True))
+    trainer = Trainer(config, DrawingAgent(spec_of(config.env_name), hidden_size=16, lstm=True))
     run_epochs(trainer, N)
     return trainer, config
 

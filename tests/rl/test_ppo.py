@@ -9,7 +9,7 @@ from torch import nn
 
 from metta.agent.distributions import Categorical, Gaussian
 from metta.agent.policy_agent import PolicyAgent
-from metta.envs.env_spec import EnvSpec
+from metta.envs.env_spec import EnvName, EnvSpec
 from metta.rl.learning.adam import Adam
 from metta.rl.learning.ppo import Batch, PPOConfig, explained_variance, gae, gradient_scale, loss_gradients, update
 from metta.rl.learning.rollout import RewardScaler
@@ -212,7 +212,7 @@ def bandit_batch(agent, rows=64, steps=1):
 def test_update_prefers_the_better_action(lstm):
     """A sign error anywhere in the update makes the agent worse."""
     torch.manual_seed(0)
-    agent = PolicyAgent(EnvSpec("test", {}, 1, "vector", (3,), "float32", 2), hidden_size=8, lstm=lstm)
+    agent = PolicyAgent(EnvSpec(EnvName("test"), 1, "vector", (3,), "float32", 2), hidden_size=8, lstm=lstm)
     optimizer = Adam(list(agent.parameters()), lr=1e-2)
     batch = bandit_batch(agent, steps=2 if lstm else 1)
     stats = update(agent, optimizer, batch, PPO)
@@ -258,7 +258,7 @@ def test_target_kl_ends_the_update():
             super().scaled_step(scale)
 
     torch.manual_seed(0)
-    agent = PolicyAgent(EnvSpec("test", {}, 1, "vector", (3,), "float32", 2), hidden_size=8)
+    agent = PolicyAgent(EnvSpec(EnvName("test"), 1, "vector", (3,), "float32", 2), hidden_size=8)
     config = PPOConfig(0.2, 0.5, None, 0.0, 0.5, 1e-6, update_epochs=50, minibatch_size=32)
     update(agent, Counting(list(agent.parameters()), lr=1e-2), bandit_batch(agent), config)
     assert len(passes) <= 4

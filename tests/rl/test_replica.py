@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from metta.agent.policy_agent import PolicyAgent
-from metta.envs.env_spec import EnvSpec
+from metta.envs.env_spec import EnvName, EnvSpec
 from metta.errors import EnvError
 from metta.rl.learning.ppo import Batch, PPOConfig, backward
 from metta.rl.learning.replica import SummedGradients
@@ -21,7 +21,7 @@ ROWS = 11
 
 def an_agent(lstm):
     torch.manual_seed(0)
-    return PolicyAgent(EnvSpec("test", {}, 1, "vector", (3,), "float32", 2), hidden_size=8, lstm=lstm)
+    return PolicyAgent(EnvSpec(EnvName("test"), 1, "vector", (3,), "float32", 2), hidden_size=8, lstm=lstm)
 
 
 def a_batch(agent, lstm):

@@ -59,8 +59,8 @@ def test_a_run_that_lacks_a_key_has_its_default() -> None:
         with pytest.raises(UserError) as error:
             resume_config(saved, TrainConfig(run="a", max_grad_norm=0.7, vf_coef=0.7), frozenset({name}))
         assert str(error.value) == f"{name}=0.7: run a was started {started}, and keeps that to its end"
-    settings = TrainConfig(run="a", env_settings={"size": 3})
-    with pytest.raises(UserError, match=r"^env\.size=3: run a was started without it"):
+    settings = TrainConfig(run="a", env_settings={"max_episode_steps": 3})
+    with pytest.raises(UserError, match=r"^env\.max_episode_steps=3: run a was started without it"):
         resume_config(saved, settings, given_keys(settings))
 
 

@@ -7,7 +7,8 @@ import pytest
 import torch
 
 from metta.agent.policy_agent import PolicyAgent
-from metta.envs.make_env import make_env
+from metta.envs.env_spec import EnvName
+from metta.envs.make_env import spec_of
 from metta.sim.players import make_player
 
 STEPS = 50
@@ -17,9 +18,7 @@ STEPS = 50
 def test_only_copies_that_play_together_draw_their_actions(num_agents: int) -> None:
     """Copies of one policy that see the same and choose alike: they meet head on and block each other for good. Or an
     agent that plays alone and is not at its best."""
-    env = make_env("CartPole-v1")
-    env.close()
-    spec = replace(env.spec, num_agents=num_agents)
+    spec = replace(spec_of(EnvName("CartPole-v1")), num_agents=num_agents)
     torch.manual_seed(0)
     player = make_player(PolicyAgent(spec), spec, 2)
     for env_index in range(2):

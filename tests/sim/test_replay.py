@@ -12,12 +12,13 @@ import numpy as np
 import pytest
 from PIL import Image, ImageSequence
 
+from metta.envs.env_spec import EnvName
 from metta.envs.mettagrid.env import MettaGridEnv
 from metta.envs.vec_env import Episode
 from metta.run_folder import RunFolder
 from metta.sim.players import RandomPlayer
-from metta.sim.recording import Recording, load_recording, recording_path, save_recordings
-from metta.sim.replay.films import Source, check_format, replay_path, write_mp4, write_replay
+from metta.sim.recording import Recording, Source, load_recording, recording_path, save_recordings
+from metta.sim.replay.films import check_format, replay_path, write_mp4, write_replay
 from metta.sim.replay.page import CODE
 from metta.sim.single_env import Stage, replay_steps
 from tests.helpers.recorded_runs import ARENA, ARENA_LABEL, launch, make_runs
@@ -42,7 +43,7 @@ def recordings(folder: Path, run: str = "maze", label: str = ARENA_LABEL) -> Pat
 
 
 def source(folder: Path, seed: int = 1) -> Source:
-    return Source("maze", 100, "arena", ARENA, load_recording(recordings(folder), seed))
+    return Source("maze", 100, EnvName("arena", ARENA), load_recording(recordings(folder), seed))
 
 
 def page_data(page: Path) -> dict[str, Any]:
@@ -74,7 +75,7 @@ def test_the_page_has_every_position_and_inventory(folder: Path) -> None:
     assert write_replay(source(folder), "html", path) is None
     data = page_data(path)
     width, agents = data["width"], 4
-    env = MettaGridEnv("arena", ARENA)
+    env = MettaGridEnv(EnvName("arena", ARENA))
     recording = source(folder).recording
     cells = [thing["cell"] for thing in data["things"]]
     held: list[dict[int, int]] = [{} for _ in cells]
@@ -119,13 +120,13 @@ def steps_from_start(events: list[Any], size: int) -> list[tuple[Any, ...]]:
 
 def test_a_whole_episode_is_a_small_page(tmp_path: Path) -> None:
     """A page of megabytes cannot be sent to anyone. 24 agents and 500 steps, here at random."""
-    stage = Stage(MettaGridEnv("arena", {}))
+    stage = Stage(MettaGridEnv(EnvName("arena")))
     player = RandomPlayer(stage.env.spec, 1)
     player.begin(0, 3)
     actions = np.array([player.act(stage.observations, stage.starts) for _ in range(500)])
     *_, steps = replay_steps(stage, Recording(3, actions, stage.returns))
     assert steps == 500 and stage.over
-    arena = Source("demo", 0, "arena", {}, Recording(3, actions, stage.returns.copy()))
+    arena = Source("demo", 0, EnvName("arena"), Recording(3, actions, stage.returns.copy()))
     assert write_replay(arena, "html", tmp_path / "page.html") is None
     assert (tmp_path / "page.html").stat().st_size < 150_000
     parts = re.findall(r'(?:src|href)="?([^" >]+)|@import|url\(', (tmp_path / "page.html").read_text("utf-8"))
@@ -134,7 +135,7 @@ def test_a_whole_episode_is_a_small_page(tmp_path: Path) -> None:
 
 def test_names_cannot_end_the_data(folder: Path) -> None:
     """A run's page is opened in a browser: nothing in it may become a script."""
-    odd = Source("</script><script>alert(1)</script>", 1, "arena", ARENA, source(folder).recording)
+    odd = Source("</script><script>alert(1)</script>", 1, EnvName("arena", ARENA), source(folder).recording)
     write_replay(odd, "html", folder / "page.html")
     assert page_data(folder / "page.html")["run"] == odd.run
     assert (folder / "page.html").read_text("utf-8").count("</script>") == 2
@@ -168,7 +169,7 @@ def test_a_gif_of_gymnasium(folder: Path) -> None:
 )
 def test_pictures_of_any_kind(monkeypatch: pytest.MonkeyPatch, drawn: np.ndarray) -> None:
     """MinAtar draws in floats from 0 to 1, others in grey or with transparency."""
-    stage = Stage(MettaGridEnv("arena", ARENA, "rgb_array"))
+    stage = Stage(MettaGridEnv(EnvName("arena", ARENA), "rgb_array"))
     monkeypatch.setattr(stage.env, "render", lambda: drawn)
     assert stage.picture().dtype == np.uint8 and np.array_equal(stage.picture(), np.full((2, 3, 3), 127))
 
@@ -177,7 +178,7 @@ def test_an_mp4(folder: Path) -> None:
     """H.264 takes even sides only; and without the package that writes it, one line says what to install."""
     if importlib.util.find_spec("imageio_ffmpeg") is None:
         with pytest.raises(ValueError, match="^format=mp4 needs the package imageio-ffmpeg"):
-            check_format("mp4", "CartPole-v1")
+            check_format("mp4", EnvName("CartPole-v1"))
         return
     write_mp4(iter([np.zeros((201, 301, 3), np.uint8)] * 3), 3, 30, folder / "x.mp4")
     assert (folder / "x.mp4").read_bytes()[4:8] == b"ftyp"
@@ -212,7 +213,7 @@ def test_an_episode_of_another_length(folder: Path) -> None:
         "the recorded episode ended after 20 steps, this one goes on"
     )
     longer = Recording(1, np.concatenate([source(folder).recording.actions] * 2), np.zeros(4))
-    longer_source = Source("maze", 100, "arena", ARENA, longer)
+    longer_source = Source("maze", 100, EnvName("arena", ARENA), longer)
     assert write_replay(longer_source, "html", folder / "page.html") == (
         "the recorded episode ended after 40 steps, this one after 30"
     )

@@ -7,10 +7,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from metta.envs.env_spec import EnvName
 from metta.envs.mettagrid.env import MettaGridEnv
 from metta.sim.players import RandomPlayer
-from metta.sim.recording import Recording
-from metta.sim.replay.films import Source, write_replay
+from metta.sim.recording import Recording, Source
+from metta.sim.replay.films import write_replay
 from metta.sim.single_env import Stage, replay_steps
 from tests.helpers.chromium import Browser, chromium
 from tests.helpers.recorded_runs import ARENA
@@ -27,7 +28,7 @@ STEPS = 30
 
 @pytest.fixture(scope="module")
 def recording() -> Recording:
-    stage = Stage(MettaGridEnv("arena", ARENA))
+    stage = Stage(MettaGridEnv(EnvName("arena", ARENA)))
     player = RandomPlayer(stage.env.spec, 1)
     player.begin(0, 2)
     actions = np.array([player.act(stage.observations, stage.starts) for _ in range(STEPS)])
@@ -38,7 +39,7 @@ def recording() -> Recording:
 @pytest.fixture(scope="module")
 def page(recording: Recording, tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("page") / "replay.html"
-    assert write_replay(Source("demo", 100, "arena", ARENA, recording), "html", path) is None
+    assert write_replay(Source("demo", 100, EnvName("arena", ARENA), recording), "html", path) is None
     return path
 
 
@@ -117,7 +118,7 @@ def test_steps_scrubbing_and_keys(browser: Browser, page: Path) -> None:
 def test_agents_are_drawn_where_they_are(browser: Browser, page: Path, recording: Recording) -> None:
     """The environment played again says where each agent is at each step; the picture has its colour there."""
     browser.open(page)
-    env = MettaGridEnv("arena", ARENA)
+    env = MettaGridEnv(EnvName("arena", ARENA))
     pixel = """
         const [step, row, column, agent] = arguments;
         replay.seek(step);
@@ -137,7 +138,7 @@ def test_agents_are_drawn_where_they_are(browser: Browser, page: Path, recording
 
 def test_hovering_an_agent_tells_what_it_holds(browser: Browser, page: Path, recording: Recording) -> None:
     """Reward and inventory at this step, as the environment has them; and a click keeps the agent in sight."""
-    env = MettaGridEnv("arena", ARENA)
+    env = MettaGridEnv(EnvName("arena", ARENA))
     stage = Stage(env)
     [*_] = replay_steps(stage, recording)
     browser.open(page)
@@ -183,7 +184,7 @@ def test_the_page_says_where_it_is_not_the_recorded_episode(
     browser: Browser, recording: Recording, tmp_path: Path
 ) -> None:
     other = Recording(recording.seed, recording.actions, recording.returns + 1)
-    said = write_replay(Source("demo", 100, "arena", ARENA, other), "html", tmp_path / "page.html")
+    said = write_replay(Source("demo", 100, EnvName("arena", ARENA), other), "html", tmp_path / "page.html")
     browser.open(tmp_path / "page.html")
     expected = f"This is not the episode that was recorded: {said}."
     assert browser.run("return document.getElementById('difference').textContent") == expected

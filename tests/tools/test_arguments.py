@@ -141,7 +141,7 @@ def test_help_wins_over_mistakes(argument: str, capsys: pytest.CaptureFixture[st
 
 
 def saved(**values: Any) -> dict[str, Any]:
-    return asdict(TrainConfig(**{"run": "old", "env": "arena", "env_settings": {"size": 9}, "gamma": 0.9, **values}))
+    return asdict(TrainConfig(**{"run": "old", "env": "arena", "env_settings": {"walls": 9}, "gamma": 0.9, **values}))
 
 
 def resumed(*argv: str) -> TrainConfig:
@@ -154,7 +154,9 @@ def test_a_run_goes_on_with_its_own_configuration() -> None:
 
 
 def test_the_same_values_may_be_given_again() -> None:
-    assert asdict(resumed("env=arena", "env.size=9", "gamma=0.9", "seed=0")) == saved(run="a")
+    """env.mines=10 is the default, and heart_reward=1 is 1.0."""
+    given = ("env=arena", "env.walls=9", "env.mines=10", "env.heart_reward=1", "gamma=0.9", "seed=0")
+    assert asdict(resumed(*given)) == saved(run="a")
 
 
 def test_changeable_keys_change() -> None:
@@ -176,8 +178,8 @@ def test_changeable_keys_change() -> None:
     [
         ("gamma=0.5", "gamma=0.5: run a was started with gamma=0.9, and keeps that to its end"),
         ("env=CartPole-v1", "env=CartPole-v1: run a was started with env=arena, and keeps that to its end"),
-        ("env.size=8", "env.size=8: run a was started with env.size=9, and keeps that to its end"),
-        ("env.walls=true", "env.walls=True: run a was started without it, and keeps that to its end"),
+        ("env.walls=8", "env.walls=8: run a was started with env.walls=9, and keeps that to its end"),
+        ("env.mines=9", "env.mines=9: run a was started without it, and keeps that to its end"),
     ],
 )
 def test_any_other_value_given_again_is_refused(argument: str, message: str) -> None:

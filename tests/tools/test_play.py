@@ -11,6 +11,7 @@ import gymnasium
 import numpy as np
 import pytest
 
+from metta.envs.env_spec import EnvName
 from metta.envs.mettagrid.env import MettaGridEnv
 from metta.run_folder import RunFolder
 from metta.sim.recording import load_recording, recording_path
@@ -138,7 +139,7 @@ def test_a_window_is_opened_where_there_is_a_screen(folder: Path) -> None:
 
 def test_the_map_shows_everything_where_it_is() -> None:
     """The renderer's rows and columns swapped; the far edge cut off."""
-    env = MettaGridEnv("arena", {**ARENA, "walls": 3})
+    env = MettaGridEnv(EnvName("arena", {**ARENA, "walls": 3}))
     stage = Stage(env)
     stage.reset(5)
     lines = MapView(env).lines(stage, 50, 25)
@@ -175,14 +176,14 @@ def test_text_where_neither_window_nor_picture_can_be_had(
     """DISPLAY often names a screen that is gone, as in an old tmux."""
     monkeypatch.setenv("DISPLAY", ":0")
     monkeypatch.setitem(gymnasium.registry, "Text-v0", gymnasium.envs.registration.EnvSpec("Text-v0", TextGame))
-    stage, view = open_view("Text-v0", {}, seed=0, terminal=True)
+    stage, view = open_view(EnvName("Text-v0"), seed=0, terminal=True)
     stage.reset(0)
     assert view is not None and view.lines(stage, 11, 5) == ["a long line", "and a secon"]
     assert capsys.readouterr().err == "metta play: no window: no display\n"
-    assert open_view("Text-v0", {}, seed=0, terminal=False)[1] is None
+    assert open_view(EnvName("Text-v0"), seed=0, terminal=False)[1] is None
     monkeypatch.setattr(TextGame, "metadata", {"render_modes": []})
     with pytest.raises(ValueError, match="env=Text-v0 cannot be shown here: it has render_mode none"):
-        open_view("Text-v0", {}, seed=0, terminal=True)
+        open_view(EnvName("Text-v0"), seed=0, terminal=True)
 
 
 def test_pictures_keep_their_proportions() -> None:

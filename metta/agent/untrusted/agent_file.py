@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from metta.agent.policy_agent import PolicyAgent
 from metta.agent.untrusted.inert_data import InertFile, Record, Refused, StoredTensor, describe
 from metta.envs import env_spec
-from metta.envs.env_spec import EnvSpec
+from metta.envs.env_spec import EnvName, EnvSpec
 from metta.errors import CheckpointError, one_line
 from metta.files import pt_file
 
@@ -109,12 +109,16 @@ def plain_data(found: Any, budget: Iterator[None]) -> Any:
 
 def check_env(env: Any) -> None:
     """Refuse names that would import a module, and sizes beyond every environment's."""
-    if type(env) is not EnvSpec or type(env.name) is not str or not ENV_NAME.fullmatch(env.name):
-        raise Refused(f"an environment called {getattr(env, 'name', None)}, which would import a module,")
+    name = env.env.name if type(env) is EnvSpec and type(env.env) is EnvName else None
+    if type(name) is not str or not ENV_NAME.fullmatch(name):
+        raise Refused(f"an environment called {name}, which would import a module,")
     shape = env.observation_shape
     if not all(type(size) is int and size >= 1 for size in shape) or math.prod(shape) > MAX_OBSERVATION:
         raise Refused(f"observations of shape {shape}")
-    if env.observation_dtype not in ("float32", "uint8", "bool") or type(env.settings) is not dict:
+    settings = env.env.settings
+    if type(settings) is not dict or not all(type(key) is str for key in settings):
+        raise Refused("an environment whose settings are none")
+    if env.observation_dtype not in ("float32", "uint8", "bool"):
         raise Refused("an environment unlike any")
 
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 import numpy as np
 
+from metta.envs.env_spec import EnvName
 from metta.errors import UserError
 
 if TYPE_CHECKING:
@@ -70,29 +71,34 @@ class Game(ABC):
         return kind
 
     @classmethod
-    def of(cls, name: str, settings: dict[str, Any]) -> Self:
+    def of(cls, env: EnvName) -> Self:
         """The game with these settings. UserError for one that does not exist, or has an unfit value."""
         fields = {field.name: field.type for field in dataclasses.fields(cls)}
         values: dict[str, Any] = {}
-        for key, value in settings.items():
+        for key, value in env.settings.items():
             if key not in fields:
                 near = difflib.get_close_matches(key, fields, 1)
                 hint = f" (did you mean {near[0]}?)" if near else ""
-                raise UserError(f"env.{key} is not a setting of {name}{hint}; it has {', '.join(fields)}")
+                raise UserError(f"env.{key} is not a setting of {env.name}{hint}; it has {', '.join(fields)}")
             whole = fields[key] is int
             if type(value) is not int and (whole or type(value) is not float):
                 wanted = "a whole number" if whole else "a number"
-                raise UserError(f"env.{key} of {name} must be {wanted}, not {value!r}")
+                raise UserError(f"env.{key} of {env.name} must be {wanted}, not {value!r}")
             least, most = cls.limits.get(key, (1, 100_000) if whole else (-1000, 1000))
             if not least <= value <= most:
-                raise UserError(f"env.{key} of {name} must be {least} to {most}, not {value!r}")
+                raise UserError(f"env.{key} of {env.name} must be {least} to {most}, not {value!r}")
             values[key] = value if whole else float(value)
         game = cls(**values)
         try:
             game.draw_map(0)
         except UserError as error:
-            raise UserError(f"env={name}: {error}") from None
+            raise UserError(f"env={env.name}: {error}") from None
         return game
+
+    def settings(self) -> dict[str, Any]:
+        """Those that are not the defaults."""
+        defaults, own = vars(type(self)()), vars(self)
+        return {key: value for key, value in own.items() if value != defaults[key]}
 
     def draw_map(self, seed: int) -> np.ndarray:
         """The map of an episode: names of objects `[height, width]`. UserError if it is too small for them."""

@@ -10,7 +10,7 @@ from metta.rl.saved_config import newest_config
 from metta.rl.tiny_checkpoint_manager import TinyCheckpointManager
 from metta.rl.train_config import CHANGEABLE
 from metta.run_folder import RunFolder
-from metta.sim.recording import recorded_epoch
+from metta.sim.recording import recorded_in
 
 OF_ITS_OWN = CHANGEABLE | {"run", "seed", "train_dir"}  # keys in which the seeds of one setting may differ
 
@@ -47,13 +47,13 @@ def run_files(db: EvalDB, train_dir: Path, run: str, group: int, history: dict[i
             epoch,
             manager.file("agent", epoch).name if epoch in saved else None,
             history.get(epoch, {}),
-            [name for name in replays if recorded_epoch(name) == epoch],
+            [name for name in replays if epoch_of(name) == epoch],
         )
         for epoch in epochs
     ]
     envs = sorted(envs_of(history))
     best = {env: epoch for env in envs if (epoch := db.best_epoch(run, env)) is not None}
-    others = [name for name in replays if recorded_epoch(name) not in epochs]
+    others = [name for name in replays if epoch_of(name) not in epochs]
     return RunFiles(run, group, envs, best, checkpoints, others)
 
 
@@ -62,6 +62,12 @@ def replay_files(folder: Path) -> Sequence[str]:
     if not folder.is_dir():
         return []
     return sorted(path.name for path in folder.iterdir() if path.is_file() and not path.name.startswith("."))
+
+
+def epoch_of(name: str) -> int | None:
+    """The epoch that a file in replays/ is of; None for a file that is no recording and no replay."""
+    found = recorded_in(name)
+    return None if found is None else found[0]
 
 
 def setting_notes(train_dir: Path, groups: Sequence[Group]) -> list[str]:

@@ -62,11 +62,10 @@ class Replica:
         self.collectors: dict[int, Collector] = {}
         for shard in shards:
             envs = VecEnv(
-                config.env,
+                agent.env,
                 len(envs_of[shard]),
                 EpisodeSeeds(config.seed),
                 helpers,
-                config.env_settings,
                 first_env=envs_of[shard].start,
             )
             envs.reset()
@@ -185,7 +184,7 @@ def start_replica(memory_file: Any, config: RunConfig, agent: PolicyAgent, shard
     """A worker process that holds a Replica."""
     envs_of = shares(config.num_envs, config.num_shards)
     return Worker(
-        environments(config.env, range(envs_of[shards[0]].start, envs_of[shards[-1]].stop)),
+        environments(agent.env.env, range(envs_of[shards[0]].start, envs_of[shards[-1]].stop)),
         memory_file,
         set_up,
         config=config,
@@ -193,7 +192,7 @@ def start_replica(memory_file: Any, config: RunConfig, agent: PolicyAgent, shard
         shards=shards,
         helpers=helpers,
         threads=torch.get_num_threads(),
-        gymnasium_spec=gymnasium_spec_bytes(agent.env.name),
+        gymnasium_spec=gymnasium_spec_bytes(agent.env.env),
     )
 
 

@@ -7,16 +7,17 @@ import os
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from metta.envs.env_spec import EnvName
 from metta.envs.make_env import Env, make_env
 from metta.envs.mettagrid.games import GAMES
 from metta.errors import UserError
-from metta.sim.recording import Recording
+from metta.sim.recording import Source
+from metta.sim.replay.page import write_page
 from metta.sim.single_env import Stage, difference, replay_steps
 
 SUFFIXES = {"gif": ".gif", "mp4": ".mp4", "html": ".html", "mettascope": ".json.z"}
@@ -24,17 +25,6 @@ GIF_SIDE = 480  # pixels: larger pictures are reduced
 GIF_FRAMES = 1000  # of longer episodes every second, third, ... frame is left out
 SMALL_SIDE = 200  # pixels: smaller pictures (MinAtar's 10x10) are enlarged
 MIN_FRAME_MS = 20  # browsers show a GIF's shorter frames for 100 ms
-
-
-@dataclass(frozen=True)
-class Source:
-    """Where a recording comes from: what is needed to play it again, and to say which it is."""
-
-    run: str
-    epoch: int
-    env: str
-    settings: dict[str, Any]
-    recording: Recording
 
 
 def replay_path(recordings: Path, seed: int, format: str) -> Path:
@@ -51,18 +41,16 @@ def write_replay(source: Source, format: str, path: Path) -> str | None:
     check_format(format, source.env)
     with written_beside(path) as partial:
         if format == "html":
-            from metta.sim.replay.page import write_page
-
             return write_page(source, partial)
         if format == "mettascope":
             return write_mettascope(source, partial)
         return write_film(source, format, partial)
 
 
-def check_format(format: str, env: str) -> None:
+def check_format(format: str, env: EnvName) -> None:
     """UserError where this kind of file cannot be made of this environment; quick, for it makes none."""
-    if format in ("html", "mettascope") and env not in GAMES:
-        raise UserError(f"format={format} is for MettaGrid ({', '.join(GAMES)}): {env} takes gif or mp4")
+    if format in ("html", "mettascope") and env.name not in GAMES:
+        raise UserError(f"format={format} is for MettaGrid ({', '.join(GAMES)}): {env.name} takes gif or mp4")
     if format == "mp4" and importlib.util.find_spec("imageio_ffmpeg") is None:
         raise UserError(
             "format=mp4 needs the package imageio-ffmpeg (pip install imageio-ffmpeg); format=gif works without"
@@ -82,9 +70,9 @@ def written_beside(path: Path) -> Iterator[Path]:
 
 def write_film(source: Source, format: str, path: Path) -> str | None:
     """A GIF or MP4 of the environment's own pictures, at its own speed."""
-    env = make_env(source.env, source.settings, "rgb_array")
+    env = make_env(source.env, "rgb_array")
     try:
-        check_pictures(env, source.env)
+        check_pictures(env)
         stage = Stage(env)
         frames = (stage.picture() for _ in replay_steps(stage, source.recording))
         write = write_gif if format == "gif" else write_mp4
@@ -94,10 +82,11 @@ def write_film(source: Source, format: str, path: Path) -> str | None:
         env.close()
 
 
-def check_pictures(env: Env, name: str) -> None:
+def check_pictures(env: Env) -> None:
     modes = getattr(env, "metadata", {}).get("render_modes", ["rgb_array"])
     if "rgb_array" not in modes:
-        raise UserError(f"env={name} draws no pictures: it has render_mode {' and '.join(modes) or 'none'}")
+        have = " and ".join(modes) or "none"
+        raise UserError(f"env={env.spec.env.name} draws no pictures: it has render_mode {have}")
 
 
 def frames_per_second(env: Env) -> float:
@@ -146,10 +135,10 @@ def write_mettascope(source: Source, path: Path) -> str | None:
     from mettagrid.simulator.replay_log_writer import EpisodeReplay
 
     recording = source.recording
-    game = GAMES[source.env].of(source.env, source.settings)
+    game = GAMES[source.env.name].of(source.env)
     simulation = Simulation(game.episode_config(recording.seed), recording.seed)
     log, core = EpisodeReplay(simulation), simulation._c_sim
-    stage = Stage(make_env(source.env, source.settings))
+    stage = Stage(make_env(source.env))
     differing = None
     for step in replay_steps(stage, recording):
         if step > 0:

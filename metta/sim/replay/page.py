@@ -7,13 +7,11 @@ import json
 import string
 from collections import defaultdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from metta.envs.mettagrid.env import MettaGridEnv
+from metta.sim.recording import Source
 from metta.sim.single_env import Stage, difference, replay_steps
-
-if TYPE_CHECKING:
-    from metta.envs.mettagrid.env import MettaGridEnv
-    from metta.sim.replay.films import Source
 
 # One character for each way to move, and for each action. Neither '"' nor '\\', which JSON would write as two.
 CODE = string.digits + string.ascii_letters + "!#$%&()*+,-./:;=?@[]^_{|}~"
@@ -24,7 +22,7 @@ SIGNIFICANT = 6  # digits of a reward in the page: float32 has no more
 class EpisodeLog:
     """What the page shows of an episode, taken from the environment after each step."""
 
-    def __init__(self, env: "MettaGridEnv"):
+    def __init__(self, env: MettaGridEnv):
         self.env = env
         self.height, self.width = env.game.height, env.game.width
         self.walls: list[int] = []
@@ -106,11 +104,9 @@ def steps_apart(events: list[Any], size: int) -> list[Any]:
     return result
 
 
-def write_page(source: "Source", path: Path) -> str | None:
+def write_page(source: Source, path: Path) -> str | None:
     """Play the recording and write the page. Returns what went otherwise than recorded, or None; the page says it."""
-    from metta.envs.mettagrid.env import MettaGridEnv
-
-    env = MettaGridEnv(source.env, source.settings)
+    env = MettaGridEnv(source.env)
     stage, recording, log = Stage(env), source.recording, EpisodeLog(env)
     for step in replay_steps(stage, recording):
         if step == 0:
@@ -118,7 +114,7 @@ def write_page(source: "Source", path: Path) -> str | None:
         else:
             log.step(step, recording.actions[step - 1], stage.rewards)
     differing = difference(stage, recording)
-    about = {"run": source.run, "epoch": source.epoch, "env": env.spec.label, "seed": recording.seed}
+    about = {"run": source.run, "epoch": source.epoch, "env": env.spec.env.label, "seed": recording.seed}
     path.write_text(render_page({**about, "steps": stage.steps, "difference": differing, **log.data()}), "utf-8")
     return differing
 

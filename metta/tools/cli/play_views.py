@@ -8,6 +8,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from metta.envs.env_spec import EnvName
 from metta.envs.make_env import Env, make_env
 from metta.envs.mettagrid.env import MettaGridEnv
 from metta.envs.mettagrid.games import GAMES
@@ -166,18 +167,18 @@ class WindowView:
         return ["The environment is in its own window."]
 
 
-def open_view(name: str, settings: dict[str, Any], seed: int, terminal: bool) -> tuple[Stage, View | None]:
+def open_view(name: EnvName, seed: int, terminal: bool) -> tuple[Stage, View | None]:
     """The environment and how it is shown; None where there is neither a screen nor, by `terminal`, a terminal.
 
     UserError where it cannot be made or shown. The first way that works is taken: window, picture, text.
     """
-    if name in GAMES:
-        game = MettaGridEnv(name, settings)
+    if name.name in GAMES:
+        game = MettaGridEnv(name)
         return Stage(game), MapView(game) if terminal else None
-    env = make_env(name, settings)
+    env = make_env(name)
     modes = getattr(env, "metadata", {}).get("render_modes") or []
     if has_screen() and ("human" in modes or "rgb_array" in modes):
-        window = opened_window(name, settings, seed)
+        window = opened_window(name, seed)
         if window is not None:
             env.close()
             return window, WindowView()
@@ -187,20 +188,20 @@ def open_view(name: str, settings: dict[str, Any], seed: int, terminal: bool) ->
     os.environ.setdefault("SDL_VIDEODRIVER", "dummy")
     for mode, view in (("rgb_array", PictureView), ("ansi", TextView)):
         if mode in modes:
-            env = make_env(name, settings, mode)
+            env = make_env(name, mode)
             return Stage(env), view(env)
-    raise UserError(f"env={name} cannot be shown here: it has render_mode {' and '.join(modes) or 'none'}")
+    raise UserError(f"env={name.name} cannot be shown here: it has render_mode {' and '.join(modes) or 'none'}")
 
 
 def has_screen() -> bool:
     return sys.platform == "darwin" or any(os.environ.get(name) for name in ("DISPLAY", "WAYLAND_DISPLAY"))
 
 
-def opened_window(name: str, settings: dict[str, Any], seed: int) -> Stage | None:
+def opened_window(name: EnvName, seed: int) -> Stage | None:
     """The environment with its window open; None, and a line on stderr, where the screen or a package is missing."""
     import gymnasium
 
-    env = make_env(name, settings, "human")
+    env = make_env(name, "human")
     stage = Stage(env)
     try:
         stage.reset(seed)

@@ -4,7 +4,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from metta.envs.env_spec import EnvSpec
+from metta.envs.env_spec import EnvName
+from metta.envs.make_env import check_env
 from metta.errors import UserError
 from metta.rl.tiny_checkpoint_manager import TinyCheckpointManager
 from metta.run_folder import RunFolder, TrainDir
@@ -40,10 +41,9 @@ def existing_epoch(manager: TinyCheckpointManager, epoch: int) -> int:
     return epoch
 
 
-def env_label(env: str, settings: dict[str, Any]) -> str:
-    """The environment's name in eval.db: "arena", or "arena[max_steps=100]"."""
-    shapeless: dict[str, Any] = {"num_agents": 1, "observation_kind": "", "observation_shape": (), "num_actions": None}
-    return EnvSpec(env, settings, observation_dtype="", **shapeless).label
+def given_env(env: str | None, settings: dict[str, Any]) -> EnvName | None:
+    """The environment that env= and its settings name, in canonical form; None without env=. ValueError if unfit."""
+    return None if env is None else check_env(EnvName(env, settings))
 
 
 def enumeration(items: Sequence[object]) -> str:
