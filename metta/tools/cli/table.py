@@ -4,6 +4,8 @@ import sys
 from collections.abc import Sequence
 from typing import Protocol
 
+from metta.errors import one_line
+
 
 class Interval(Protocol):
     """A 95% interval, as scores and statistics have it."""
@@ -29,16 +31,21 @@ def score_text(score: ScoreLike) -> str:
 
 
 def print_table(headings: Sequence[str], rows: Sequence[Sequence[str]], left: int = 1) -> None:
-    """The first `left` columns are text, flush left; the others numbers, flush right."""
+    """Print the first `left` columns, which are text, flush left, the others, which are numbers, flush right.
+
+    Cells may come from anybody's files: nothing in them is markup or reaches the terminal as a command.
+    """
+    headings, *rows = [[one_line(cell) for cell in row] for row in (headings, *rows)]
     if sys.stdout.isatty():
         from rich.console import Console
         from rich.table import Table
+        from rich.text import Text
 
         table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
         for index, heading in enumerate(headings):
-            table.add_column(heading, justify="left" if index < left else "right")
+            table.add_column(Text(heading), justify="left" if index < left else "right")
         for row in rows:
-            table.add_row(*row)
+            table.add_row(*map(Text, row))
         Console().print(table)
         return
     widths = [max(map(len, column)) for column in zip(headings, *rows, strict=True)]

@@ -1,0 +1,32 @@
+"""Tables, on a terminal and in a pipe."""
+
+import sys
+
+import pytest
+
+from metta.tools.cli.table import print_table
+
+LABEL = "CartPole-v1[max_episode_steps=20]"
+ROWS = [("a", LABEL, "1.00"), ("b", "x[/red]", "12.00"), ("c", "\x1b]0;owned\x07y\nz", "3.00")]
+
+
+@pytest.mark.parametrize("terminal", [False, True])
+def test_cells_are_text_and_nothing_else(
+    terminal: bool, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    """Prevents rich from reading an environment's settings as markup, and a trainer file from setting the title.
+
+    The settings were gone on a terminal, so two evaluations looked like the same environment; "[/x]" was a traceback.
+    """
+    monkeypatch.setenv("COLUMNS", "120")
+    monkeypatch.setenv("TERM", "xterm")
+    if terminal:
+        monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
+    print_table(("run", "env [a]", "score"), ROWS, left=2)
+    heading, *lines = capsys.readouterr().out.splitlines()
+    assert "env [a]" in heading
+    assert [line.split()[:2] for line in lines[:2]] == [["a", LABEL], ["b", "x[/red]"]]
+    assert "\\x1b]0;owned\\x07y z" in lines[2] and len(lines) == 3
+    assert "\x1b]" not in lines[2] and "\x07" not in lines[2]
+    ends = {line.rstrip().replace("\x1b[0m", "").rstrip()[-4:] for line in lines}
+    assert ends == {"1.00", "2.00", "3.00"}
