@@ -21,7 +21,8 @@ from metta.eval.eval_db import EvalDB
 from metta.eval.event_files import read_curves
 from metta.eval.policy_evaluator import PolicyEvaluator
 from metta.keys import Config, key
-from metta.rl.display.progress import Progress, panel
+from metta.rl.display.panel import panel
+from metta.rl.display.progress import Progress
 from metta.rl.tiny_checkpoint_manager import TinyCheckpointManager
 from metta.rl.train_config import RunConfig
 from metta.rl.trainer import Trainer
@@ -115,7 +116,7 @@ def draw_training(train_dir: Path, path: Path) -> None:
         values += before[steps <= trainer.agent_steps].tolist()
     for _ in range(EPOCHS):
         scalars = trainer.run_epoch()
-        progress.epoch(trainer.epoch, trainer.agent_steps, scalars, trainer.timers.seconds)
+        progress.update(trainer.epoch, trainer.agent_steps, scalars, trainer.timers.seconds)
     console = Console(record=True, width=COLUMNS, file=io.StringIO())
     console.print(panel(progress, COLUMNS))
     svg = console.export_svg(title="./tools/train.py run=demo")

@@ -1,4 +1,6 @@
-"""The errors that are one line for the user, with the exit status that each of them means."""
+"""The errors that are one line for the user, each with its exit status, and what such a line is made of."""
+
+from collections.abc import Sequence
 
 
 class MettaError(Exception):
@@ -29,3 +31,10 @@ def one_line(said: object) -> str:
     foreign = isinstance(said, BaseException) and not isinstance(said, MettaError)
     text = " ".join(f"{type(said).__name__}: {said}".split() if foreign else str(said).split())
     return "".join(c if c.isprintable() else c.encode("unicode_escape", "surrogatepass").decode() for c in text)
+
+
+def enumeration(items: Sequence[object]) -> str:
+    """List all of a few items, the first and the last of many."""
+    if len(items) <= 12:
+        return ", ".join(map(str, items))
+    return f"{', '.join(map(str, items[:4]))}, ..., {', '.join(map(str, items[-4:]))} ({len(items)} in all)"

@@ -8,7 +8,7 @@ from typing import TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from metta.errors import MettaError
+from metta.errors import MettaError, enumeration
 from metta.eval import statistics
 from metta.eval.eval_db import EvalDB, Score, Scores
 from metta.eval.statistics import Estimate, Floats
@@ -88,7 +88,7 @@ def compare(db: EvalDB, groups: Sequence[Group]) -> Comparison:
     scores = {run: db.get_scores(run) for group in groups for run in group.runs}
     missing = [run for run, history in scores.items() if not history]
     if missing:
-        which = f"{plural(missing, 'run', 'runs')} {enumerate_few(missing)} {plural(missing, 'has', 'have')}"
+        which = f"{plural(missing, 'run', 'runs')} {enumeration(missing)} {plural(missing, 'has', 'have')}"
         raise ComparisonError(
             f"{which} no scores in {db.path}: `metta sim run={missing[0]} epoch=all` evaluates every checkpoint"
         )
@@ -102,7 +102,7 @@ def seed_notes(groups: Sequence[Group]) -> list[str]:
     if not few:
         return []
     text = (
-        f"{enumerate_few(few)}: fewer than {FEW_SEEDS} seeds, so the interval means little: another training seed may"
+        f"{enumeration(few)}: fewer than {FEW_SEEDS} seeds, so the interval means little: another training seed may"
         " end elsewhere. A single run's interval is over its episodes."
     )
     return [text]
@@ -124,9 +124,7 @@ def common_envs(scores: RunScores, notes: list[str]) -> list[str]:
         )
     for env in sorted(set.union(*by_run.values()) - common):
         without = [run for run, envs in by_run.items() if env not in envs]
-        notes.append(
-            f"{env} is left out: {enumerate_few(without)} {plural(without, 'was', 'were')} not evaluated in it."
-        )
+        notes.append(f"{env} is left out: {enumeration(without)} {plural(without, 'was', 'were')} not evaluated in it.")
     return sorted(common)
 
 
@@ -136,7 +134,7 @@ def compare_env(db: EvalDB, groups: Sequence[Group], scores: RunScores, env: str
     finals = [final_scores(db, group, env, runs, notes) for group, runs in zip(groups, histories, strict=True)]
     last = {epoch for final in finals for epoch in final.epochs}
     if len(last) > 1:
-        notes.append(f"{env}: the last evaluations are not of the same epoch, but of {enumerate_few(sorted(last))}.")
+        notes.append(f"{env}: the last evaluations are not of the same epoch, but of {enumeration(sorted(last))}.")
     better = []
     for a, b in combinations(range(len(groups)), 2):
         found = probability(finals, a, b)
@@ -167,7 +165,7 @@ def score_curve(group: Group, env: str, runs: Sequence[dict[int, Score]], notes:
     epochs = sorted(set.intersection(*(set(run) for run in runs)))
     if left := sorted({epoch for run in runs for epoch in run} - set(epochs)):
         notes.append(
-            f"{env}: not every run of {group.name} was evaluated at epoch {enumerate_few(left)}; its curve leaves"
+            f"{env}: not every run of {group.name} was evaluated at epoch {enumeration(left)}; its curve leaves"
             f" {plural(left, 'it', 'them')} out."
         )
     if not epochs:
@@ -246,9 +244,3 @@ def over_envs(scores: RunScores, groups: Sequence[Group], envs: Sequence[EnvComp
 
 def plural(items: Sequence[object], one: str, many: str) -> str:
     return one if len(items) == 1 else many
-
-
-def enumerate_few(items: Sequence[object]) -> str:
-    if len(items) <= 6:
-        return ", ".join(map(str, items))
-    return f"{', '.join(map(str, items[:3]))}, ..., {items[-1]} ({len(items)} of them)"

@@ -25,8 +25,9 @@ from metta.machine import make_deterministic, pick_device, set_threads, software
 from metta.processes.shared_arrays import shared_memory_file, shares
 from metta.processes.worker import Worker, end_workers
 from metta.rl.defaults import with_defaults
-from metta.rl.display.curves import Curves
-from metta.rl.display.progress import Progress, make_progress
+from metta.rl.display.curves import CurveWriter
+from metta.rl.display.panel import make_progress
+from metta.rl.display.progress import Progress
 from metta.rl.display.stop_signals import StopSignals
 from metta.rl.learning.ppo import explained_variance, gae
 from metta.rl.learning.random_state import seed_everything
@@ -91,13 +92,13 @@ def run_epochs(
         )
         return 0
     progress.start()
-    curves = Curves(run_dir, trainer.agent_steps)
+    curves = CurveWriter(run_dir, trainer.agent_steps)
     if trainer.epoch == 0:
         saver.save(trainer.agent, 0, trainer.state_dict())
     while not trainer.complete and signals.received is None:
         scalars = trainer.run_epoch()
         curves.add(scalars, trainer.agent_steps)
-        progress.epoch(trainer.epoch, trainer.agent_steps, scalars, trainer.timers.seconds)
+        progress.update(trainer.epoch, trainer.agent_steps, scalars, trainer.timers.seconds)
         saver.check()
         due = trainer.epoch % trainer.config.checkpoint_interval == 0
         if due or trainer.complete or signals.received is not None:

@@ -9,7 +9,7 @@ import logging
 from collections.abc import Sequence
 from pathlib import Path
 
-from metta.errors import UserError
+from metta.errors import UserError, enumeration
 from metta.eval.comparison import EnvComparison, Group, compare
 from metta.eval.eval_db import EvalDB
 from metta.eval.event_files import read_curves
@@ -21,7 +21,7 @@ from metta.run_folder import RunFolder, TrainDir
 from metta.tools.cli.arguments import parse
 from metta.tools.cli.config import AnalyzeConfig
 from metta.tools.cli.table import interval_text, print_table
-from metta.tools.cli.targets import enumeration, list_runs, open_run
+from metta.tools.cli.targets import list_runs, open_run
 
 PATTERN = frozenset("*?[")
 

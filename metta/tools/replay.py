@@ -12,7 +12,7 @@ from typing import Any
 from metta.envs.env_spec import EnvName
 from metta.envs.make_env import check_env
 from metta.envs.mettagrid.games import GAMES
-from metta.errors import UserError
+from metta.errors import UserError, enumeration
 from metta.eval.eval_db import EvalDB
 from metta.rl.saved_config import newest_config
 from metta.rl.tiny_checkpoint_manager import TinyCheckpointManager
@@ -21,7 +21,7 @@ from metta.sim.recording import Source, load_recording, recorded_in, recorded_se
 from metta.sim.replay.films import SUFFIXES, check_format, replay_path, write_replay
 from metta.tools.cli.arguments import parse
 from metta.tools.cli.config import ReplayConfig
-from metta.tools.cli.targets import enumeration, existing_epoch, existing_run, given_env
+from metta.tools.cli.targets import existing_epoch, existing_run, given_env
 
 DAMAGE = (ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error)  # what numpy raises over any bytes
 

@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from metta.rl.display.progress import Progress, clock, make_progress, number, sparkline
+from metta.rl.display.panel import make_progress, number, sparkline
+from metta.rl.display.progress import Progress, clock
 from tests.helpers.configs import run_config
 from tests.helpers.pseudo_terminal import PseudoTerminal, plain, width
 
@@ -44,7 +45,7 @@ def test_display_none_is_silent_but_for_a_failure(capsys):
     """A run that stops for good without a word, because its display was off."""
     progress = make_progress(run_config(total_timesteps=100, display="none"), 0, str)
     progress.start()
-    progress.epoch(1, 50, {}, {})
+    progress.update(1, 50, {}, {})
     progress.saved(1)
     progress.stop("complete")
     assert capsys.readouterr().err == ""
@@ -55,7 +56,7 @@ def test_display_none_is_silent_but_for_a_failure(capsys):
 def test_a_log_file_gets_plain_lines(capsys):
     """Escape codes in the log of a queue system."""
     progress = make_progress(run_config(total_timesteps=100), 0, str)
-    progress.epoch(1, 50, {"charts/episodic_return": 3.0, "charts/episodic_length": 9.0}, {})
+    progress.update(1, 50, {"charts/episodic_return": 3.0, "charts/episodic_length": 9.0}, {})
     progress.saved(1)
     line = capsys.readouterr().err
     assert line.startswith("run=r epoch=1 steps=50/100 return=3.00 length=9 steps/s=") and "\x1b" not in line
@@ -64,7 +65,7 @@ def test_a_log_file_gets_plain_lines(capsys):
 def test_time_left_is_never_negative():
     """The last epoch takes the steps past the total."""
     progress = Progress(run_config(total_timesteps=100))
-    progress.epoch(1, 120, {}, {})
+    progress.update(1, 120, {}, {})
     assert progress.time_left == "0:00"
 
 

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import torch
 
-from metta.rl.display.curves import Curves
+from metta.rl.display.curves import CurveWriter
 from metta.rl.tiny_checkpoint_manager import TinyCheckpointManager
 from metta.rl.train_config import TrainConfig
 from metta.rl.trainer import Trainer, load_trainer, train
@@ -85,7 +85,7 @@ def test_curves_of_a_killed_run_have_neither_gap_nor_overlap(tmp_path):
         display="none",
     )
     manager = TinyCheckpointManager("r", tmp_path)
-    trainer, writer = Trainer(config), Curves(manager.folder.parent, 0)
+    trainer, writer = Trainer(config), CurveWriter(manager.folder.parent, 0)
     for _ in range(6):
         writer.add(trainer.run_epoch(), trainer.agent_steps)
         if trainer.epoch == 4:

@@ -4,7 +4,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from metta.eval.comparison import Group, enumerate_few, envs_of
+from metta.errors import enumeration
+from metta.eval.comparison import Group, envs_of
 from metta.eval.eval_db import EvalDB, Scores
 from metta.rl.saved_config import newest_config
 from metta.rl.tiny_checkpoint_manager import TinyCheckpointManager
@@ -79,7 +80,7 @@ def setting_notes(train_dir: Path, groups: Sequence[Group]) -> list[str]:
         found = {run: newest_config(TinyCheckpointManager(run, train_dir)) for run in group.runs}
         configs = {run: saved["config"] for run, saved in found.items() if saved is not None}
         if unread := [run for run in group.runs if run not in configs]:
-            which = enumerate_few(unread)
+            which = enumeration(unread)
             notes.append(
                 f"{group.name}: no trainer file of {which} can be read, to check that it is of the same setting."
             )
@@ -87,7 +88,7 @@ def setting_notes(train_dir: Path, groups: Sequence[Group]) -> list[str]:
         for key in keys:
             values = sorted({str(config.get(key)) for config in configs.values()})
             if len(values) > 1:
-                notes.append(f"{group.name} is not one setting: its runs differ in {key} ({enumerate_few(values)}).")
+                notes.append(f"{group.name} is not one setting: its runs differ in {key} ({enumeration(values)}).")
         seeds = [config.get("seed") for config in configs.values()]
         if len(set(seeds)) < len(seeds):
             notes.append(f"{group.name}: some of its runs have the same seed, so they are not that many samples.")

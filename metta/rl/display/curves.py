@@ -6,7 +6,7 @@ from pathlib import Path
 from torch.utils.tensorboard import SummaryWriter
 
 
-class Curves:
+class CurveWriter:
     """Appends to the run's curves from agent step `resumed_at` on.
 
     What a killed process logged after the checkpoint it is resumed from is purged (TensorBoard's `purge_step`), and

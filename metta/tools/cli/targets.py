@@ -1,12 +1,11 @@
 """What tools ask of train_dir before torch is imported: which runs there are, and which checkpoints a run has."""
 
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from metta.envs.env_spec import EnvName
 from metta.envs.make_env import check_env
-from metta.errors import UserError
+from metta.errors import UserError, enumeration
 from metta.rl.tiny_checkpoint_manager import TinyCheckpointManager
 from metta.run_folder import RunFolder, TrainDir
 
@@ -44,10 +43,3 @@ def existing_epoch(manager: TinyCheckpointManager, epoch: int) -> int:
 def given_env(env: str | None, settings: dict[str, Any]) -> EnvName | None:
     """The environment that env= and its settings name, in canonical form; None without env=. ValueError if unfit."""
     return None if env is None else check_env(EnvName(env, settings))
-
-
-def enumeration(items: Sequence[object]) -> str:
-    """All of a few items, the first and the last of many."""
-    if len(items) <= 12:
-        return ", ".join(map(str, items))
-    return f"{', '.join(map(str, items[:4]))}, ..., {', '.join(map(str, items[-4:]))} ({len(items)} in all)"
