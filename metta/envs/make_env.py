@@ -64,3 +64,12 @@ def check_env(env: EnvName) -> EnvName:
     from metta.envs.gymnasium_env import check_gymnasium
 
     return check_gymnasium(env)[1]
+
+
+def has_step_limit(name: str) -> bool:
+    """Whether the environment's episodes end after a known number of steps at the latest, without a setting."""
+    if name in GAMES:
+        return True
+    from metta.envs.gymnasium_env import find_gymnasium_spec
+
+    return find_gymnasium_spec(name).max_episode_steps is not None

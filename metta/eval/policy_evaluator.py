@@ -11,7 +11,7 @@ import numpy as np
 from torch import nn
 
 from metta.agent.policy_agent import PolicyAgent
-from metta.agent.untrusted.agent_file import load_agent_file
+from metta.agent.untrusted.agent_file import load_agent_file, require_bounded
 from metta.envs.env_spec import EnvName
 from metta.envs.make_env import spec_of
 from metta.errors import CheckpointError, UserError, one_line
@@ -30,6 +30,13 @@ class LoadedAgent:
     agent_crc: str  # fingerprint of the file
     run: str | None  # under which scores are stored; None: nowhere
     epoch: int
+    untrusted: Path | None = None  # the file, where nobody trusts it
+
+    def own_env(self) -> EnvName:
+        """Return the environment that it was trained on. UserError where an untrusted file may not choose it."""
+        if self.untrusted is not None:
+            require_bounded(self.agent.env.env, self.untrusted)
+        return self.agent.env.env
 
 
 class PolicyEvaluator:
@@ -87,7 +94,7 @@ class PolicyEvaluator:
         """
         agent = as_agent(load_agent_file(path, trust=trust), path)
         check_acts(agent, path)
-        loaded = LoadedAgent(agent, fingerprint(Path(path)), run, epoch)
+        loaded = LoadedAgent(agent, fingerprint(Path(path)), run, epoch, None if trust else Path(path))
         own = None if run is None else TinyCheckpointManager(run, self.train_dir).file("agent", epoch)
         if own is not None and own.exists() and (not zipfile.is_zipfile(own) or fingerprint(own) != loaded.agent_crc):
             raise UserError(f"run={run} epoch={epoch} is another agent, {own}: store the scores of {path} elsewhere")
@@ -101,7 +108,7 @@ class PolicyEvaluator:
         seed: int = 0,
     ) -> Score:
         """Play with an agent that has been loaded, otherwise as `evaluate`."""
-        simulations = self._simulate(env or loaded.agent.env.env, episodes)
+        simulations = self._simulate(env or loaded.own_env(), episodes)
         played = simulations.play(loaded.agent, range(seed, seed + episodes))
         label = simulations.spec.env.label
         rows = [EpisodeRow(e.seed, float(e.returns.mean()), e.length, e.metrics) for e in played]

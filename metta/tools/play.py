@@ -77,10 +77,12 @@ def play(config: PlayConfig, target: sim.Targets | None) -> int:
 
 def load_agent(config: PlayConfig, target: sim.Targets) -> PolicyAgent:
     from metta.agent.policy_agent import PolicyAgent
-    from metta.agent.untrusted.agent_file import load_agent_file
+    from metta.agent.untrusted.agent_file import load_agent_file, require_bounded
 
     if target.file is not None:
         agent: Any = load_agent_file(target.file, trust=config.trust)
+        if config.env is None and not config.trust:
+            require_bounded(agent.env.env, target.file)
     else:
         agent = TinyCheckpointManager(str(target.run), config.train_dir).load_agent(target.epochs[0])
     if not isinstance(agent, PolicyAgent):

@@ -172,7 +172,7 @@ class Session:
 
     def play_agent(self, loaded: LoadedAgent, who: str, name: str) -> None:
         if self.env is None:
-            self.env = check_env(loaded.agent.env.env.with_(self.config.env_settings))
+            self.env = check_env(loaded.own_env().with_(self.config.env_settings))
         self.announce(who)
         score = self.evaluator.score(loaded, **self.episodes())
         self.scores.append((name, "-" if loaded.run is None else str(loaded.epoch), score))

@@ -1,3 +1,4 @@
+import dataclasses
 import io
 import itertools
 import json
@@ -23,7 +24,7 @@ from metta.agent.policy_agent import PolicyAgent
 from metta.agent.untrusted import agent_file
 from metta.agent.untrusted.agent_file import load_agent_file
 from metta.envs.env_spec import EnvName, EnvSpec, TokenSpec
-from metta.errors import CheckpointError, one_line
+from metta.errors import CheckpointError, UserError, one_line
 from metta.eval.policy_evaluator import PolicyEvaluator
 from metta.rl.tiny_checkpoint_manager import TinyCheckpointManager, save_checkpoint
 from metta.tools.main import main
@@ -318,6 +319,23 @@ def test_an_agent_that_cannot_act_is_refused(tmp_path):
     torch.save(agent, tmp_path / "agent.pt")
     with PolicyEvaluator(tmp_path) as evaluator, pytest.raises(CheckpointError, match="holds an agent that cannot act"):
         evaluator.score(evaluator.load_file(tmp_path / "agent.pt", trust=True), episodes=1)
+
+
+def test_a_stranger_s_file_does_not_choose_settings(tmp_path):
+    """An arena of 60,000 agents and 100,000 steps, which `sim agent=` played without end."""
+    huge = {"num_agents": 60_000, "width": 700, "height": 700, "max_steps": 100_000}
+    arena = list(env_specs())[-1]
+    for name, settings in (("arena", huge), ("ALE/Pong-v5", {}), ("CartPole-v1", {"max_episode_steps": 10**9})):
+        path = tmp_path / "agent.pt"
+        torch.save(PolicyAgent(dataclasses.replace(arena, env=EnvName(name, settings)), hidden_size=4), path)
+        given = " ".join([f"env={name}", *(f"env.{key}={value}" for key, value in settings.items())])
+        with PolicyEvaluator(tmp_path) as evaluator:
+            loaded = evaluator.load_file(path)
+            with pytest.raises(UserError, match=f"^agent={path} may not choose .*: to play as .*, give {given}$"):
+                evaluator.score(loaded, episodes=1)
+            with pytest.raises(UserError, match="cannot act in CartPole-v1"):
+                evaluator.score(loaded, env="CartPole-v1", episodes=1)
+            assert evaluator.load_file(path, trust=True).own_env().settings == settings
 
 
 if __name__ == "__main__":

@@ -48,8 +48,12 @@ def test_without_a_terminal_it_plays_to_the_end(folder: Path) -> None:
 
 
 def test_an_agent_file_from_elsewhere(folder: Path) -> None:
+    """A stranger's file that has its evaluation go on for days, by the settings of its environment."""
     shutil.copy(folder / "train_dir/maze/checkpoints/agent_epoch_100.pt", folder / "mine.pt")
-    result = launch(folder, "play", "agent=mine.pt", "env.max_steps=5")
+    refused = launch(folder, "play", "agent=mine.pt", "env.max_steps=5")
+    assert refused.returncode == 2 and "to play as it was trained, give env=arena env.num_agents=4 " in refused.stderr
+    given = refused.stderr.split("give ")[1].replace("max_steps=30", "max_steps=5").split()
+    result = launch(folder, "play", "agent=mine.pt", *given)
     assert (result.returncode, result.stderr) == (0, "")
     label = ARENA_LABEL.replace("max_steps=30", "max_steps=5")
     assert result.stdout.startswith(f"agent=mine.pt env={label} seed=0: step 5, mean return of 4 agents ")

@@ -21,7 +21,8 @@ from metta.agent.policy_agent import PolicyAgent
 from metta.agent.untrusted.inert_data import InertFile, Record, Refused, StoredTensor, describe
 from metta.envs import env_spec
 from metta.envs.env_spec import EnvName, EnvSpec
-from metta.errors import CheckpointError, one_line
+from metta.envs.make_env import has_step_limit
+from metta.errors import CheckpointError, UserError, one_line
 from metta.files import pt_file
 
 MAX_QUOTED = 200  # characters of an error: it may quote anything from the file
@@ -120,6 +121,16 @@ def check_env(env: Any) -> None:
         raise Refused("an environment whose settings are none")
     if env.observation_dtype not in ("float32", "uint8", "bool"):
         raise Refused("an environment unlike any")
+
+
+def require_bounded(env: EnvName, path: str | Path) -> None:
+    """UserError where an untrusted file would choose settings, or episodes without end: only the user may."""
+    if env.settings or not has_step_limit(env.name):
+        given = " ".join([f"env={env.name}", *(f"env.{key}={value}" for key, value in env.settings.items())])
+        why = "settings of an environment" if env.settings else "an environment without a limit of steps"
+        raise UserError(
+            f"agent={path} may not choose {why}: to play as it was trained, give {one_line(given)[:MAX_NAME]}"
+        )
 
 
 def compare(found: Any, made: Any, where: str, stored: dict[int, StoredTensor]) -> None:
