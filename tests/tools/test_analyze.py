@@ -217,6 +217,17 @@ def test_pictures_without_matplotlib(train_dir: Path, monkeypatch: pytest.Monkey
     assert not (train_dir / "report_png").exists()
 
 
+def test_an_outlier_does_not_squeeze_the_rest(train_dir: Path) -> None:
+    """A critic's first explained variance is -5, and all that follows a flat line; or it is left out without a word."""
+    log(train_dir / "a", {10_000 * n: {"losses/outlier": -5.0 if n == 1 else n / 100} for n in range(1, 61)})
+    analyze(train_dir, "runs=a")
+    found = plot(page_data(train_dir / "report.html"), "training_losses-outlier")
+    low, high = found["focus"]
+    assert 0.02 <= low < 0.05 and 0.55 < high <= 0.6 and min(found["curves"][0]["y"]) == -5
+    assert found["caption"] == "A few values lie beyond 0.0218 to 0.588."
+    assert plot(page_data(train_dir / "report.html"), "training_charts-episodic_return")["focus"] is None
+
+
 def test_one_run(train_dir: Path) -> None:
     """Nothing to compare with is no reason for an error, nor for an empty plot."""
     assert "P(A > B)" not in analyze(train_dir, "runs=a")

@@ -96,27 +96,37 @@ function drawLines(figure, plot, width, state) {
   });
   const height = figure.classList.contains("small") ? 210 : 320;
   const xRange = range(curves.map((curve) => curve.x));
-  const yRange = padded(range(curves.flatMap((curve) => [curve.y, curve.low || [], curve.high || []])), 0.04);
+  const yRange = padded(plot.focus || range(curves.flatMap((curve) => [curve.y, curve.low || [], curve.high || []])), 0.04);
   const named = plot.ends && curves.length > 1 && curves.length <= 5 && width > 520;
   const longest = Math.max(...curves.map((curve) => short(state.names[curve.group]).length));
   const box = { left: 0, right: width - (named ? 16 + longest * 7.6 : 20), top: 24, bottom: height - 44 };
   const ys = ticks(...yRange, (box.bottom - box.top) / 46);
   box.left = 14 + Math.max(...ys.map((tick) => tick.label.length)) * 7;
-  const xs = ticks(...xRange, (box.right - box.left) / 90);
   const x = scale(xRange, box.left, box.right), y = scale(yRange, box.bottom, box.top);
+  let xs = ticks(...xRange, (box.right - box.left) / 90);
+  if (plot.x === "epoch") { // the last one is the epoch that the scores are of
+    xs = xs.filter((tick) => box.right - x(tick.value) > 40);
+    xs.push({ value: xRange[1], label: tickLabel(xRange[1], 1, xRange[1]) });
+  }
   const svg = draw(figure, "svg", { height, viewBox: `0 0 ${width} ${height}`, role: "img", tabindex: 0, "aria-label": `${plot.title}: ${plot.caption}` });
   Object.assign(svg.dataset, { xRange: JSON.stringify(xRange), yRange: JSON.stringify(yRange), box: JSON.stringify(box) });
   axes(svg, plot, box, xs, ys, x, y);
-  const many = curves.length > 6;
+  const many = curves.length > 6, faint = many || !plot.ends;
+  let layer = svg;
+  if (plot.focus) {
+    const frame = { x: box.left - 4, width: box.right - box.left + 8, y: box.top, height: box.bottom - box.top };
+    draw(draw(svg, "clipPath", { id: `clip-${plot.id}` }), "rect", frame);
+    layer = draw(svg, "g", { "clip-path": `url(#clip-${plot.id})` });
+  }
   for (const curve of curves) if (curve.low) {
     const there = curve.x.map((at, i) => `${x(at).toFixed(1)},${y(curve.high[i]).toFixed(1)}`);
     const back = curve.x.map((at, i) => `${x(at).toFixed(1)},${y(curve.low[i]).toFixed(1)}`).reverse();
-    draw(svg, "path", { class: many ? "band faint" : "band", "data-group": curve.group, fill: colour(curve.group), d: `M${there.concat(back).join("L")}Z` });
+    draw(layer, "path", { class: faint ? "band faint" : "band", "data-group": curve.group, fill: colour(curve.group), d: `M${there.concat(back).join("L")}Z` });
   }
   for (const curve of curves) {
     const points = curve.x.map((at, i) => `${x(at).toFixed(1)},${y(curve.y[i]).toFixed(1)}`);
-    draw(svg, "path", { class: many ? "curve thin" : "curve", "data-group": curve.group, stroke: colour(curve.group), "stroke-dasharray": dash(curve.group), d: `M${points.join("L")}` });
-    if (plot.dots && points.length <= 30) for (const [i, at] of curve.x.entries()) draw(svg, "circle", { cx: x(at), cy: y(curve.y[i]), r: 3, fill: colour(curve.group), "data-group": curve.group });
+    draw(layer, "path", { class: many ? "curve thin" : "curve", "data-group": curve.group, stroke: colour(curve.group), "stroke-dasharray": dash(curve.group), d: `M${points.join("L")}` });
+    if (plot.dots && points.length <= 30) for (const [i, at] of curve.x.entries()) draw(layer, "circle", { cx: x(at), cy: y(curve.y[i]), r: 3, fill: colour(curve.group), "data-group": curve.group });
   }
   if (named) nameEnds(svg, curves, state, x, y, box);
   readOut(svg, plot, curves, state, x, y, box);

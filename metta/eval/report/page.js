@@ -87,13 +87,13 @@ function sections() {
   }
 }
 
-// How much of the page's width: of few groups score and final score share a line, of many final score and profile.
+// How much of the page's width: of few groups the intervals stand beside the scores, of many final score and profile.
 function size(plot, plots) {
-  const kind = plot.id.split("_")[0], many = data.groups.length > 8;
+  const kind = plot.id.split("_")[0], groups = data.groups.length;
   if (plot.kind === "matrix" || plots.length === 1) return "full";
-  if (kind === "score") return many ? "full" : "large";
-  if (kind === "final") return many ? "" : "small";
-  return kind === "profile" && plots.length === 3 && !many ? "full" : "";
+  if (groups > 8) return kind === "score" ? "full" : "";
+  const few = groups <= 3; // whose intervals, one plot below the other, are as high as the scores
+  return { score: few ? "large tall" : "large", final: "small", better: few ? "small" : "", profile: few ? "full" : "" }[kind];
 }
 
 function training(plots) {

@@ -138,7 +138,7 @@ def plot_data(plot: Plot, axes: Axes) -> dict[str, Any]:
                 "dots": plot.id.startswith("score_"),
                 "ends": not plot.id.startswith("profile_"),
             }
-            return {**shared, "kind": "lines", "x": plot.x, "y": plot.y, "curves": curves, **flags}
+            return {**shared, "kind": "lines", "x": plot.x, "y": plot.y, "focus": plot.focus, "curves": curves, **flags}
         case Intervals():
             rows = [{"label": row.label, "group": row.group, **row.estimate._asdict()} for row in plot.rows]
             extra = {"reference": plot.reference, "domain": plot.domain}

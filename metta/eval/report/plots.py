@@ -5,9 +5,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TypeAlias
 
+import numpy as np
+
 from metta.eval.comparison import Comparison, Curve, EnvComparison, Final, Group
 from metta.eval.event_files import Points, over_runs
-from metta.eval.statistics import Estimate
+from metta.eval.statistics import Estimate, Floats
 
 MOST_PAIRS = 10  # drawn as intervals; more become a matrix
 CURVE_POINTS = 500  # of one training curve, at most
@@ -25,6 +27,7 @@ class Lines:
     x: str
     y: str
     curves: list[Curve | None]
+    focus: tuple[float, float] | None = None  # of y: what to show where a few values would squeeze the others
 
 
 @dataclass(frozen=True)
@@ -166,8 +169,20 @@ def training_plots(groups: Sequence[Group], training: Mapping[str, Mapping[str, 
             curves.append(over_runs(runs, limit) if len(runs) == len(group.runs) else None)
         title = name.partition("/")[2].replace("_", " ").capitalize() if name in MAIN_CURVES else name
         caption = "While training, over the episodes that ended in each epoch." if name in MAIN_CURVES else ""
-        plots.append(Lines(f"training_{file_name(name)}", title, caption, "agent steps", "", curves))
+        focus = focus_of([curve.y for curve in curves if curve is not None])
+        if focus is not None:
+            caption += f" A few values lie beyond {focus[0]:.3g} to {focus[1]:.3g}."
+        plots.append(Lines(f"training_{file_name(name)}", title, caption.strip(), "agent steps", "", curves, focus))
     return plots
+
+
+def focus_of(columns: Sequence[Floats]) -> tuple[float, float] | None:
+    """The range of all but 4% of the values, if all of them together take more than four times as much."""
+    values = np.concatenate([[], *columns])
+    if len(values) < 20:
+        return None
+    low, high = np.quantile(values, (0.02, 0.98)).tolist()
+    return (low, high) if 0 < 4 * (high - low) < np.ptp(values) else None
 
 
 def file_name(text: str) -> str:

@@ -64,6 +64,9 @@ def draw_lines(plot: Lines, names: Sequence[str]) -> Figure:
     axes.set_ylabel(plot.y)
     axes.grid(axis="y")
     axes.margins(x=0.01)
+    if plot.focus is not None:
+        margin = 0.04 * (plot.focus[1] - plot.focus[0])
+        axes.set_ylim(plot.focus[0] - margin, plot.focus[1] + margin)
     axes.xaxis.set_major_locator(MaxNLocator("auto", steps=[1, 2, 5, 10]))
     if plot.x == "epoch" and curves:
         last = max(curve.x[-1] for _, curve in curves)
