@@ -18,6 +18,7 @@ from gymnasium.spaces import Box, Discrete
 from torch.nn import functional
 
 from metta.agent.policy_agent import PolicyAgent
+from metta.agent.untrusted import agent_file
 from metta.envs.env_spec import EnvName, EnvSpec
 from metta.envs.make_env import spec_of
 from metta.errors import EnvError
@@ -145,11 +146,12 @@ def test_sim_loads_an_agent_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     save_agent(tmp_path, "CartPole-v1")
     file = tmp_path / "elsewhere.pt"
     shutil.copy(TinyCheckpointManager("run", tmp_path).file("agent", 0), file)
-    load = Mock(wraps=torch.load)
-    monkeypatch.setattr(torch, "load", load)
+    trusting, untrusted = Mock(wraps=torch.load), Mock(wraps=agent_file.load_untrusted)
+    monkeypatch.setattr(torch, "load", trusting)
+    monkeypatch.setattr(agent_file, "load_untrusted", untrusted)
     for who in ("run=run", f"agent={file}"):
         assert sim.main([who, "episodes=1", f"train_dir={tmp_path}"]) == 0
-    assert load.call_count == 2
+    assert (trusting.call_count, untrusted.call_count) == (1, 1)
 
 
 def test_no_episodes_are_no_score(tmp_path: Path) -> None:
