@@ -5,14 +5,9 @@ agent returns, `[..., P]`; `noise` is drawn beforehand for many steps at once an
 """
 
 import math
-from collections.abc import Callable
 
 import torch
 from torch import Tensor
-
-# From the derivative of a loss with respect to each log probability `[...]`, and to every entropy, to that with
-# respect to params.
-Pullback = Callable[[Tensor, float], Tensor]
 
 
 class Categorical:
@@ -34,21 +29,10 @@ class Categorical:
     def mode(self, params: Tensor) -> Tensor:
         return params.argmax(-1)
 
-    def score(self, params: Tensor, actions: Tensor) -> tuple[Tensor, Tensor, Pullback]:
-        """Log probability and entropy, both `[...]`, and how their derivatives pull back."""
+    def score(self, params: Tensor, actions: Tensor) -> tuple[Tensor, Tensor]:
+        """Log probability of the actions and entropy, both `[...]`."""
         logp = params.log_softmax(-1)
-        p = logp.exp()
-        chosen = actions.unsqueeze(-1)
-        entropy = -(p * logp).sum(-1)
-
-        def pull_back(d_log_prob: Tensor, d_entropy: float) -> Tensor:
-            d_log_prob = d_log_prob.unsqueeze(-1)
-            d_params = p * -d_log_prob
-            if d_entropy:
-                d_params -= (logp + entropy.unsqueeze(-1)).mul_(p).mul_(d_entropy)
-            return d_params.scatter_add_(-1, chosen, d_log_prob)
-
-        return logp.gather(-1, chosen).squeeze(-1), entropy, pull_back
+        return logp.gather(-1, actions.unsqueeze(-1)).squeeze(-1), -(logp.exp() * logp).sum(-1)
 
 
 class Gaussian:
@@ -71,15 +55,9 @@ class Gaussian:
     def mode(self, params: Tensor) -> Tensor:
         return params[..., : self.action_size]
 
-    def score(self, params: Tensor, actions: Tensor) -> tuple[Tensor, Tensor, Pullback]:
-        """Log probability and entropy, both `[...]`, and how their derivatives pull back."""
+    def score(self, params: Tensor, actions: Tensor) -> tuple[Tensor, Tensor]:
+        """Log probability of the actions and entropy, both `[...]`."""
         mean, log_std = params.chunk(2, -1)
-        precision = torch.exp(-log_std)
-        z = (actions - mean) * precision
+        z = (actions - mean) * torch.exp(-log_std)
         log_prob = (-0.5 * z.square() - log_std - 0.5 * math.log(2 * math.pi)).sum(-1)
-
-        def pull_back(d_log_prob: Tensor, d_entropy: float) -> Tensor:
-            d_log_prob = d_log_prob.unsqueeze(-1)
-            return torch.cat((d_log_prob * z * precision, d_log_prob * (z.square() - 1) + d_entropy), -1)
-
-        return log_prob, (log_std + 0.5 * math.log(2 * math.pi * math.e)).sum(-1), pull_back
+        return log_prob, (log_std + 0.5 * math.log(2 * math.pi * math.e)).sum(-1)

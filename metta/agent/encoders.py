@@ -1,7 +1,6 @@
 """From one agent's observation to features: vectors, images, MettaGrid tokens."""
 
 import math
-from collections.abc import Callable, Iterable
 from typing import Any, TypeVar
 
 import torch
@@ -12,8 +11,6 @@ from torch.autograd.function import once_differentiable
 from metta.envs.env_spec import EnvSpec, TokenSpec
 
 M = TypeVar("M", bound=nn.Module)
-# From the gradients with respect to params `[..., P]` and values `[...]` to those of all weights, added to their .grad.
-Pullback = Callable[[Tensor, Tensor], None]
 
 
 def orthogonal(layer: M, gain: float = math.sqrt(2)) -> M:
@@ -88,94 +85,16 @@ class VectorEncoder(nn.Module):
             nn.init.orthogonal_(weight, math.sqrt(2))
 
     def forward(self, observations: Tensor) -> Tensor:
-        h = torch.baddbmm(self.bias1, self._normalized(observations).expand(2, -1, -1), self.weight1).tanh()
+        h = torch.baddbmm(self.bias1, self.normalized(observations).expand(2, -1, -1), self.weight1).tanh()
         h = torch.baddbmm(self.bias2, h, self.weight2).tanh()
         return torch.cat(h.unbind(), -1).view(*self._lead(observations), self.output_size)
-
-    @torch.no_grad()
-    def with_heads(self, observations: Tensor, policy: nn.Linear, value: nn.Linear) -> tuple[Tensor, Tensor, Pullback]:
-        """Each half through its head: params `[..., P]`, values `[...]`, and what does autograd's backward, once.
-
-        In fewer and cheaper calls than autograd's, and less memory: a minibatch of 256 rows takes 0.6 of the time, of
-        1,024 rows 0.8 (one thread).
-        """
-        lead, x = self._lead(observations), self._normalized(observations)
-        first = tanh_layer(torch.baddbmm, self.bias1, x.expand(2, -1, -1), self.weight1)
-        second = tanh_layer(torch.baddbmm, self.bias2, first, self.weight2)
-        params = torch.addmm(policy.bias, second[0], policy.weight.t())
-        values = torch.addmv(value.bias, second[1], value.weight[0])
-
-        @torch.no_grad()
-        def pull_back(d_params: Tensor, d_values: Tensor) -> None:
-            d_params, d_values = d_params.reshape(-1, policy.out_features), d_values.reshape(-1, 1)
-            d_heads = (
-                (policy.weight, d_params.t().mm(second[0])),
-                (policy.bias, d_params.sum(0)),
-                (value.weight, d_values.t().mm(second[1])),
-                (value.bias, d_values.sum(0)),
-            )
-            inner = torch.empty_like(second)
-            torch.mm(d_params, policy.weight, out=inner[0])
-            torch.mul(d_values, value.weight, out=inner[1])
-            tanh_backward(inner, second)
-            d_second = ((self.weight2, first.mT.bmm(inner)), (self.bias2, inner.sum(1, keepdim=True)))
-            inner = torch.bmm(inner, self.weight2.mT, out=second)
-            tanh_backward(inner, first)
-            d_first = (
-                (self.weight1, x.t().expand(2, -1, -1).bmm(inner)),
-                (self.bias1, inner.sum(1, keepdim=True)),
-            )
-            add_gradients((*d_heads, *d_second, *d_first))
-
-        return params.view(*lead, policy.out_features), values.view(lead), pull_back
 
     def _lead(self, observations: Tensor) -> torch.Size:
         return observations.shape[: observations.dim() - self.dims]
 
-    def _normalized(self, observations: Tensor) -> Tensor:
+    def normalized(self, observations: Tensor) -> Tensor:
+        """observations: `[..., *shape]` -> `[N, size]`."""
         return self.normalizer(observations.reshape(-1, self.weight1.shape[1]).float())
-
-    def policy_half(self) -> Callable[[Tensor], Tensor]:
-        """The policy's network by itself: from observations `[N, *shape]` to features `[N, hidden_size]`.
-
-        Plain calls of torch, with the weights as they are now: with its head a third of the time where N is 8.
-        """
-        both = (self.weight1, self.bias1, self.weight2, self.bias2)
-        weight1, bias1, weight2, bias2 = (weights[0].detach() for weights in both)
-        size, normalize = self.weight1.shape[1], self.normalizer.forward
-
-        def features(observations: Tensor) -> Tensor:
-            x = normalize(observations.reshape(-1, size).float())
-            return tanh_layer(torch.addmm, bias2, tanh_layer(torch.addmm, bias1, x, weight1), weight2)
-
-        return features
-
-
-MINUS_ONE = torch.tensor(-1.0)
-
-
-def tanh_layer(product: Callable[..., Tensor], bias: Tensor, x: Tensor, weight: Tensor) -> Tensor:
-    """tanh(bias + x @ weight), where `product` is torch.addmm or torch.baddbmm; to an error of 1e-7.
-
-    Many numbers go through 2 sigmoid(2 z) - 1: torch's own tanh takes 0.25 ns for each on one processor, and 2.5 on
-    another, where sigmoid takes 0.3 and 0.5.
-    """
-    if x.shape[-2] * bias.numel() < 2048:  # there what counts is the number of calls
-        return product(bias, x, weight).tanh_()
-    y = product(bias, x, weight, beta=2, alpha=2).sigmoid_()
-    return torch.add(MINUS_ONE, y, alpha=2, out=y)
-
-
-def tanh_backward(gradient: Tensor, output: Tensor) -> None:
-    """In place, from the gradient with respect to tanh's output to that with respect to its input."""
-    torch.ops.aten.tanh_backward.grad_input(gradient, output, grad_input=gradient)
-
-
-def add_gradients(gradients: Iterable[tuple[Tensor, Tensor]]) -> None:
-    """As autograd's backward leaves them."""
-    for parameter, gradient in gradients:
-        if parameter.requires_grad:
-            parameter.grad = gradient if parameter.grad is None else parameter.grad + gradient
 
 
 class ImageEncoder(nn.Module):

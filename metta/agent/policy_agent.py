@@ -1,7 +1,6 @@
 """The agent: everything needed to act, in one nn.Module that torch.save writes and torch.load brings back."""
 
 import math
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -9,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from metta.agent.distributions import Categorical, Gaussian
-from metta.agent.encoders import Normalizer, Pullback, VectorEncoder, add_gradients, build_encoder, orthogonal
+from metta.agent.encoders import Normalizer, build_encoder, orthogonal
 from metta.envs.env_spec import EnvSpec
 
 State = tuple[Tensor, ...]
@@ -67,45 +66,8 @@ class PolicyAgent(nn.Module):
         halves = features.split(self.head_size, -1)
         return self._with_std(self.policy(halves[0])), self.value(halves[-1]).squeeze(-1), state
 
-    def with_pullback(
-        self, observations: Tensor, state: State = (), starts: Tensor | None = None
-    ) -> tuple[Tensor, Tensor, Pullback]:
-        """`forward`'s params and values, detached, and what does autograd's backward from their gradients, once."""
-        if not self._apart:
-            params, values, _ = self(observations, state, starts)
-            outputs = (params, values)
-            return params.detach(), values.detach(), lambda *gradients: torch.autograd.backward(outputs, gradients)
-        params, values, pull_back = self.encoder.with_heads(observations, self.policy, self.value)
-        log_std = self.log_std
-        if log_std is None:
-            return params, values, pull_back
-
-        def pull_back_both(d_params: Tensor, d_values: Tensor) -> None:
-            d_means, d_log_stds = d_params.chunk(2, -1)
-            pull_back(d_means, d_values)
-            add_gradients([(log_std, d_log_stds.flatten(0, -2).sum(0))])
-
-        return self._with_std(params).detach(), values, pull_back_both
-
-    @property
-    def _apart(self) -> bool:
-        """Whether policy and value share no features, keep no state, and are computed as here."""
-        as_here = type(self).forward is PolicyAgent.forward and type(self.encoder) is VectorEncoder
-        return as_here and self.lstm is None and type(self.policy) is type(self.value) is nn.Linear
-
     def _with_std(self, params: Tensor) -> Tensor:
         return params if self.log_std is None else torch.cat((params, self.log_std.expand_as(params)), -1)
-
-    def policy_alone(self) -> Callable[[Tensor], Tensor] | None:
-        """What maps observations `[B, *shape]` of one step to params, as `forward` does, for less; None: nothing does.
-
-        Of agents whose policy and value share no features and keep no state. It has the weights as they are now.
-        """
-        if not self._apart:
-            return None
-        features = self.encoder.policy_half()
-        weight, bias = self.policy.weight.detach().t(), self.policy.bias.detach()
-        return lambda observations: self._with_std(torch.addmm(bias, features(observations), weight))
 
     def _recur(self, features: Tensor, state: State, starts: Tensor | None) -> tuple[Tensor, State]:
         """The LSTM over `[B, size]` or `[T, B, size]`, cut where any row begins an episode: few cuts, few calls."""
@@ -143,17 +105,17 @@ class PolicyAgent(nn.Module):
         device = next(self.parameters()).device
         starts = None if starts is None else torch.as_tensor(starts, device=device)
         observations = torch.as_tensor(observations, device=device)
-        policy_alone = self.policy_alone()
-        if policy_alone is None:
-            params, _, state = self(observations, state, starts)
-        else:
-            params = policy_alone(observations)
+        params, _, state = self(observations, state, starts)
+        return self.choose(params, deterministic, noise), state
+
+    def choose(self, params: Tensor, deterministic: bool = False, noise: Tensor | None = None) -> np.ndarray:
+        """The actions that `act` returns, by their distributions' params `[B, P]`."""
         if deterministic:
             actions = self.distribution.mode(params)
         else:
-            noise = self.distribution.noise(params.shape[0], device=device) if noise is None else noise
-            actions = self.distribution.sample(params, noise.to(device))
-        return actions.reshape(-1, *self.env.action_shape).cpu().numpy(), state
+            noise = self.distribution.noise(params.shape[0], device=params.device) if noise is None else noise
+            actions = self.distribution.sample(params, noise.to(params.device))
+        return actions.reshape(-1, *self.env.action_shape).cpu().numpy()
 
     def update_normalizers(self, observations: Tensor) -> None:
         """Take observations `[T, B, *shape]` into the running statistics of every Normalizer inside."""

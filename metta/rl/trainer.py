@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 
 from metta.agent.agent_class import is_outdated, load_agent_class
 from metta.agent.policy_agent import PolicyAgent
@@ -29,10 +28,9 @@ from metta.rl.display.curves import CurveWriter
 from metta.rl.display.panel import make_progress
 from metta.rl.display.progress import Progress
 from metta.rl.display.stop_signals import StopSignals
-from metta.rl.learning.ppo import explained_variance, gae
 from metta.rl.learning.random_state import seed_everything
 from metta.rl.learning.replica import Replica, meet_all, start_replica
-from metta.rl.learning.rollout import RewardScaler
+from metta.rl.learning.reward_scaler import RewardScaler
 from metta.rl.saved_config import checked_state
 from metta.rl.saving.checkpoint_saver import CheckpointSaver, SaveError
 from metta.rl.saving.run_lock import RunLock
@@ -202,9 +200,9 @@ class Trainer:
             learning_rate *= 1 - self.agent_steps / config.total_timesteps
         episodes: list[Episode] = list(chain(*self._everywhere("collect", self.epoch)))
         with self.timers("learn"):
-            variance = self._estimate_advantages()
+            variance = self.replica.estimate_advantages(self.reward_scaler)
             losses = self._everywhere("learn", self.epoch, learning_rate)[0]
-        steps = self.replica.rollout.rewards.size
+        steps = config.horizon * self.rows
         self.epoch += 1
         self.agent_steps += steps
         scalars = {f"losses/{name}": value for name, value in losses.items()}
@@ -222,25 +220,6 @@ class Trainer:
             with self.timers("wait"):
                 answers.append(worker.receive())
         return answers
-
-    def _estimate_advantages(self) -> float:
-        """Write the rollout's advantages and returns; how much of the returns' variance the critic explained."""
-        rollout, config = self.replica.rollout, self.config
-        values = rollout.values.cpu().numpy()
-        advantages = gae(
-            self.reward_scaler(rollout.rewards, rollout.terminated | rollout.truncated),
-            values,
-            rollout.last_values,
-            rollout.bootstrap_values,
-            rollout.terminated,
-            rollout.truncated,
-            config.gamma,
-            config.gae_lambda,
-        )
-        returns = advantages + values
-        rollout.advantages.copy_(torch.from_numpy(advantages))
-        rollout.returns.copy_(torch.from_numpy(returns))
-        return explained_variance(values, returns)
 
     def state_dict(self) -> dict[str, Any]:
         """All that an exact continuation needs beside the agent; what changes nothing when left out is not here."""

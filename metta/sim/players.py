@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from metta.agent.policy_agent import PolicyAgent, State
+from metta.agent.twin_network import TwinNetwork
 from metta.envs.env_spec import EnvSpec
 from metta.errors import UserError
 
@@ -29,7 +30,7 @@ class AgentPlayer:
     """
 
     def __init__(self, agent: PolicyAgent, num_envs: int, num_agents: int, sampled: bool | None = None):
-        self.agent = agent
+        self._actor = TwinNetwork.of(agent) or agent
         self.sampled = num_agents > 1 if sampled is None else sampled
         self.state: State = agent.initial_state(num_envs * num_agents)
         self._noise = [EpisodeNoise(agent, num_agents) for _ in range(num_envs)]
@@ -39,7 +40,7 @@ class AgentPlayer:
 
     def act(self, observations: np.ndarray, starts: np.ndarray) -> np.ndarray:
         noise = torch.cat([noise.next() for noise in self._noise]) if self.sampled else None
-        actions, self.state = self.agent.act(observations, self.state, starts, not self.sampled, noise)
+        actions, self.state = self._actor.act(observations, self.state, starts, not self.sampled, noise)
         return actions
 
 

@@ -5,14 +5,15 @@ import math
 import numpy as np
 import pytest
 import torch
-from torch import nn
 
 from metta.agent.distributions import Categorical, Gaussian
 from metta.agent.policy_agent import PolicyAgent
+from metta.agent.twin_network import TwinNetwork
 from metta.envs.env_spec import EnvName, EnvSpec
-from metta.rl.learning.adam import Adam
-from metta.rl.learning.ppo import Batch, PPOConfig, explained_variance, gae, gradient_scale, loss_gradients, update
-from metta.rl.learning.rollout import RewardScaler
+from metta.rl.learning.ppo import explained_variance, gae, ppo_loss, successor_values, update
+from metta.rl.learning.reward_scaler import RewardScaler
+from metta.rl.learning.rollout import Batch, Rollout
+from tests.helpers.configs import run_config
 
 
 def column(*values):
@@ -22,16 +23,12 @@ def column(*values):
 def advantages(rewards, values, last=0.0, bootstrap=None, terminated=None, truncated=None, gamma=0.9, lam=0.5):
     steps = len(rewards)
     off = np.zeros((steps, 1), dtype=bool)
-    return gae(
-        column(*rewards),
-        column(*values),
-        np.array([last], dtype=np.float32),
-        np.zeros((steps, 1), np.float32) if bootstrap is None else column(*bootstrap),
-        off if terminated is None else column(*terminated).astype(bool),
-        off if truncated is None else column(*truncated).astype(bool),
-        gamma,
-        lam,
-    )[:, 0]
+    values = column(*values)
+    bootstrap = np.zeros((steps, 1), np.float32) if bootstrap is None else column(*bootstrap)
+    terminated = off if terminated is None else column(*terminated).astype(bool)
+    truncated = off if truncated is None else column(*truncated).astype(bool)
+    next_values = successor_values(values, np.array([last], dtype=np.float32), bootstrap, terminated, truncated)
+    return gae(column(*rewards), values, next_values, terminated | truncated, gamma, lam)[:, 0]
 
 
 def test_gae_by_hand():
@@ -66,81 +63,71 @@ def test_gae_with_lambda_one_is_return_minus_value():
     assert got + values == pytest.approx(np.array(expected), abs=1e-5)
 
 
+def a_config(**settings):
+    defaults = {"clip_coef": 0.2, "vf_coef": 0.5, "ent_coef": 0.0, "update_epochs": 4, "minibatch_size": 16}
+    return run_config(**{**defaults, **settings})
+
+
+def an_agent(lstm=False):
+    torch.manual_seed(0)
+    return PolicyAgent(EnvSpec(EnvName("test"), 1, "vector", (3,), "float32", 2), hidden_size=8, lstm=lstm)
+
+
+def a_batch(agent, steps, rows, **arrays):
+    """A rollout with some of its arrays given; the others are zero."""
+    rollout = Rollout.over(bytearray(Rollout.num_bytes(agent, steps, rows)), agent, steps, rows)
+    for name, array in arrays.items():
+        getattr(rollout, name).copy_(torch.as_tensor(array))
+    return rollout
+
+
 class Fixed:
     """A distribution whose params are the log probabilities themselves, and its entropy 0."""
 
     @staticmethod
     def score(params, actions):
-        return params.squeeze(-1), torch.zeros(params.shape[:-1]), lambda d_log_prob, _: d_log_prob.unsqueeze(-1)
+        return params.squeeze(-1), torch.zeros(params.shape[:-1])
 
 
-def losses(log_ratio=(0.0,), gains=(0.0,), values=(0.0,), old=(0.0,), returns=(0.0,), vf_clip=None, ent_coef=0.0):
-    """loss_gradients of a few steps whose action was worth log probability 0 before."""
-    config = PPOConfig(0.2, 0.5, vf_clip, ent_coef, 0.5, None, 1, 1)
-    zeros = torch.zeros(len(gains))
-    old, gains, returns = torch.tensor(old), torch.tensor(gains), torch.tensor(returns)
-    batch = Batch(zeros, zeros, zeros, zeros, old, gains, returns, ())
-    params = torch.tensor(log_ratio).unsqueeze(-1)
-    return loss_gradients(Fixed(), params, torch.tensor(values), batch, config, 1 / len(gains))  # type: ignore[arg-type]
+def losses(log_ratio=(0.0,), gains=(0.0,), values=(0.0,), old=(0.0,), returns=(0.0,), vf_clip=None):
+    """The statistics, and the gradient by log ratio, of a few steps whose action had log probability 0 before."""
+    batch = a_batch(an_agent(), 1, len(gains), values=old, advantages=gains, returns=returns)
+    params = torch.tensor([log_ratio], requires_grad=True)
+    config = a_config(vf_clip=vf_clip, vf_coef=0.0)
+    loss, statistics = ppo_loss(Fixed(), params.unsqueeze(-1), torch.tensor([values]), batch, config)  # type: ignore[arg-type]
+    (gradient,) = torch.autograd.grad(loss, params)
+    return statistics, gradient[0].tolist()
 
 
 def test_policy_loss_by_hand():
     """A clip on the wrong side lets a step run away: gains are clipped, losses are not."""
     log_ratio = np.log([1.5, 0.5, 1.5, 0.5]).tolist()
     flat = (0.0,) * 4
-    d_params, _, stats = losses(log_ratio, (1.0, 1.0, -1.0, -1.0), flat, flat, flat)
-    assert stats[0].item() == pytest.approx(-(1.2 + 0.5 - 1.5 - 0.8) / 4)
-    assert d_params.squeeze(-1).tolist() == pytest.approx([0, -0.5 / 4, 1.5 / 4, 0])
+    statistics, gradient = losses(log_ratio, (1.0, 1.0, -1.0, -1.0), flat, flat, flat)
+    assert statistics.policy_loss.item() == pytest.approx(-(1.2 + 0.5 - 1.5 - 0.8) / 4)
+    assert gradient == pytest.approx([0, -0.5 / 4, 1.5 / 4, 0])
+    assert statistics.clip_fraction == 1
+    assert statistics.approx_kl.item() == pytest.approx(-np.mean(log_ratio), abs=1e-6)  # the ratios' mean being 1
 
 
 def test_value_loss_by_hand():
     """Clipping that takes the smaller error would stop the critic from learning."""
-    assert losses(values=(2.0,), returns=(3.0,))[2][1].item() == pytest.approx(0.5)
-    assert losses(values=(2.0,), returns=(3.0,), vf_clip=0.5)[2][1].item() == pytest.approx(0.5 * 2.5**2)
+    assert losses(values=(2.0,), returns=(3.0,))[0].value_loss.item() == pytest.approx(0.5)
+    assert losses(values=(2.0,), returns=(3.0,), vf_clip=0.5)[0].value_loss.item() == pytest.approx(0.5 * 2.5**2)
 
 
-def reference_loss(distribution, params, values, batch, config):
-    """PPO's loss as the paper has it, for autograd."""
-    if isinstance(distribution, Categorical):
-        theirs = torch.distributions.Categorical(logits=params)
-        log_prob, entropy = theirs.log_prob(batch.actions), theirs.entropy()
-    else:
-        mean, log_std = params.chunk(2, -1)
-        normal = torch.distributions.Normal(mean, log_std.exp())
-        log_prob, entropy = normal.log_prob(batch.actions).sum(-1), normal.entropy().sum(-1)
-    ratio = (log_prob - batch.log_probs).exp()
-    clipped = ratio.clamp(1 - config.clip_coef, 1 + config.clip_coef)
-    policy_loss = -torch.minimum(ratio * batch.advantages, clipped * batch.advantages).mean()
-    errors = (values - batch.returns).square()
-    if config.vf_clip is not None:
-        near = batch.values + (values - batch.values).clamp(-config.vf_clip, config.vf_clip)
-        errors = torch.maximum(errors, (near - batch.returns).square())
-    value_loss = 0.5 * errors.mean()
-    loss = policy_loss - config.ent_coef * entropy.mean() + config.vf_coef * value_loss
-    return loss, (policy_loss, value_loss, entropy.mean())
-
-
-@pytest.mark.parametrize("vf_clip", [None, 0.3])
 @pytest.mark.parametrize("distribution", [Categorical(3), Gaussian(2)], ids=["categorical", "gaussian"])
-def test_loss_gradients_are_autograds(distribution, vf_clip):
-    """A slip in a derivative worked out by hand: training goes on, and learns worse."""
+def test_the_loss_is_the_weighted_sum_of_its_parts(distribution):
+    """A coefficient with the wrong sign or on the wrong part: an entropy bonus that is a penalty."""
     torch.manual_seed(0)
-    rows = 200
-    params, values = torch.randn(1, rows, distribution.num_params), torch.randn(1, rows)
-    actions = distribution.sample(params, distribution.noise(1, rows))
-    old = distribution.score(params + 0.3 * torch.randn_like(params), actions)[0]
-    advantages, returns, old_values = (torch.randn(1, rows) for _ in range(3))
-    batch = Batch(torch.zeros(1, rows), torch.zeros(1, rows), actions, old, old_values, advantages, returns, ())
-    config = PPOConfig(0.2, 0.7, vf_clip, 0.05, 0.5, None, 1, 1)
-    d_params, d_values, stats = loss_gradients(distribution, params, values, batch, config, 1 / rows)
-    params.requires_grad_()
-    values.requires_grad_()
-    loss, parts = reference_loss(distribution, params, values, batch, config)
-    loss.backward()
-    assert params.grad is not None and values.grad is not None
-    assert torch.allclose(d_params, params.grad, atol=1e-7) and torch.allclose(d_values, values.grad, atol=1e-7)
-    assert torch.allclose(stats[:3], torch.stack(parts), atol=1e-6)
-    assert 0 < stats[4] < 1  # some ratios are beyond the clip range, some within
+    params, values = torch.randn(1, 20, distribution.num_params), torch.randn(1, 20)
+    actions = distribution.sample(params, distribution.noise(1, 20))
+    zeros = torch.zeros(1, 20)
+    arrays = dict.fromkeys(("observations", "starts", "log_probs", "values", "returns"), zeros)
+    batch = Batch(**arrays, actions=actions, advantages=torch.randn(1, 20), state=())
+    loss, parts = ppo_loss(distribution, params, values, batch, a_config(vf_coef=0.7, ent_coef=0.3))
+    assert loss.item() == pytest.approx((parts.policy_loss + 0.7 * parts.value_loss - 0.3 * parts.entropy).item())
+    assert parts.entropy == pytest.approx(distribution.score(params, actions)[1].mean().item())
 
 
 def test_explained_variance():
@@ -160,7 +147,7 @@ def test_categorical_against_torch(reference):
     if reference:
         theirs = torch.distributions.Categorical(logits=params)
         actions = torch.arange(3)
-        log_prob, entropy, _ = ours.score(params.expand(3, 3), actions)
+        log_prob, entropy = ours.score(params.expand(3, 3), actions)
         assert torch.allclose(log_prob, theirs.log_prob(actions))
         assert torch.allclose(entropy, theirs.entropy())
     else:
@@ -174,7 +161,7 @@ def test_gaussian_against_torch():
     theirs = torch.distributions.Normal(params[:, :2], params[:, 2:].exp())
     actions = torch.tensor([[0.1, 0.4]])
     ours = Gaussian(2)
-    log_prob, entropy, _ = ours.score(params, actions)
+    log_prob, entropy = ours.score(params, actions)
     assert torch.allclose(log_prob, theirs.log_prob(actions).sum(-1))
     assert torch.allclose(entropy, theirs.entropy().sum(-1))
     noise = torch.tensor([[1.0, -1.0]])
@@ -193,9 +180,6 @@ def test_reward_scaler_divides_by_the_discounted_returns_deviation():
     assert again[0, 0] == pytest.approx(2 / history.std(), rel=1e-5)
 
 
-PPO = PPOConfig(0.2, 0.5, None, 0.0, 0.5, None, update_epochs=4, minibatch_size=16)
-
-
 def bandit_batch(agent, rows=64, steps=1):
     """Action 1 is good and action 0 bad, whatever is observed."""
     observations = torch.zeros(steps, rows, 3)
@@ -203,62 +187,34 @@ def bandit_batch(agent, rows=64, steps=1):
         params, values, _ = agent(observations, agent.initial_state(rows))
     actions = torch.arange(rows).remainder(2).expand(steps, rows)
     gains = actions.float() * 2 - 1
-    starts = torch.zeros(steps, rows, dtype=torch.bool)
     log_probs = agent.distribution.score(params, actions)[0]
-    return Batch(observations, starts, actions, log_probs, values, gains, gains, agent.initial_state(rows))
+    return a_batch(
+        agent, steps, rows, actions=actions, log_probs=log_probs, values=values, advantages=gains, returns=gains
+    )
+
+
+def an_optimizer(agent):
+    return torch.optim.Adam(agent.parameters(), lr=1e-2)
 
 
 @pytest.mark.parametrize("lstm", [False, True])
 def test_update_prefers_the_better_action(lstm):
     """A sign error anywhere in the update makes the agent worse."""
-    torch.manual_seed(0)
-    agent = PolicyAgent(EnvSpec(EnvName("test"), 1, "vector", (3,), "float32", 2), hidden_size=8, lstm=lstm)
-    optimizer = Adam(list(agent.parameters()), lr=1e-2)
+    agent = an_agent(lstm)
     batch = bandit_batch(agent, steps=2 if lstm else 1)
-    stats = update(agent, optimizer, batch, PPO)
+    stats = update(agent, an_optimizer(agent), batch, a_config())
     after = agent(batch.observations, batch.state)[0].softmax(-1)[..., 1].mean().item()
     assert after > 0.55
     assert stats["approx_kl"] > 0 and 0 <= stats["clip_fraction"] <= 1
 
 
-@pytest.mark.parametrize("max_norm", [1e-3, 1e3])
-def test_scaled_steps_are_torchs_adam_with_clipped_gradients(max_norm):
-    """Adam undoes most of a wrong scale, so that training would go on with gradients that nothing limits; a parameter
-    without a gradient that loses its turn for good; a state loaded and not used."""
-    generator = torch.Generator().manual_seed(0)
-    ours, theirs = ([nn.Parameter(torch.ones(n)) for n in (3, 5)] for _ in range(2))
-    mine, torchs = Adam(ours, lr=1e-2, eps=1e-2), torch.optim.Adam(theirs, lr=1e-2, eps=1e-2)
-    for turn in range(9):
-        for one, other in zip(ours, theirs, strict=True):
-            one.grad = torch.randn(one.shape, generator=generator)
-            other.grad = one.grad.clone()
-        if turn in (0, 5):
-            ours[1].grad = theirs[1].grad = None
-        if turn == 4:
-            ours[0].grad = theirs[0].grad = None
-        if turn == 7:
-            mine, state = Adam(ours, lr=1e-2, eps=1e-2), mine.state_dict()
-            mine.load_state_dict(state)
-        for optimizer in (mine, torchs):
-            optimizer.param_groups[0]["lr"] = 1e-2 / (1 + turn)
-        mine.scaled_step(gradient_scale(ours, max_norm))
-        nn.utils.clip_grad_norm_(theirs, max_norm)
-        torchs.step()
-    assert all(torch.allclose(one, other, atol=1e-7) for one, other in zip(ours, theirs, strict=True))
-    assert len(mine._state) == 3  # by the kernel alone, in the end
-
-
-def test_target_kl_ends_the_update():
-    """A target that is computed and then ignored."""
-    passes = []
-
-    class Counting(Adam):
-        def scaled_step(self, scale):
-            passes.append(1)
-            super().scaled_step(scale)
-
-    torch.manual_seed(0)
-    agent = PolicyAgent(EnvSpec(EnvName("test"), 1, "vector", (3,), "float32", 2), hidden_size=8)
-    config = PPOConfig(0.2, 0.5, None, 0.0, 0.5, 1e-6, update_epochs=50, minibatch_size=32)
-    update(agent, Counting(list(agent.parameters()), lr=1e-2), bandit_batch(agent), config)
-    assert len(passes) <= 4
+def test_target_kl_ends_the_update(monkeypatch):
+    """A target that is computed and then ignored, or compared with another statistic."""
+    monkeypatch.setattr(TwinNetwork, "of", classmethod(lambda cls, agent: None))
+    agent = an_agent()
+    optimizer, steps = an_optimizer(agent), []
+    optimizer.register_step_post_hook(lambda *_: steps.append(1))
+    update(agent, optimizer, bandit_batch(agent), a_config(target_kl=1e-6, update_epochs=50, minibatch_size=32))
+    assert len(steps) <= 4
+    update(agent, optimizer, bandit_batch(agent), a_config(target_kl=1e6, update_epochs=50, minibatch_size=32))
+    assert len(steps) > 99

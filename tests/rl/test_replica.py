@@ -8,14 +8,17 @@ import pytest
 import torch
 
 from metta.agent.policy_agent import PolicyAgent
+from metta.agent.twin_network import TwinNetwork
 from metta.envs.env_spec import EnvName, EnvSpec
 from metta.errors import EnvError
-from metta.rl.learning.ppo import Batch, PPOConfig, backward
-from metta.rl.learning.replica import SummedGradients
+from metta.rl.learning.ppo import Statistics, backward
+from metta.rl.learning.rollout import Rollout
+from metta.rl.learning.summed_gradients import SummedGradients
 from metta.rl.train_config import TrainConfig
 from metta.rl.trainer import Trainer
+from tests.helpers.configs import run_config
 
-CONFIG = PPOConfig(0.2, 0.5, None, 0.01, 0.5, None, update_epochs=1, minibatch_size=16)
+CONFIG = run_config(vf_coef=0.5, ent_coef=0.01)
 ROWS = 11
 
 
@@ -24,28 +27,33 @@ def an_agent(lstm):
     return PolicyAgent(EnvSpec(EnvName("test"), 1, "vector", (3,), "float32", 2), hidden_size=8, lstm=lstm)
 
 
-def a_batch(agent, lstm):
-    shape = (2, ROWS) if lstm else (1, ROWS)
-    starts, actions = torch.zeros(*shape, dtype=torch.bool), torch.randint(2, shape)
-    log_probs, values, advantages, returns = (torch.randn(shape) for _ in range(4))
-    state = agent.initial_state(ROWS)
-    return Batch(torch.randn(*shape, 3), starts, actions, log_probs, values, advantages, returns, state)
+def a_batch(agent):
+    rollout = Rollout.over(bytearray(Rollout.num_bytes(agent, 2, ROWS)), agent, 2, ROWS)
+    for array in (rollout.observations, rollout.log_probs, rollout.values, rollout.advantages, rollout.returns):
+        array.normal_()
+    rollout.actions.random_(2)
+    return rollout if rollout.state else rollout.independent_steps()
 
 
 @pytest.mark.parametrize("lstm", [False, True])
 @pytest.mark.parametrize("size", [1, 2, 7, ROWS])
 @pytest.mark.parametrize("num_shards", [2, 3])
-def test_shards_add_up_to_the_whole(lstm, size, num_shards):
-    """Advantages normalised by shard, unequal shards that weigh the same, or an empty one that counts as NaN."""
+@pytest.mark.parametrize("with_twin", [False, True])
+def test_shards_add_up_to_the_whole(lstm, size, num_shards, with_twin):
+    """Advantages normalised by shard, unequal shards that weigh the same, or an empty one that counts as NaN;
+    one minibatch's statistics written over by the next's."""
     agent = an_agent(lstm)
-    batch, index = a_batch(agent, lstm), torch.randperm(ROWS)[:size]
-    expected = backward(agent, batch, index, CONFIG)
+    batch, index = a_batch(agent), torch.randperm(ROWS)[:size]
+    twin = TwinNetwork.of(agent) if with_twin else None
+    assert lstm or (twin is not None) == with_twin
+    expected = backward(agent, batch, index, CONFIG, twin)
     whole = [parameter.grad for parameter in agent.parameters()]
     memory = bytearray(SummedGradients.memory_bytes(agent, num_shards))
     summed = SummedGradients(agent, num_shards, range(num_shards), memory, lambda: None).begin(seed=1)
+    seen: list[Statistics] = []
     for _ in range(3):  # its two places take turns
-        stats = summed(agent, batch, index, CONFIG)
-        assert torch.allclose(stats, expected, atol=1e-6)
+        seen.append(summed(agent, batch, index, CONFIG, twin))
+        assert all(torch.allclose(torch.stack(stats), torch.stack(expected), atol=1e-6) for stats in seen)
         for parameter, gradient in zip(agent.parameters(), whole, strict=True):
             assert parameter.grad is not None and gradient is not None
             assert torch.allclose(parameter.grad, gradient, atol=1e-6)

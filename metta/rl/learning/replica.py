@@ -13,7 +13,6 @@ from multiprocessing.connection import Connection
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from metta.agent.policy_agent import PolicyAgent
 from metta.envs.env_group import environments, gymnasium_spec_bytes, register
@@ -22,10 +21,12 @@ from metta.files import portable_pickle
 from metta.machine import keep_freed_memory
 from metta.processes.shared_arrays import shares
 from metta.processes.worker import Worker
-from metta.rl.learning.adam import Adam
-from metta.rl.learning.ppo import STATS, Batch, PPOConfig, backward, update
+from metta.rl.learning.collector import Collector
+from metta.rl.learning.ppo import backward, explained_variance, gae, successor_values, update
 from metta.rl.learning.random_state import seed_everything, seed_of
-from metta.rl.learning.rollout import Collector, Rollout, rollout_bytes
+from metta.rl.learning.reward_scaler import RewardScaler
+from metta.rl.learning.rollout import Rollout
+from metta.rl.learning.summed_gradients import SummedGradients
 from metta.rl.learning.timers import Timers
 from metta.rl.train_config import RunConfig
 
@@ -44,16 +45,15 @@ class Replica:
         memory: Any,
         meet: Callable[[], None],
     ):
-        """helpers: processes that step the environments of each shard; memory: a buffer of
-        `memory_bytes`; meet: returns when every process has called it."""
+        """helpers: processes that step the environments of each shard; memory: a buffer of `memory_bytes`; meet:
+        returns when every process has called it."""
         self.config, self.agent = config, agent
-        self.optimizer = Adam(list(agent.parameters()), lr=config.learning_rate)
-        self.ppo = PPOConfig(**{name: getattr(config, name) for name in PPOConfig.__dataclass_fields__})
+        self.optimizer = torch.optim.Adam(agent.parameters(), lr=config.learning_rate, eps=1e-5, fused=True)
         self.timers = Timers()
         keep_freed_memory()
         memory = memoryview(memory)
         rows = config.num_envs * agent.env.num_agents
-        size = rollout_bytes(agent, config.horizon, rows)
+        size = Rollout.num_bytes(agent, config.horizon, rows)
         self.rollout = Rollout.over(memory[:size], agent, config.horizon, rows)
         self.gradients = None  # with one shard ppo.backward alone
         if config.num_shards > 1:
@@ -75,7 +75,7 @@ class Replica:
     def memory_bytes(config: RunConfig, agent: PolicyAgent) -> int:
         rows = config.num_envs * agent.env.num_agents
         summed = SummedGradients.memory_bytes(agent, config.num_shards) if config.num_shards > 1 else 0
-        return rollout_bytes(agent, config.horizon, rows) + summed
+        return Rollout.num_bytes(agent, config.horizon, rows) + summed
 
     def collect(self, epoch: int) -> list[Episode]:
         """Write these shards' rows of the rollout; returns the episodes that ended."""
@@ -85,27 +85,29 @@ class Replica:
             for episode in collector.collect(seed_of(self.config.seed, epoch, 1 + shard))
         ]
 
+    def estimate_advantages(self, scale_rewards: RewardScaler) -> float:
+        """Write the whole rollout's advantages and returns; returns the critic's explained variance."""
+        rollout, config = self.rollout, self.config
+        values, terminated, truncated = rollout.values.cpu().numpy(), rollout.terminated, rollout.truncated
+        next_values = successor_values(values, rollout.last_values, rollout.bootstrap_values, terminated, truncated)
+        done = terminated | truncated
+        rewards = scale_rewards(rollout.rewards, done)
+        advantages = gae(rewards, values, next_values, done, config.gamma, config.gae_lambda)
+        returns = advantages + values
+        rollout.advantages.copy_(torch.from_numpy(advantages))
+        rollout.returns.copy_(torch.from_numpy(returns))
+        return explained_variance(values, returns)
+
     def learn(self, epoch: int, learning_rate: float) -> dict[str, float]:
         """Learn from the whole rollout, together with the other replicas; returns the losses."""
         for group in self.optimizer.param_groups:
             group["lr"] = learning_rate
         seed = seed_of(self.config.seed, epoch, 0)
         seed_everything(seed)
-        rollout = self.rollout
-        batch = Batch(
-            observations=rollout.observations,
-            starts=torch.from_numpy(rollout.starts).to(rollout.values.device),
-            actions=rollout.actions,
-            log_probs=rollout.log_probs,
-            values=rollout.values,
-            advantages=rollout.advantages,
-            returns=rollout.returns,
-            state=rollout.state,
-        )
         gradients = backward if self.gradients is None else self.gradients.begin(seed)
         order = torch.Generator().manual_seed(seed)
-        losses = update(self.agent, self.optimizer, batch, self.ppo, order, gradients)
-        self.agent.update_normalizers(rollout.observations)
+        losses = update(self.agent, self.optimizer, self.rollout, self.config, order, gradients)
+        self.agent.update_normalizers(self.rollout.observations)
         return losses
 
     def state_dict(self) -> list[dict[str, Any]]:
@@ -123,61 +125,6 @@ class Replica:
     def close(self) -> None:
         for collector in self.collectors.values():
             collector.envs.close()
-
-
-class SummedGradients:
-    """In place of `ppo.backward`: a minibatch's gradients as the sum of its shards', whoever computed them."""
-
-    def __init__(self, agent: PolicyAgent, num_shards: int, shards: range, memory: Any, meet: Callable[[], None]):
-        self.num_shards, self.shards, self.meet = num_shards, shards, meet
-        self._parameters = list(agent.parameters())
-        device = self._parameters[0].device
-        size = self._size(agent)
-        # Two minibatches' worth: who is ahead writes one while another still adds up the other.
-        self._apart = torch.frombuffer(memory, dtype=torch.float32)[: 2 * num_shards * size].to(device)
-        self._apart = self._apart.view(2, num_shards, size)
-        self._views = [[self._cut(shard) for shard in minibatch] for minibatch in self._apart]
-        self._sum = torch.zeros(size, device=device)
-        self._summed = self._cut(self._sum)
-        self._seed = self._turn = 0
-
-    @staticmethod
-    def memory_bytes(agent: PolicyAgent, num_shards: int) -> int:
-        return 4 * 2 * num_shards * SummedGradients._size(agent)
-
-    @staticmethod
-    def _size(agent: PolicyAgent) -> int:
-        """Numbers of one shard: the gradients, and the statistics."""
-        return sum(parameter.numel() for parameter in agent.parameters()) + len(STATS)
-
-    def begin(self, seed: int) -> "SummedGradients":
-        """seed: of what agents draw by themselves, in dropout for one."""
-        self._seed, self._turn = seed, 0
-        return self
-
-    def __call__(self, agent: PolicyAgent, batch: Batch, index: Tensor, config: PPOConfig) -> Tensor:
-        self._turn += 1
-        turn = self._turn % 2
-        for shard in self.shards:
-            seed_everything(self._seed + self._turn * self.num_shards + shard)
-            for parameter in self._parameters:
-                parameter.grad = None
-            stats = backward(agent, batch, index, config, shard, self.num_shards)
-            gradients = [torch.zeros_like(p) if p.grad is None else p.grad for p in self._parameters]
-            torch._foreach_copy_(self._views[turn][shard], [*gradients, stats])
-        self.meet()
-        torch.add(self._apart[turn, 0], self._apart[turn, 1], out=self._sum)
-        for shard in range(2, self.num_shards):
-            self._sum += self._apart[turn, shard]
-        for parameter, gradient in zip(self._parameters, self._summed, strict=False):
-            parameter.grad = gradient
-        return self._summed[-1]
-
-    def _cut(self, flat: Tensor) -> list[Tensor]:
-        """Views of a flat tensor: one of each parameter's shape, and the statistics."""
-        sizes = [parameter.numel() for parameter in self._parameters]
-        *gradients, stats = flat.split([*sizes, len(STATS)])
-        return [g.view(p.shape) for g, p in zip(gradients, self._parameters, strict=True)] + [stats]
 
 
 def start_replica(memory_file: Any, config: RunConfig, agent: PolicyAgent, shards: range, helpers: int) -> Worker:
