@@ -9,12 +9,13 @@ import types
 from collections.abc import Callable
 from dataclasses import MISSING, Field, dataclass, field, fields
 from numbers import Integral, Real
-from typing import Any, Literal, TypeVar, get_args, get_origin, get_type_hints, overload
+from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints, overload
 
 from metta.errors import UserError
 
 T = TypeVar("T")
 Check = Callable[[Any], str | None]  # says what a value must be, where it is not
+Parse = Callable[[str], Any]
 
 BY_ENVIRONMENT = "by environment"
 MANY = 10**18  # of whatever is counted in 64 bits
@@ -32,13 +33,22 @@ BOOLS = {"true": True, "1": True, "false": False, "0": False}
 @overload
 def key(doc: str) -> Any: ...
 @overload
-def key(doc: str, default: T, check: Check | None = None, unset: str = BY_ENVIRONMENT) -> T: ...
-def key(doc: str, default: Any = MISSING, check: Check | None = None, unset: str = BY_ENVIRONMENT) -> Any:
+def key(
+    doc: str, default: T, check: Check | None = None, unset: str = BY_ENVIRONMENT, parse: Parse | None = None
+) -> T: ...
+def key(
+    doc: str,
+    default: Any = MISSING,
+    check: Check | None = None,
+    unset: str = BY_ENVIRONMENT,
+    parse: Parse | None = None,
+) -> Any:
     """Declare a field that the command line can set; without a default it has to be given.
 
     unset: what --help says of a default of None. BY_ENVIRONMENT: that None is no value, so it cannot be typed.
+    parse: reads the text where the type alone does not say how; ValueError says what it must be.
     """
-    return field(default=default, metadata={"doc": doc, "check": check, "unset": unset})
+    return field(default=default, metadata={"doc": doc, "check": check, "unset": unset, "parse": parse})
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,7 +58,7 @@ class Config:
     def __post_init__(self) -> None:
         for name, (kind, optional) in kinds(type(self)).items():
             value = getattr(self, name)
-            if value is not None or not optional:
+            if kind is not None and (value is not None or not optional):
                 object.__setattr__(self, name, _fit(name, value, kind))
         for name, declared in keys(type(self)).items():
             value, check = getattr(self, name), declared.metadata["check"]
@@ -62,25 +72,32 @@ def keys(config_class: type) -> dict[str, Field[Any]]:
 
 
 def kinds(config_class: type) -> dict[str, tuple[Any, bool]]:
-    """Each field's type without `| None`, and whether it may be None."""
+    """Each field's type without `| None`, and whether it may be None. The type is None for one with a parse= alone."""
     hints = get_type_hints(config_class)
     return {declared.name: _kind(hints[declared.name]) for declared in fields(config_class)}
 
 
 def _kind(hint: Any) -> tuple[Any, bool]:
-    if isinstance(hint, types.UnionType):
-        return get_args(hint)[0], True  # X | None
+    if get_origin(hint) in (types.UnionType, Union):
+        kind, *others = get_args(hint)
+        return (kind, True) if others == [type(None)] else (None, False)
     return dict if get_origin(hint) is dict else hint, False
 
 
 def type_text(kind: Any) -> str:
     """A type as --help shows it: "INT"."""
-    return "|".join(get_args(kind)) if get_origin(kind) is Literal else TYPES[kind][0]
+    return "|".join(get_args(kind)) if get_origin(kind) is Literal else TYPES[kind or str][0]
 
 
 def read(config_class: type, name: str, text: str) -> Any:
     """The value that `name=text` means. UserError where it is not of the field's type."""
     kind, optional = kinds(config_class)[name]
+    parse: Parse | None = keys(config_class)[name].metadata["parse"]
+    if parse is not None:
+        try:
+            return parse(text)
+        except ValueError as error:
+            raise UserError(f"{name}={shown(text)}: must be {error}") from None
     if optional and text == "None" and keys(config_class)[name].metadata["unset"] != BY_ENVIRONMENT:
         return None
     try:

@@ -1,5 +1,6 @@
 """What a run is trained with: every key of `metta train`. It imports no torch, so a bad value is answered at once."""
 
+import re
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -17,8 +18,7 @@ LARGE = 1e30  # a factor or a bound that is as good as infinite, and still a flo
 
 def device_name(value: str) -> str | None:
     """auto, cpu, cuda, cuda:N or mps: whether it is there is seen when torch is."""
-    kind, colon, number = value.partition(":")
-    known = kind in ("auto", "cpu", "cuda", "mps") and (not colon or (kind == "cuda" and number.isdecimal()))
+    known = re.fullmatch(r"auto|cpu|mps|cuda(:[0-9]{1,2})?", value)  # torch counts 128 GPUs, then from -128 on
     return None if known else "auto, cpu, cuda, cuda:N or mps"
 
 
@@ -127,7 +127,7 @@ def changed_keys(saved: dict[str, Any], config: TrainConfig, given: frozenset[st
         if setting:
             env = EnvName(saved["env"], saved.get("env_settings", {}))
             own, new = env.settings.get(setting), config.env_settings[setting]
-            if check_env(env.with_({setting: new})) == check_env(env):
+            if "env" not in changed and check_env(env.with_({setting: new})) == check_env(env):
                 continue  # the same in other words, or the default
         else:
             own, new = saved.get(name, keys(TrainConfig)[name].default), getattr(config, name)

@@ -141,18 +141,18 @@ LARGE_IMAGE = 10_000  # numbers in an observation; two threads on a 10x10 grid b
 class Trainer:
     """One run in memory: agent, optimiser, environments. The same state goes on the same way, bit for bit."""
 
-    def __init__(self, config: TrainConfig, agent: PolicyAgent | None = None):
+    def __init__(self, typed: TrainConfig, agent: PolicyAgent | None = None):
         """Set up from the configuration; `agent` is one from a checkpoint, otherwise a new one is made."""
-        self.spec = spec = spec_of(config.env_name)
-        self.device = pick_device(config.device)
+        self.spec = spec = spec_of(typed.env_name)
+        self.device = pick_device(typed.device)
         make_deterministic(self.device)
-        self.config = config = with_defaults(config, spec, self.device.type)
+        self.config = config = with_defaults(typed, spec, self.device.type)
         # A second thread of a small network mostly waits for the first; for large images each shard has its cores.
         large = spec.observation_kind == "image" and math.prod(spec.observation_shape) > LARGE_IMAGE
         set_threads((os.cpu_count() or 1) // config.num_shards if large else 1)
         if agent is None:
             seed_everything(config.seed)
-            agent = load_agent_class(config.agent)(spec, hidden_size=config.hidden_size, lstm=config.lstm)
+            agent = load_agent_class(typed.agent)(spec, hidden_size=config.hidden_size, lstm=config.lstm)
         self.agent = agent.to(self.device)
         self.rows = config.num_envs * spec.num_agents
         self.reward_scaler = RewardScaler(self.rows, config.gamma)

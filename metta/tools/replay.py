@@ -21,7 +21,7 @@ from metta.sim.recording import Source, load_recording, recorded_in, recorded_se
 from metta.sim.replay.films import SUFFIXES, check_format, replay_path, write_replay
 from metta.tools.cli.arguments import parse
 from metta.tools.cli.config import ReplayConfig
-from metta.tools.cli.targets import existing_epoch, existing_run, given_env
+from metta.tools.cli.targets import existing_epochs, existing_run, given_env
 
 DAMAGE = (ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error)  # what numpy raises over any bytes
 
@@ -69,8 +69,9 @@ def chosen_epoch(config: ReplayConfig, manager: TinyCheckpointManager) -> int:
         if best is None:
             raise UserError(f"epoch=best: run {config.run} has no scores yet: `{sim_command(config)} epoch=all`")
         return best
-    epoch = int(config.epoch)
-    return epoch if epoch in recorded_epochs(config) else existing_epoch(manager, epoch)
+    if config.epoch not in recorded_epochs(config):
+        existing_epochs(manager, config.epoch)
+    return config.epoch
 
 
 def recorded_epochs(config: ReplayConfig) -> list[int]:

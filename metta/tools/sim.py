@@ -17,8 +17,9 @@ from metta.rl.tiny_checkpoint_manager import AGENT_FILE, TinyCheckpointManager
 from metta.run_folder import TrainDir
 from metta.tools.cli.arguments import parse
 from metta.tools.cli.config import SimConfig
+from metta.tools.cli.epochs import epoch_text
 from metta.tools.cli.table import interval_text, print_table, score_text
-from metta.tools.cli.targets import existing_epoch, existing_run, given_env, open_run
+from metta.tools.cli.targets import existing_epochs, existing_run, given_env, open_run
 
 if TYPE_CHECKING:
     from metta.eval.eval_db import Score
@@ -61,10 +62,11 @@ def targets_of_file(config: SimConfig, path: Path) -> Targets:
         raise UserError(f"agent={path}: no such file")
     if not config.trust and not zipfile.is_zipfile(path):
         raise UserError(f"agent={path}: not an agent file, or not a whole one")
-    if config.watch or config.epoch in ("all", "best"):
-        raise UserError(f"agent={path}: one file has no {'watch=' if config.watch else 'epoch=' + config.epoch}")
+    given = config.epoch if isinstance(config.epoch, int) else None
+    if config.watch or (given is None and config.epoch != "latest"):
+        what = "watch=" if config.watch else f"epoch={epoch_text(config.epoch)}"
+        raise UserError(f"agent={path}: one file has no {what}")
     name = AGENT_FILE.fullmatch(path.name)
-    given = int(config.epoch) if config.epoch.isdecimal() else None
     run = run_of(path, config.train_dir)
     if name and run is not None:
         for key, value, own in (("run", config.run, run), ("epoch", given, int(name[1]))):
@@ -74,9 +76,10 @@ def targets_of_file(config: SimConfig, path: Path) -> Targets:
     if config.run is None:
         return Targets(None, [], path)
     open_run(config.run, config.train_dir)
-    if given is None and not name:
+    epoch = int(name[1]) if given is None and name else given
+    if epoch is None:
         raise UserError(f"missing epoch=: under which epoch of run={config.run} to store the scores of agent={path}")
-    return Targets(config.run, [int(name[1]) if given is None and name else int(config.epoch)], path)
+    return Targets(config.run, [epoch], path)
 
 
 def run_of(path: Path, train_dir: str) -> str | None:
@@ -86,19 +89,19 @@ def run_of(path: Path, train_dir: str) -> str | None:
 
 
 def chosen_epochs(config: SimConfig, manager: TinyCheckpointManager, scores: EvalDB) -> list[int]:
-    epochs = manager.list_epochs()
-    if config.epoch == "all":
-        return epochs
-    if config.epoch == "latest":
-        return epochs[-1:]
-    if config.epoch != "best":
-        return [existing_epoch(manager, int(config.epoch))]
+    match config.epoch:
+        case "all":
+            return manager.list_epochs()
+        case "latest":
+            return manager.list_epochs()[-1:]
+        case int() | range():
+            return existing_epochs(manager, config.epoch)
     env = given_env(config.env, config.env_settings)
     best = scores.best_epoch(str(config.run), None if env is None else env.label)
     if best is None:
         where = "" if env is None else f" in {env.label}"
         raise UserError(f"epoch=best: run {config.run} has no scores{where} yet; epoch=all evaluates every checkpoint")
-    return [existing_epoch(manager, best)]
+    return existing_epochs(manager, best)
 
 
 def watched_epochs(config: SimConfig, run: str) -> list[int]:
@@ -107,7 +110,7 @@ def watched_epochs(config: SimConfig, run: str) -> list[int]:
     if not manager.folder.is_dir():
         existing_run(run, config.train_dir)
     if config.epoch not in ("latest", "all"):
-        raise UserError(f"epoch={config.epoch}: watch=true takes epoch=latest or epoch=all")
+        raise UserError(f"epoch={epoch_text(config.epoch)}: watch=true takes epoch=latest or epoch=all")
     epochs = manager.list_epochs()
     return epochs if config.epoch == "all" else epochs[-1:]
 

@@ -98,3 +98,9 @@ def test_a_run_that_learned_nothing_begins_anew() -> None:
     again = TrainConfig(run="r", clip_coef=0.1, env_settings={"sutton_barto_reward": True})
     expected = {**saved, "clip_coef": 0.1, "env_settings": {"sutton_barto_reward": True}}
     assert restart_config(saved, again, given_keys(again)) == TrainConfig(**expected)
+
+
+def test_another_environment_with_settings_of_its_own() -> None:
+    """Its settings held against the environment that the run was started with, which has no such ones."""
+    config = TrainConfig(run="r", env="arena", env_settings={"num_agents": 4})
+    assert changed_keys(asdict(run_config()), config, given_keys(config)).keys() == {"env", "env.num_agents"}

@@ -80,6 +80,8 @@ def test_sim_all_then_best(folder: Path) -> None:
     assert [row[1] for row in rows(metta(folder, "sim", "run=a", "epoch=all", "episodes=3")[0])[1:]] == ["0", "2", "3"]
     db = EvalDB(folder / "train_dir/eval.db")
     assert sorted(db.get_scores("a")) == [0, 2, 3]
+    some = rows(metta(folder, "sim", "run=a", "epoch=1..2", "episodes=3")[0])[1:]
+    assert [row[1] for row in some] == ["2"]
     best = db.best_epoch("a")
     assert rows(metta(folder, "sim", "run=a", "epoch=best", "episodes=3")[0])[1][1] == str(best)
 

@@ -111,6 +111,8 @@ OWN = "train_dir/a/checkpoints/agent_epoch_3.pt"
 SIM_MISTAKES = {
     "": "missing run=: a run in train_dir, or an agent file with agent=",
     "run=a epoch=7": "no checkpoint for epoch=7 in train_dir/a/checkpoints: have 0, 1, 2, 3",
+    "run=a epoch=7..9": "no checkpoint for epoch=7..9 in train_dir/a/checkpoints: have 0, 1, 2, 3",
+    "run=a epoch=1..2 watch=true": "epoch=1..2: watch=true takes epoch=latest or epoch=all",
     "run=c": "no run c with a checkpoint in ./train_dir: have a, b",
     "run=a train_dir=nowhere": "no run a with a checkpoint in nowhere: there is none yet",
     "run=a epoch=best": "epoch=best: run a has no scores yet; epoch=all evaluates every checkpoint",
@@ -123,8 +125,9 @@ SIM_MISTAKES = {
     f"agent={OWN} run=b": f"run=b: agent={OWN} is run=a",
     f"agent={OWN} epoch=2": f"epoch=2: agent={OWN} is epoch=3",
     f"agent={OWN} epoch=all": f"agent={OWN}: one file has no epoch=all",
+    f"agent={OWN} epoch=1..9": f"agent={OWN}: one file has no epoch=1..9",
     "run=a episodes=0": "episodes=0: must be at least 1",
-    "run=a epoch=new": "epoch=new: must be a number, latest, best or all",
+    "run=a epoch=new": "epoch=new: must be a number, a range as in 20..60, latest, best or all",
 }
 
 

@@ -5,26 +5,15 @@ from typing import Any, Literal
 
 from metta.keys import Config, at_least, between, key
 from metta.rl.train_config import device_name
+from metta.tools.cli.epochs import Epoch, Epochs, parse_epoch, parse_epochs
 
 RUN = "name of a run in train_dir"
 EPOCH = "the checkpoint: a number, latest or best"
+EPOCHS = "checkpoints: a number, a range as in 20..60, latest, best or all"
 ENV = "another environment than the one it was trained on"
 TRAIN_DIR = "folder of all runs"
 AGENT_FILE = "an agent file instead of a run: path/to/agent_epoch_100.pt"
 TRUST = "load an agent file from elsewhere with all that is in it: it may run any code"
-
-
-def epoch_name(value: str) -> str | None:
-    return _epoch(value, ("latest", "best"))
-
-
-def epoch_name_or_all(value: str) -> str | None:
-    return _epoch(value, ("latest", "best", "all"))
-
-
-def _epoch(value: str, words: tuple[str, ...]) -> str | None:
-    number = value.isascii() and value.isdecimal()
-    return None if number or value in words else f"a number, {', '.join(words[:-1])} or {words[-1]}"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,7 +21,7 @@ class SimConfig(Config):
     """Play episodes with a run's checkpoint and put its scores into train_dir/eval.db."""
 
     run: str | None = key(RUN, None, unset="needed, but for agent=")
-    epoch: str = key("checkpoints: a number, latest, best or all", "latest", epoch_name_or_all)
+    epoch: Epochs = key(EPOCHS, "latest", parse=parse_epochs)
     env: str | None = key(ENV, None, unset="its own")
     env_settings: dict[str, Any] = field(default_factory=dict)
     episodes: int = key("episodes to play", 100, at_least(1, 10**6))
@@ -51,7 +40,7 @@ class PlayConfig(Config):
     """Watch an agent act."""
 
     run: str | None = key(RUN, None, unset="needed, but for agent= or random=")
-    epoch: str = key(EPOCH, "latest", epoch_name)
+    epoch: Epoch = key(EPOCH, "latest", parse=parse_epoch)
     env: str | None = key(ENV, None, unset="its own")
     env_settings: dict[str, Any] = field(default_factory=dict)
     seed: int = key("of the first episode; the next has seed + 1, and so on", 0, between(0, 2**31 - 1))
@@ -66,7 +55,7 @@ class ReplayConfig(Config):
     """Make an episode that `metta sim` played again, as a file people can open."""
 
     run: str = key(RUN)
-    epoch: str = key(EPOCH, "latest", epoch_name)
+    epoch: Epoch = key(EPOCH, "latest", parse=parse_epoch)
     env: str | None = key("the environment, where several were evaluated", None, unset="its own")
     env_settings: dict[str, Any] = field(default_factory=dict)
     seed: int = key("of the episode", 0, between(0, 2**31 - 1))

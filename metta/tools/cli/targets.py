@@ -8,6 +8,7 @@ from metta.envs.make_env import check_env
 from metta.errors import UserError, enumeration
 from metta.rl.tiny_checkpoint_manager import TinyCheckpointManager
 from metta.run_folder import RunFolder, TrainDir
+from metta.tools.cli.epochs import epoch_text
 
 
 def open_run(run: str, train_dir: str) -> TinyCheckpointManager:
@@ -33,11 +34,14 @@ def list_runs(train_dir: str) -> list[str]:
     return [name for name in names if TinyCheckpointManager(name, train_dir).exists()]
 
 
-def existing_epoch(manager: TinyCheckpointManager, epoch: int) -> int:
+def existing_epochs(manager: TinyCheckpointManager, wanted: int | range) -> list[int]:
+    """The checkpoint of that number, or those in that range: at least one."""
     epochs = manager.list_epochs()
-    if epoch not in epochs:
-        raise UserError(f"no checkpoint for epoch={epoch} in {manager.folder}: have {enumeration(epochs)}")
-    return epoch
+    found = [epoch for epoch in epochs if epoch == wanted or (isinstance(wanted, range) and epoch in wanted)]
+    if not found:
+        text = epoch_text(wanted)
+        raise UserError(f"no checkpoint for epoch={text} in {manager.folder}: have {enumeration(epochs)}")
+    return found
 
 
 def given_env(env: str | None, settings: dict[str, Any]) -> EnvName | None:
