@@ -1,18 +1,50 @@
-"""Finding the class named by `agent=`: PolicyAgent itself, `package.module:MyAgent` or `path/to/file.py:MyAgent`."""
+"""Making an agent of the class named by `agent=`: PolicyAgent, `package.module:MyAgent` or `path/to/file.py:Mine`."""
 
 import hashlib
 import importlib
 import importlib.util
+import inspect
 import sys
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import cloudpickle
 
+from metta.agent.encoders import build_encoder
 from metta.agent.policy_agent import PolicyAgent
+from metta.envs.env_spec import EnvSpec
 from metta.errors import UserError
 
 SOURCE = "_metta_source"  # attribute of a class from a file, saved with it: the file's digest
+
+
+def make_agent(name: str | None, env: EnvSpec, **options: Any) -> PolicyAgent:
+    """A new agent of the class of that name; options: what the user may say of it, None or False where nothing was.
+
+    UserError for an option that was given and that the class does not take.
+    """
+    agent_class = load_agent_class(name)
+    taken = {option: value for option, value in options.items() if takes(agent_class, option)}
+    for option, value in options.items():
+        if option not in taken and value is not None and value is not False:
+            raise UserError(
+                f"{option}={value}: agent={name} takes no {option}; it takes {' and '.join(taken) or 'no options'}"
+            )
+    return agent_class(env, **taken)
+
+
+def takes(agent_class: type[PolicyAgent], option: str) -> bool:
+    """Whether the class's `__init__` names the option, or hands it on to a `build_encoder` that does."""
+    for method in ("__init__", "build_encoder"):
+        for cls in agent_class.__mro__[: agent_class.__mro__.index(PolicyAgent) + 1]:
+            if method in vars(cls):
+                parameters = inspect.signature(vars(cls)[method]).parameters
+                if option in parameters:
+                    return True
+                if all(parameter.kind != parameter.VAR_KEYWORD for parameter in parameters.values()):
+                    return False
+    return option in inspect.signature(build_encoder).parameters
 
 
 def load_agent_class(name: str | None) -> type[PolicyAgent]:

@@ -17,16 +17,17 @@ State = tuple[Tensor, ...]
 class PolicyAgent(nn.Module):
     """Encoder, optional LSTM, policy head and value head; acts alone, on raw observations.
 
-    To write your own, subclass it and replace `build_encoder` (the features) or `forward` (everything).
+    To write your own, subclass it and replace `build_encoder` (the features) or `forward` (everything). Keyword
+    arguments that `__init__` does not name are `build_encoder`'s.
     """
 
     encoder: Any  # an nn.Module with output_size, and head_size where its features are two halves
 
-    def __init__(self, env: EnvSpec, hidden_size: int | None = None, lstm: bool = False):
+    def __init__(self, env: EnvSpec, hidden_size: int | None = None, lstm: bool = False, **options: Any):
         super().__init__()
         self.env = env
-        self.options = {"hidden_size": hidden_size, "lstm": lstm}  # what builds this agent anew from `env`
-        self.encoder = self.build_encoder(env, hidden_size)
+        self.options = {"hidden_size": hidden_size, "lstm": lstm, **options}  # what builds this agent anew from `env`
+        self.encoder = self.build_encoder(env, hidden_size, **options)
         size = self.encoder.output_size
         self.lstm = orthogonal(nn.LSTM(size, size), 1.0) if lstm else None
         # A twin encoder's features are two halves, the policy's and the value's, until an LSTM mixes them.
@@ -37,12 +38,12 @@ class PolicyAgent(nn.Module):
         self.log_std = nn.Parameter(torch.zeros(action_size)) if env.num_actions is None else None
         self.value = orthogonal(nn.Linear(self.head_size, 1), 1.0)
 
-    def build_encoder(self, env: EnvSpec, hidden_size: int | None) -> nn.Module:
+    def build_encoder(self, env: EnvSpec, hidden_size: int | None, **options: Any) -> nn.Module:
         """A module from observations `[..., *env.observation_shape]` to features `[..., output_size]`.
 
         It has the attribute `output_size`; `hidden_size` is the user's, None where none was given.
         """
-        return build_encoder(env, hidden_size)
+        return build_encoder(env, hidden_size, **options)
 
     def initial_state(self, batch_size: int) -> State:
         """Zeroed recurrent state, each tensor `[batch_size, size]`; empty without an LSTM."""

@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from metta.agent.agent_class import is_outdated, load_agent_class
+from metta.agent.agent_class import is_outdated, make_agent
 from metta.agent.policy_agent import PolicyAgent
 from metta.envs.make_env import spec_of
 from metta.envs.vec_env import Episode
@@ -152,7 +152,7 @@ class Trainer:
         set_threads((os.cpu_count() or 1) // config.num_shards if large else 1)
         if agent is None:
             seed_everything(config.seed)
-            agent = load_agent_class(typed.agent)(spec, hidden_size=config.hidden_size, lstm=config.lstm)
+            agent = make_agent(typed.agent, spec, hidden_size=config.hidden_size, lstm=config.lstm)
         self.agent = agent.to(self.device)
         self.rows = config.num_envs * spec.num_agents
         self.reward_scaler = RewardScaler(self.rows, config.gamma)

@@ -134,37 +134,27 @@ def start_replica(memory_file: Any, config: RunConfig, agent: PolicyAgent, shard
         environments(agent.env.env, range(envs_of[shards[0]].start, envs_of[shards[-1]].stop)),
         memory_file,
         set_up,
-        config=config,
-        agent=portable_pickle.dumps(agent),
-        shards=shards,
-        helpers=helpers,
+        pickled=portable_pickle.dumps((config, agent, shards, helpers)),
         threads=torch.get_num_threads(),
         gymnasium_spec=gymnasium_spec_bytes(agent.env.env),
     )
 
 
 def set_up(
-    memory_fd: int,
-    connection: Connection,
-    config: RunConfig,
-    agent: bytes,
-    shards: range,
-    helpers: int,
-    threads: int,
-    gymnasium_spec: bytes | None,
+    memory_fd: int, connection: Connection, pickled: bytes, threads: int, gymnasium_spec: bytes | None
 ) -> Replica:
     """The Replica of a worker process."""
     torch.set_num_threads(threads)
     register(gymnasium_spec)
-    copy: PolicyAgent = portable_pickle.loads(agent)
+    config, agent, shards, helpers = portable_pickle.loads(pickled)
 
     def meet() -> None:
         connection.send_bytes(b"")
         await_message(connection)
         connection.recv_bytes()
 
-    memory = mmap.mmap(memory_fd, Replica.memory_bytes(config, copy))
-    return Replica(config, copy, shards, helpers, memory, meet)
+    memory = mmap.mmap(memory_fd, Replica.memory_bytes(config, agent))
+    return Replica(config, agent, shards, helpers, memory, meet)
 
 
 def meet_all(workers: list[Worker]) -> None:

@@ -1,0 +1,68 @@
+"""Agents made by the name of their class, with what the user said of them."""
+
+from typing import Any
+
+import pytest
+
+from metta.agent.agent_class import make_agent
+from metta.agent.policy_agent import PolicyAgent
+from metta.envs.env_spec import EnvName, EnvSpec
+from metta.errors import UserError
+
+SPEC = EnvSpec(EnvName("test"), 1, "vector", (3,), "float32", 2)
+PLACE = __name__
+
+
+class Bare(PolicyAgent):
+    def __init__(self, env):
+        super().__init__(env, hidden_size=8)
+
+
+class Sized(PolicyAgent):
+    def __init__(self, env, hidden_size):
+        super().__init__(env, hidden_size or 8)
+
+
+class Passing(PolicyAgent):
+    def __init__(self, env, **options):
+        super().__init__(env, **options)
+
+
+class Deep(PolicyAgent):
+    def build_encoder(self, env, hidden_size, depth=1, **options):
+        self.depth = depth
+        return super().build_encoder(env, hidden_size)
+
+
+@pytest.mark.parametrize(
+    ("name", "given", "taken"),
+    [
+        (None, {"hidden_size": 4, "lstm": True}, {"hidden_size": 4, "lstm": True}),
+        ("Bare", {}, {}),
+        ("Sized", {}, {"hidden_size": 8}),
+        ("Sized", {"hidden_size": 4}, {"hidden_size": 4}),
+        ("Passing", {"hidden_size": 4, "lstm": True}, {"hidden_size": 4, "lstm": True}),
+        ("Deep", {"depth": 3, "lstm": True}, {"depth": 3, "lstm": True}),
+    ],
+)
+def test_options_reach_the_agent(name, given, taken):
+    """An `__init__` of one's own that must name options which nobody gave; an option lost on the way."""
+    options: dict[str, Any] = {"hidden_size": None, "lstm": False, **given}
+    agent = make_agent(name and f"{PLACE}:{name}", SPEC, **options)
+    assert agent.options.items() >= taken.items()
+
+
+@pytest.mark.parametrize(
+    ("name", "given", "text"),
+    [
+        ("Bare", {"hidden_size": 4}, "hidden_size=4: agent=PLACE:Bare takes no hidden_size; it takes no options"),
+        ("Sized", {"lstm": True}, "lstm=True: agent=PLACE:Sized takes no lstm; it takes hidden_size"),
+        ("Passing", {"depth": 3}, "depth=3: agent=PLACE:Passing takes no depth; it takes hidden_size and lstm"),
+    ],
+)
+def test_an_option_that_an_agent_does_not_take_is_an_error(name, given, text):
+    """hidden_size= or lstm= that is accepted, written into the run's configuration, and without effect."""
+    options: dict[str, Any] = {"hidden_size": None, "lstm": False, **given}
+    with pytest.raises(UserError) as caught:
+        make_agent(f"{PLACE}:{name}", SPEC, **options)
+    assert str(caught.value) == text.replace("PLACE", PLACE)
