@@ -1,12 +1,9 @@
 """The report as one HTML file: plain data, and a script that draws it. It fetches nothing, so it opens anywhere."""
 
-import html
-import json
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from importlib.resources import files
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -15,8 +12,10 @@ from metta.eval.comparison import FEW_SEEDS, Comparison, Curve
 from metta.eval.report.plots import MAIN_CURVES, Intervals, Lines, Matrix, Plot, Section, file_name
 from metta.eval.report.run_files import RunFiles
 from metta.eval.statistics import RESAMPLES, Floats
+from metta.files.html_page import html_page
 from metta.run_folder import RunFolder
 
+SCRIPTS = ("charts.js", "page.js")
 MAIN_PLOTS = {f"training_{file_name(name)}" for name in MAIN_CURVES}
 METHODS = f"""\
 Scores are of fixed episodes: each evaluation plays the same seeds, with the whole agent of one checkpoint file. \
@@ -44,20 +43,7 @@ class Report:
 def page(report: Report, path: Path) -> str:
     """The HTML of a report that will lie at `path`, from where its links to checkpoints and replays lead."""
     content = page_data(report, path)
-    # "<" would let a name end the script element that the data lies in.
-    data = json.dumps(content, separators=(",", ":"), allow_nan=False).replace("<", "\\u003c")
-    parts = {"title": html.escape(f"{content['title']} · metta"), "data": data}
-    parts |= {name: _source(file) for name, file in SOURCES.items()}
-    pieces = _source("page.html").split("{{")
-    named = (piece.partition("}}") for piece in pieces[1:])
-    return pieces[0] + "".join(parts[name] + rest for name, _, rest in named)
-
-
-SOURCES = {"style": "page.css", "charts": "charts.js", "script": "page.js"}
-
-
-def _source(name: str) -> str:
-    return files("metta.eval.report").joinpath(name).read_text(encoding="utf-8")
+    return html_page(Path(__file__).parent, SCRIPTS, f"{content['title']} · metta", content)
 
 
 def page_data(report: Report, path: Path) -> dict[str, Any]:

@@ -3,13 +3,13 @@
 The data are what changed: 500 steps of 24 agents are some 100 KB.
 """
 
-import json
 import string
 from collections import defaultdict
 from pathlib import Path
 from typing import Any
 
 from metta.envs.mettagrid.env import MettaGridEnv
+from metta.files.html_page import html_page
 from metta.sim.recording import Source
 from metta.sim.single_env import Stage, difference, replay_steps
 
@@ -115,15 +115,6 @@ def write_page(source: Source, path: Path) -> str | None:
             log.step(step, recording.actions[step - 1], stage.rewards)
     differing = difference(stage, recording)
     about = {"run": source.run, "epoch": source.epoch, "env": env.spec.env.label, "seed": recording.seed}
-    path.write_text(render_page({**about, "steps": stage.steps, "difference": differing, **log.data()}), "utf-8")
+    data = {**about, "steps": stage.steps, "difference": differing, **log.data()}
+    path.write_text(html_page(Path(__file__).parent, SCRIPTS, "metta replay", data), "utf-8")
     return differing
-
-
-def render_page(data: dict[str, Any]) -> str:
-    """The page with these data in it."""
-    folder = Path(__file__).parent
-    page = (folder / "page.html").read_text("utf-8")
-    text = json.dumps(data, separators=(",", ":")).replace("<", "\\u003c")  # no "</script>" in the data
-    script = "\n".join((folder / name).read_text("utf-8") for name in SCRIPTS)
-    page = page.replace("/*STYLE*/", (folder / "page.css").read_text("utf-8")).replace("/*SCRIPT*/", script)
-    return page.replace("/*DATA*/", text)
