@@ -5,19 +5,15 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from metta.envs.env_spec import EnvName
-from metta.envs.make_env import check_env
-from metta.errors import UserError
-from metta.rl.tiny_checkpoint_manager import TinyCheckpointManager
-from metta.tools import sim
+from metta.errors import UserError, one_line
 from metta.tools.cli.arguments import parse
-from metta.tools.cli.config import PlayConfig, SimConfig
-from metta.tools.cli.targets import given_env
+from metta.tools.cli.config import PlayConfig
+from metta.tools.cli.targets import Target, chosen_env, find_target, given_env
 
 if TYPE_CHECKING:
-    from metta.agent.policy_agent import PolicyAgent
+    from metta.eval.policy_evaluator import LoadedAgent
     from metta.sim.players import Player
     from metta.sim.single_env import Stage
     from metta.tools.cli.play_views import View
@@ -30,40 +26,37 @@ KEYS = "space pause  s step  +/- speed  {}n next  r again  q quit"
 
 def main(argv: Sequence[str]) -> int:
     config, _ = parse(PlayConfig, argv, "metta play")
-    return play(config, find_target(config))
+    return play(config, played_agent(config))
 
 
-def find_target(config: PlayConfig) -> sim.Targets | None:
+def played_agent(config: PlayConfig) -> Target | None:
     """Whose agent acts, or None for a random one that needs no run. Says what is wrong before torch is imported."""
     if config.run is not None and config.agent is not None:
         raise UserError(f"give run={config.run} or agent={config.agent}, not both")
-    if config.run is None and config.agent is None:
-        if not config.random:
-            raise UserError("missing run=: a run in train_dir, or agent= or random=true")
-        if config.env is None:
-            raise UserError("missing env=: what a random agent is to play, as in env=arena")
-        check_env(EnvName(config.env, config.env_settings))
-        return None
-    shared = ("run", "epoch", "env", "env_settings", "agent", "trust", "train_dir")
-    return sim.find_targets(SimConfig(**{name: getattr(config, name) for name in shared}))
+    if config.run is not None or config.agent is not None:
+        return find_target(config)
+    if not config.random:
+        raise UserError("missing run=: a run in train_dir, or agent= or random=true")
+    if given_env(config) is None:
+        raise UserError("missing env=: what a random agent is to play, as in env=arena")
+    return None
 
 
-def play(config: PlayConfig, target: sim.Targets | None) -> int:
+def play(config: PlayConfig, target: Target | None) -> int:
     """From here on torch is imported."""
     from metta.sim.players import make_player
     from metta.tools.cli.play_views import open_view
     from metta.tools.cli.terminal import Terminal, interactive
 
     os.environ.setdefault("PYGAME_HIDE_SUPPORT_PROMPT", "1")
-    agent = None if target is None else load_agent(config, target)
-    env = given_env(config.env, config.env_settings)
-    if env is None:
-        assert agent is not None
-        env = check_env(agent.env.env.with_(config.env_settings))
+    loaded = None if target is None else load(config, target)
+    env = given_env(config) if loaded is None else chosen_env(config, loaded.own_env)
+    assert env is not None
+    agent = None if config.random or loaded is None else loaded.agent.eval()
     stage, view = open_view(env, config.seed, interactive())
     try:
-        player = make_player(None if config.random else agent, stage.env.spec, 1)
-        session = Session(f"{name_of(config, target)} env={env.label}", stage, player, config.seed)
+        player = make_player(agent, stage.env.spec, 1)
+        session = Session(one_line(f"{name_of(config, target)} env={env.label}"), stage, player, config.seed)
         if view is not None and interactive():
             with Terminal() as terminal:
                 session.watch(terminal, view)
@@ -75,22 +68,16 @@ def play(config: PlayConfig, target: sim.Targets | None) -> int:
     return 0
 
 
-def load_agent(config: PlayConfig, target: sim.Targets) -> PolicyAgent:
-    from metta.agent.policy_agent import PolicyAgent
-    from metta.agent.untrusted.agent_file import load_agent_file, require_bounded
+def load(config: PlayConfig, target: Target) -> LoadedAgent:
+    from metta.eval.policy_evaluator import PolicyEvaluator
 
+    evaluator = PolicyEvaluator(config.train_dir)
     if target.file is not None:
-        agent: Any = load_agent_file(target.file, trust=config.trust)
-        if config.env is None and not config.trust:
-            require_bounded(agent.env.env, target.file)
-    else:
-        agent = TinyCheckpointManager(str(target.run), config.train_dir).load_agent(target.epochs[0])
-    if not isinstance(agent, PolicyAgent):
-        raise UserError(f"a {type(agent).__name__} is not a metta agent: it cannot be played")
-    return agent.eval()
+        return evaluator.load_file(target.file, config.trust)
+    return evaluator.load(str(target.run), target.epochs[0])
 
 
-def name_of(config: PlayConfig, target: sim.Targets | None) -> str:
+def name_of(config: PlayConfig, target: Target | None) -> str:
     if config.random or target is None:
         return "random"
     return f"agent={target.file}" if target.file is not None else f"run={target.run} epoch={target.epochs[0]}"

@@ -5,43 +5,34 @@ import sys
 import zipfile
 import zlib
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from metta.envs.env_spec import EnvName
-from metta.envs.make_env import check_env
 from metta.envs.mettagrid.games import GAMES
 from metta.errors import UserError, enumeration
-from metta.eval.eval_db import EvalDB
 from metta.rl.saved_config import newest_config
 from metta.rl.tiny_checkpoint_manager import TinyCheckpointManager
-from metta.run_folder import RunFolder, TrainDir
-from metta.sim.recording import Source, load_recording, recorded_in, recorded_seeds, recording_path
+from metta.run_folder import RunFolder
+from metta.sim.recording import Recording, Source, load_recording, recorded_in, recorded_seeds, recording_path
 from metta.sim.replay.films import SUFFIXES, check_format, replay_path, write_replay
 from metta.tools.cli.arguments import parse
 from metta.tools.cli.config import ReplayConfig
-from metta.tools.cli.targets import existing_epochs, existing_run, given_env
+from metta.tools.cli.targets import best_epoch, chosen_env, existing_epochs, existing_run, sim_command
 
 DAMAGE = (ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error)  # what numpy raises over any bytes
 
 
-@dataclass(frozen=True)
-class Place:
-    """Which evaluation is asked for: a checkpoint in an environment, and the file of its recorded episodes."""
-
-    epoch: int
-    env: EnvName
-    recordings: Path
-
-
 def main(argv: Sequence[str]) -> int:
     config, _ = parse(ReplayConfig, argv, "metta replay")
-    place = find_place(config)
-    format = chosen_format(config, place.env)
-    check_format(format, place.env)
-    source = find_source(config, place)
-    path = chosen_path(config, place.recordings, format)
+    manager = existing_run(config.run, config.train_dir)
+    epoch = chosen_epoch(config, manager)
+    env = chosen_env(config, lambda: own_env(manager))
+    format = chosen_format(config, env)
+    check_format(format, env)
+    recordings = recording_path(RunFolder(config.train_dir, config.run), epoch, env.label)
+    source = Source(config.run, epoch, env, find_recording(config, epoch, env, recordings))
+    path = chosen_path(config, recordings, format)
     os.environ.setdefault("SDL_VIDEODRIVER", "dummy")  # pictures are drawn into memory: no screen is needed
     os.environ.setdefault("PYGAME_HIDE_SUPPORT_PROMPT", "1")
     differing = write_replay(source, format, path)
@@ -52,23 +43,12 @@ def main(argv: Sequence[str]) -> int:
     return 0
 
 
-def find_place(config: ReplayConfig) -> Place:
-    manager = existing_run(config.run, config.train_dir)
-    epoch = chosen_epoch(config, manager)
-    env = given_env(config.env, config.env_settings) or check_env(own_env(manager).with_(config.env_settings))
-    return Place(epoch, env, recording_path(RunFolder(config.train_dir, config.run), epoch, env.label))
-
-
 def chosen_epoch(config: ReplayConfig, manager: TinyCheckpointManager) -> int:
     """A number may be that of a checkpoint that is gone: its recorded episodes need none."""
     if config.epoch == "latest":
         return manager.list_epochs()[-1]
     if config.epoch == "best":
-        env = given_env(config.env, config.env_settings)
-        best = EvalDB(TrainDir(config.train_dir).eval_db).best_epoch(config.run, None if env is None else env.label)
-        if best is None:
-            raise UserError(f"epoch=best: run {config.run} has no scores yet: `{sim_command(config)} epoch=all`")
-        return best
+        return best_epoch(config, config.run)
     if config.epoch not in recorded_epochs(config):
         existing_epochs(manager, config.epoch)
     return config.epoch
@@ -90,34 +70,26 @@ def own_env(manager: TinyCheckpointManager) -> EnvName:
     return agent.env.env
 
 
-def find_source(config: ReplayConfig, place: Place) -> Source:
+def find_recording(config: ReplayConfig, epoch: int, env: EnvName, recordings: Path) -> Recording:
     """The recorded episode. UserError where there is none, with the command that records it."""
-    label, command = place.env.label, f"{sim_command(config)} epoch={place.epoch}"
+    command = f"{sim_command(config)} epoch={epoch}"
     try:
-        seeds = recorded_seeds(place.recordings)
-        recording = load_recording(place.recordings, config.seed) if config.seed in seeds else None
+        seeds = recorded_seeds(recordings)
+        recording = load_recording(recordings, config.seed) if config.seed in seeds else None
     except DAMAGE:
-        raise UserError(f"{place.recordings} is damaged or holds no episodes: `{command}` records new ones") from None
+        raise UserError(f"{recordings} is damaged or holds no episodes: `{command}` records new ones") from None
     if not seeds:
         have = recorded_epochs(config)
-        others = f" (of epoch {enumeration(have)} there are)" if have and place.epoch not in have else ""
-        which = f"no episode of epoch={place.epoch} in {label} is recorded{others}"
+        others = f" (of epoch {enumeration(have)} there are)" if have and epoch not in have else ""
+        which = f"no episode of epoch={epoch} in {env.label} is recorded{others}"
         raise UserError(f"{which}: `{command}` records some")
     if recording is None:
         more = f"episodes={config.seed + 1}" if config.seed < 1000 else f"seed={config.seed}"
         raise UserError(
-            f"seed={config.seed} of epoch={place.epoch} in {label} is not recorded, "
+            f"seed={config.seed} of epoch={epoch} in {env.label} is not recorded, "
             f"seeds {seeds[0]} to {seeds[-1]} are: `{command} {more}` records it"
         )
-    return Source(config.run, place.epoch, place.env, recording)
-
-
-def sim_command(config: ReplayConfig) -> str:
-    """The `metta sim` command for the run and environment asked for, but for its epoch."""
-    words = [f"metta sim run={config.run}"]
-    words += [f"env={config.env}"] if config.env is not None else []
-    words += [f"env.{key}={value}" for key, value in config.env_settings.items()]
-    return " ".join(words + ([f"train_dir={config.train_dir}"] if config.train_dir != "./train_dir" else []))
+    return recording
 
 
 def chosen_format(config: ReplayConfig, env: EnvName) -> str:

@@ -115,9 +115,10 @@ SIM_MISTAKES = {
     "run=a epoch=1..2 watch=true": "epoch=1..2: watch=true takes epoch=latest or epoch=all",
     "run=c": "no run c with a checkpoint in ./train_dir: have a, b",
     "run=a train_dir=nowhere": "no run a with a checkpoint in nowhere: there is none yet",
-    "run=a epoch=best": "epoch=best: run a has no scores yet; epoch=all evaluates every checkpoint",
+    "run=a epoch=best": "epoch=best: run a has no scores yet: `metta sim run=a epoch=all` evaluates every checkpoint",
     "run=a epoch=best env=CartPole-v1 env.max_episode_steps=9": "epoch=best: run a has no scores in CartPole-v1"
-    "[max_episode_steps=9] yet; epoch=all evaluates every checkpoint",
+    "[max_episode_steps=9] yet: `metta sim run=a env=CartPole-v1 env.max_episode_steps=9 epoch=all` evaluates every "
+    "checkpoint",
     "run=a epoch=3 watch=true": "epoch=3: watch=true takes epoch=latest or epoch=all",
     "agent=no.pt": "agent=no.pt: no such file",
     "agent=text.pt": "agent=text.pt: not an agent file, or not a whole one",

@@ -1,14 +1,56 @@
-"""What tools ask of train_dir before torch is imported: which runs there are, and which checkpoints a run has."""
+"""What the tools ask of train_dir before torch is imported: which runs, which checkpoints, which environment."""
 
+import zipfile
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from metta.envs.env_spec import EnvName
 from metta.envs.make_env import check_env
 from metta.errors import UserError, enumeration
-from metta.rl.tiny_checkpoint_manager import TinyCheckpointManager
+from metta.eval.eval_db import EvalDB
+from metta.rl.tiny_checkpoint_manager import AGENT_FILE, TinyCheckpointManager
 from metta.run_folder import RunFolder, TrainDir
-from metta.tools.cli.epochs import epoch_text
+from metta.tools.cli.epochs import Epochs, epoch_text
+
+
+class EnvAsked(Protocol):
+    """The keys that choose an environment."""
+
+    @property
+    def env(self) -> str | None: ...
+    @property
+    def env_settings(self) -> dict[str, Any]: ...
+
+
+class RunAsked(EnvAsked, Protocol):
+    """The keys that choose a run, and which of its scores are meant by the best."""
+
+    @property
+    def run(self) -> str | None: ...
+    @property
+    def train_dir(self) -> str: ...
+
+
+class AgentAsked(RunAsked, Protocol):
+    """The keys that choose agents."""
+
+    @property
+    def epoch(self) -> Epochs: ...
+    @property
+    def agent(self) -> str | None: ...
+    @property
+    def trust(self) -> bool: ...
+
+
+@dataclass(frozen=True)
+class Target:
+    """Whose agents are meant: `epochs` of a run; or the file of agent=, as run and epoch if these are known."""
+
+    run: str | None
+    epochs: list[int]
+    file: Path | None = None
 
 
 def open_run(run: str, train_dir: str) -> TinyCheckpointManager:
@@ -34,6 +76,75 @@ def list_runs(train_dir: str) -> list[str]:
     return [name for name in names if TinyCheckpointManager(name, train_dir).exists()]
 
 
+def find_target(asked: AgentAsked, watch: bool = False) -> Target:
+    """Find what is asked for. UserError or EvalDBError for whatever can be known to be wrong without torch.
+
+    watch: the run's first checkpoint may be yet to come.
+    """
+    given_env(asked)
+    if asked.agent is not None:
+        return file_target(asked, Path(asked.agent), watch)
+    if asked.run is None:
+        raise UserError("missing run=: a run in train_dir, or an agent file with agent=")
+    return Target(asked.run, watched_epochs(asked, asked.run) if watch else chosen_epochs(asked, asked.run))
+
+
+def file_target(asked: AgentAsked, path: Path, watch: bool) -> Target:
+    """A checkpoint of a run in train_dir has its run and epoch. Its file is trusted no more than one from elsewhere."""
+    if not path.is_file():
+        raise UserError(f"agent={path}: no such file")
+    if not asked.trust and not zipfile.is_zipfile(path):
+        raise UserError(f"agent={path}: not an agent file, or not a whole one")
+    given = asked.epoch if isinstance(asked.epoch, int) else None
+    if watch or (given is None and asked.epoch != "latest"):
+        raise UserError(f"agent={path}: one file has no {'watch=' if watch else f'epoch={epoch_text(asked.epoch)}'}")
+    name = AGENT_FILE.fullmatch(path.name)
+    run = run_of(path, asked.train_dir)
+    if name and run is not None:
+        for key, value, own in (("run", asked.run, run), ("epoch", given, int(name[1]))):
+            if value is not None and value != own:
+                raise UserError(f"{key}={value}: agent={path} is {key}={own}")
+        return Target(run, [int(name[1])], path)
+    if asked.run is None:
+        return Target(None, [], path)
+    open_run(asked.run, asked.train_dir)
+    epoch = int(name[1]) if given is None and name else given
+    if epoch is None:
+        raise UserError(f"missing epoch=: under which epoch of run={asked.run} to store the scores of agent={path}")
+    return Target(asked.run, [epoch], path)
+
+
+def run_of(path: Path, train_dir: str) -> str | None:
+    """The run among whose checkpoints a file lies; None for one from elsewhere."""
+    runs = TrainDir(Path(train_dir).resolve()).runs()
+    return next((run.name for run in runs if run.checkpoints == path.resolve().parent), None)
+
+
+def chosen_epochs(asked: AgentAsked, run: str) -> list[int]:
+    """The checkpoints of the run that epoch= means."""
+    manager = existing_run(run, asked.train_dir)
+    match asked.epoch:
+        case "all":
+            return manager.list_epochs()
+        case "latest":
+            return manager.list_epochs()[-1:]
+        case "best":
+            return existing_epochs(manager, best_epoch(asked, run))
+        case wanted:
+            return existing_epochs(manager, wanted)
+
+
+def watched_epochs(asked: AgentAsked, run: str) -> list[int]:
+    """Those to begin with, of a run whose first checkpoint may be yet to come."""
+    manager = open_run(run, asked.train_dir)
+    if not manager.folder.is_dir():
+        existing_run(run, asked.train_dir)
+    if asked.epoch not in ("latest", "all"):
+        raise UserError(f"epoch={epoch_text(asked.epoch)}: watch=true takes epoch=latest or epoch=all")
+    epochs = manager.list_epochs()
+    return epochs if asked.epoch == "all" else epochs[-1:]
+
+
 def existing_epochs(manager: TinyCheckpointManager, wanted: int | range) -> list[int]:
     """The checkpoint of that number, or those in that range: at least one."""
     epochs = manager.list_epochs()
@@ -44,6 +155,29 @@ def existing_epochs(manager: TinyCheckpointManager, wanted: int | range) -> list
     return found
 
 
-def given_env(env: str | None, settings: dict[str, Any]) -> EnvName | None:
-    """The environment that env= and its settings name, in canonical form; None without env=. ValueError if unfit."""
-    return None if env is None else check_env(EnvName(env, settings))
+def best_epoch(asked: RunAsked, run: str) -> int:
+    """The epoch of the run with the highest score, in the environment of env= if that is given."""
+    env = given_env(asked)
+    best = EvalDB(TrainDir(asked.train_dir).eval_db).best_epoch(run, None if env is None else env.label)
+    if best is None:
+        which = f"run {run} has no scores{'' if env is None else f' in {env.label}'} yet"
+        raise UserError(f"epoch=best: {which}: `{sim_command(asked)} epoch=all` evaluates every checkpoint")
+    return best
+
+
+def given_env(asked: EnvAsked) -> EnvName | None:
+    """The environment that env= and its settings name, in canonical form; None without env=. UserError if unfit."""
+    return None if asked.env is None else check_env(EnvName(asked.env, asked.env_settings))
+
+
+def chosen_env(asked: EnvAsked, own: Callable[[], EnvName]) -> EnvName:
+    """The environment to play in: that of env=, else an agent's own with the settings that are given."""
+    return given_env(asked) or check_env(own().with_(asked.env_settings))
+
+
+def sim_command(asked: RunAsked) -> str:
+    """The `metta sim` command for the run and environment asked for, but for its epoch."""
+    words = [f"metta sim run={asked.run}"]
+    words += [f"env={asked.env}"] if asked.env is not None else []
+    words += [f"env.{key}={value}" for key, value in asked.env_settings.items()]
+    return " ".join(words + ([f"train_dir={asked.train_dir}"] if asked.train_dir != "./train_dir" else []))
