@@ -1,9 +1,10 @@
 """A child process that holds one object and answers calls of its methods, over memory that both processes may share.
 
 It is a plain `python -c` child, not a multiprocessing one: the user's script is not imported a second time, and nothing
-is tracked that could leak. A worker sleeps on its pipe; when the pipe closes the worker ends, whatever it is doing.
+is tracked that could leak. A worker sleeps on its pipe; when the pipe closes, the worker closes its object and ends.
 """
 
+import atexit
 import io
 import os
 import pickle
@@ -12,6 +13,7 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 import traceback
 from collections.abc import Callable
 from multiprocessing.connection import Connection, Pipe
@@ -19,6 +21,8 @@ from typing import Any
 
 from metta.errors import EnvError, one_line
 
+CALL_S = 0.5  # that a call may go on once nobody waits for it
+CLOSE_S = 4.0  # that closing the object may take; `Worker.wait` gives all of it 5
 START = "import sys; sys.path = sys.argv[2:]; from metta.processes.worker import main; main(int(sys.argv[1]))"
 
 
@@ -113,36 +117,47 @@ def main(connection_fd: int) -> None:
     """Serve calls from the pipe until it closes."""
     for name in (signal.SIGINT, signal.SIGTERM):
         signal.signal(name, signal.SIG_IGN)  # the parent decides, and may need further steps to finish its epoch
-    threading.Thread(target=end_with, args=(connection_fd,), daemon=True).start()
+    closing = threading.Event()
+    threading.Thread(target=end_with, args=(connection_fd, closing), daemon=True).start()
+    held: list[Any] = []
     try:
-        serve(Connection(connection_fd))
-    except (EOFError, ConnectionError):
-        pass  # the parent closed the pipe, or died
-
-
-def end_with(connection_fd: int) -> None:
-    """End the process once the parent has closed the pipe, or died: the main thread may be in the middle of a call."""
-    poll = select.poll()
-    poll.register(connection_fd, 0)  # a hang-up is reported in any case
-    poll.poll()
+        serve(Connection(connection_fd), held)
+    except (EOFError, ConnectionError):  # the parent closed the pipe, or died
+        closing.set()
+    for each in held:
+        if hasattr(each, "close"):
+            each.close()
+    atexit._run_exitfuncs()  # and nothing else of what the interpreter does at its end: with torch that is slow
     sys.stdout.flush()  # what environments print
     os._exit(0)
 
 
-def serve(connection: Connection) -> None:
-    held: Any = None
+def end_with(connection_fd: int, closing: threading.Event) -> None:
+    """End the process soon after the parent has closed the pipe, or died: the main thread may be in a long call."""
+    poll = select.poll()
+    poll.register(connection_fd, 0)  # a hang-up is reported in any case
+    poll.poll()
+    if closing.wait(CALL_S):
+        time.sleep(CLOSE_S)
+    sys.stdout.flush()
+    os._exit(0)
+
+
+def serve(connection: Connection, held: list[Any]) -> None:
+    """Make the object, which is put into `held`, and call its methods."""
     while True:
         message = connection.recv_bytes()
         try:
             if not message:
-                result = held.step()
+                result = held[0].step()
                 reply = pickle.dumps((None, result)) if result else b""
             else:
                 call, arguments = pickle.loads(message)
-                if held is None:
-                    held, result = call(connection=connection, **arguments), None
+                if held:
+                    result = getattr(held[0], call)(*arguments)
                 else:
-                    result = getattr(held, call)(*arguments)
+                    held.append(call(connection=connection, **arguments))
+                    result = None
                 reply = pickle.dumps((None, result))
         except Exception as error:  # noqa: BLE001 (raised again in the parent)
             reply = pickle.dumps((one_line(error), traceback.format_exc()))

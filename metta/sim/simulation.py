@@ -109,15 +109,17 @@ class SimulationPool:
                 if not future.cancelled():
                     episodes += future.result()
         except BaseException:
+            if self._pool is not None:
+                self._pool.kill_workers()
             self.close()
             raise
         return sorted(episodes, key=lambda episode: episode.seed)
 
     def close(self) -> None:
-        """End the processes, whatever they are at."""
+        """Close the environments and end the processes."""
         self.closed = True
         if self._pool is not None:
-            self._pool.kill_workers()
+            self._pool.shutdown()
         self._here.envs.close()
 
     def _help_pays(self) -> bool:

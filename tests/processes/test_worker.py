@@ -6,12 +6,17 @@ import time
 from multiprocessing.connection import Connection
 from pathlib import Path
 
+import pytest
+
 SCRIPT = """
+import sys
 import time
 from metta.processes.worker import Worker
-from tests.processes.test_worker import sleeper
+from tests.processes import test_worker
 
-worker = Worker("a sleeper", None, sleeper)
+worker = Worker("a sleeper", None, getattr(test_worker, sys.argv[1]))
+if sys.argv[1] == "Clinger":
+    worker.receive()
 time.sleep(600)
 """
 
@@ -21,10 +26,21 @@ def sleeper(connection: Connection) -> None:
     time.sleep(600)
 
 
-def test_a_busy_worker_ends_with_its_parent() -> None:
-    """A process that plays on for minutes after the one that asked for it was killed."""
+class Clinger:
+    """Does not let itself be closed."""
+
+    def __init__(self, connection: Connection):
+        print("asleep", flush=True)
+
+    def close(self) -> None:
+        time.sleep(600)
+
+
+@pytest.mark.parametrize("kind", ["sleeper", "Clinger"])
+def test_a_worker_ends_with_its_parent(kind: str) -> None:
+    """A process that plays on for minutes after the one that asked for it was killed, or hangs in closing."""
     root = Path(__file__).parents[2]
-    parent = subprocess.Popen([sys.executable, "-c", SCRIPT], cwd=root, stdout=subprocess.PIPE, text=True)
+    parent = subprocess.Popen([sys.executable, "-c", SCRIPT, kind], cwd=root, stdout=subprocess.PIPE, text=True)
     assert parent.stdout is not None
     assert parent.stdout.readline() == "asleep\n"
     parent.kill()

@@ -1,0 +1,83 @@
+"""Environments are closed when the work is done, in whichever process they are."""
+
+from pathlib import Path
+from typing import Any
+
+import gymnasium
+import numpy as np
+import pytest
+
+from metta.envs.env_spec import EnvName
+from metta.envs.make_env import spec_of
+from metta.envs.vec_env import EpisodeSeeds, VecEnv
+from metta.rl.train_config import TrainConfig
+from metta.rl.trainer import Trainer
+from metta.sim.simulation import SimulationPool
+
+NAME = "test/Note-v0"
+
+
+class NoteEnv(gymnasium.Env):
+    """Writes a note when it is closed, as one with a simulator in a process of its own would end that."""
+
+    observation_space = gymnasium.spaces.Box(-1, 1, (1,))
+    action_space = gymnasium.spaces.Discrete(2)
+
+    def __init__(self, folder: str):
+        self.folder = Path(folder)
+
+    def reset(self, *, seed: int | None = None, options: Any = None) -> tuple[np.ndarray, dict]:
+        return np.zeros(1, np.float32), {}
+
+    def step(self, action: int) -> tuple[np.ndarray, float, bool, bool, dict]:
+        return np.zeros(1, np.float32), 0.0, True, False, {}
+
+    def close(self) -> None:
+        (self.folder / f"{len(list(self.folder.iterdir()))}-{id(self)}").touch()
+
+
+@pytest.fixture
+def env(tmp_path: Path) -> Any:
+    gymnasium.register(NAME, entry_point=NoteEnv)  # type: ignore[arg-type]
+    yield EnvName(NAME, {"folder": str(tmp_path)})
+    del gymnasium.registry[NAME]
+
+
+def notes(env: EnvName) -> int:
+    """How many were closed since this was asked last."""
+    found = list(Path(env.settings["folder"]).iterdir())
+    for path in found:
+        path.unlink()
+    return len(found)
+
+
+@pytest.mark.parametrize("num_workers", [0, 2])
+def test_a_vec_env_closes_all_of_them(env: EnvName, num_workers: int) -> None:
+    """A simulator that an environment started and that outlives the run, where a worker process held it."""
+    spec = spec_of(env)
+    assert notes(env) == 1
+    envs = VecEnv(spec, 3, EpisodeSeeds(0), num_workers)
+    envs.reset()
+    envs.step(np.zeros(3, int))
+    assert notes(env) == 0
+    envs.close()
+    assert notes(env) == 3
+
+
+def test_a_trainer_closes_those_of_its_replicas(env: EnvName) -> None:
+    """The same in processes that have an agent and workers of their own."""
+    values: dict[str, Any] = {"num_envs": 4, "num_shards": 2, "num_workers": 3, "horizon": 4, "device": "cpu"}
+    trainer = Trainer(TrainConfig(run="r", env=env.name, env_settings=env.settings, **values))
+    trainer.run_epoch()
+    assert notes(env) == 1
+    trainer.close()
+    assert notes(env) == 4
+
+
+def test_an_evaluation_closes_those_of_its_helpers(env: EnvName) -> None:
+    """Helpers killed at the end of every evaluation, with the environments open."""
+    simulations = SimulationPool(spec_of(env), 2, 1, "cpu")
+    assert len(simulations.play(None, range(8))) == 8
+    assert notes(env) == 1
+    simulations.close()
+    assert notes(env) == 4
