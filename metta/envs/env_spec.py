@@ -75,11 +75,17 @@ class EnvSpec:
 
     @property
     def channels_last(self) -> bool:
-        """Of an image: its last axis is the channels, being shorter than the first."""
-        return self.observation_shape[-1] < self.observation_shape[0]
+        """Of an image: its channels are its last axis, as in Gymnasium, unless the first is the odd one out.
+
+        That is where the other two are equal, or where it is the shortest of all.
+        """
+        first, second, third = self.observation_shape
+        return not (first != second == third or first < min(second, third))
 
     @property
     def large_image(self) -> bool:
         """From 36 pixels up on each side: an image with details to look for, not a small grid."""
+        if self.observation_kind != "image":
+            return False
         sides = self.observation_shape[:-1] if self.channels_last else self.observation_shape[1:]
-        return self.observation_kind == "image" and min(sides) >= 36
+        return min(sides) >= 36
