@@ -48,10 +48,10 @@ class MettaVecEnv(VecEnv):
         return self.envs.reset().copy()
 
     def step_async(self, actions: np.ndarray) -> None:
-        self.envs.send(actions)
+        self.actions = actions
 
     def step_wait(self) -> tuple[np.ndarray, np.ndarray, np.ndarray, list[dict[str, Any]]]:
-        episodes = self.envs.recv()
+        episodes = self.envs.step(self.actions)
         dones = np.zeros(self.num_envs, bool)
         infos: list[dict[str, Any]] = [{} for _ in range(self.num_envs)]
         for episode in episodes:
@@ -160,17 +160,18 @@ def policy_settings(envs: VecEnv) -> dict[str, Any]:
 def play(name: str, model: Any | None, episodes: int, seed: int, deterministic: bool) -> list[float]:
     """The mean return over its agents of each episode; a model of None acts at random."""
     num_envs = min(EVAL_ENVS, episodes)
-    envs = MettaEnvs(spec_of(EnvName(name)), num_envs, DealtSeeds(seed, episodes, num_envs))
+    envs = MettaEnvs(spec_of(EnvName(name)), num_envs, DealtSeeds(()))
     assert envs.spec.num_actions is not None
     generator = np.random.default_rng(seed)
     returns: dict[int, float] = {}
-    observations = envs.reset()
-    while len(returns) < episodes:
-        if model is None:
-            actions = generator.integers(envs.spec.num_actions, size=envs.batch_size)
-        else:
-            actions, _ = model.predict(observations, deterministic=deterministic)
-        for episode in envs.step(actions):
-            returns[episode.seed] = float(episode.returns.mean())
+    for first in range(seed, seed + episodes, num_envs):
+        observations = envs.reset(DealtSeeds(range(first, min(first + num_envs, seed + episodes))))
+        while envs.active.any():
+            if model is None:
+                actions = generator.integers(envs.spec.num_actions, size=envs.batch_size)
+            else:
+                actions, _ = model.predict(observations, deterministic=deterministic)
+            for episode in envs.step(actions):
+                returns[episode.seed] = float(episode.returns.mean())
     envs.close()
     return [returns[seed + index] for index in range(episodes)]

@@ -15,6 +15,8 @@ from metta.errors import UserError
 from metta.processes.shared_arrays import shared_memory_file, shares
 from metta.processes.worker import Worker, end_workers
 
+SeedOf = Callable[[int, int], int | None]  # of environment and episode; None: no episode
+
 
 @dataclass(frozen=True)
 class EpisodeSeeds:
@@ -29,18 +31,15 @@ class EpisodeSeeds:
 
 @dataclass(frozen=True)
 class DealtSeeds:
-    """Evaluation's seeds: episode i of `episodes` has seed first + i and is played by environment i modulo num_envs.
+    """Evaluation's seeds: environment i plays one episode, of seeds[i], and idles then; beyond the seeds at once.
 
-    Dealt beforehand, so that short episodes are not counted more often than long ones. None: nothing left to play.
+    Dealt beforehand, so that short episodes are not counted more often than long ones.
     """
 
-    first: int
-    episodes: int
-    num_envs: int
+    seeds: Sequence[int]
 
     def __call__(self, env_index: int, episode_index: int) -> int | None:
-        episode = env_index + episode_index * self.num_envs
-        return self.first + episode if episode < self.episodes else None
+        return self.seeds[env_index] if episode_index == 0 and env_index < len(self.seeds) else None
 
 
 @dataclass
@@ -103,7 +102,7 @@ class VecEnv:
         self,
         spec: EnvSpec,
         num_envs: int,
-        episode_seeds: Callable[[int, int], int | None],
+        episode_seeds: SeedOf,
         num_workers: int = 0,
         first_env: int = 0,
     ):
@@ -134,7 +133,6 @@ class VecEnv:
         self._log_dtype = self._arrays.actions.dtype
         if spec.num_actions is not None:
             self._log_dtype = np.min_scalar_type(spec.num_actions - 1)
-        self._waiting = False
 
     def _start_workers(self, file: Any) -> None:
         if not self._shares:
@@ -156,9 +154,9 @@ class VecEnv:
             self.close()
             raise
 
-    def reset(self) -> np.ndarray:
-        """Begin episode 0 of every environment; returns `observations`."""
-        assert not self._waiting
+    def reset(self, episode_seeds: SeedOf | None = None) -> np.ndarray:
+        """Begin episode 0 of every environment, with these seeds from now on if given; returns `observations`."""
+        self.episode_seeds = episode_seeds or self.episode_seeds
         self._log = ActionLog(self._arrays.actions.shape, self._log_dtype)
         self.rewards[:] = 0
         self._episode_index[:] = 0
@@ -167,32 +165,21 @@ class VecEnv:
 
     def step(self, actions: np.ndarray) -> list[Episode]:
         """One step of every environment with actions `[B, *action_shape]`; returns the episodes that it ended."""
-        self.send(actions)
-        return self.recv()
-
-    def send(self, actions: np.ndarray) -> None:
-        """Begin a step. Until `recv` has returned, what the arrays hold is undefined."""
-        assert not self._waiting and actions.shape == self._arrays.actions.shape
+        assert actions.shape == self._arrays.actions.shape
         self._arrays.actions[:] = actions
         if self._log.full:
             self._log.make_room(int(self._starts.min(initial=self._log.next_step, where=self.active)))
         self._log.append(self._arrays.actions)
         for worker in self._workers:
             worker.step()
-        self._waiting = True
-        self._ended = self._group.step()
-
-    def recv(self) -> list[Episode]:
-        """Wait for the end of the step; returns the episodes that it ended."""
-        assert self._waiting
-        ended = self._ended + [pair for worker in self._workers for pair in worker.receive()]
-        self._waiting = False
+        ended = self._group.step()
+        for worker in self._workers:
+            ended += worker.receive()
         self._returns += self.rewards
         return [self._finish(index, metrics) for index, metrics in ended]
 
     def state_dict(self) -> dict[str, Any]:
         """What `load_state_dict` needs to come back to this step, as plain arrays."""
-        assert not self._waiting
         starts = np.where(self.active, self._starts, self._log.next_step)
         return {
             "episode_index": self._episode_index.copy(),
@@ -210,7 +197,6 @@ class VecEnv:
         Returns the environments whose observation or return so far came out differently: they do not reproduce, and
         begin their next episode instead. `rewards` and `final_observations` are not restored.
         """
-        assert not self._waiting
         if len(state["seeds"]) != self.num_envs:
             raise UserError(f"the saved state is of num_envs={len(state['seeds'])}, this is num_envs={self.num_envs}")
         lengths = np.array([len(actions) for actions in state["actions"]])

@@ -40,7 +40,7 @@ class Simulation:
 
     def __init__(self, spec: EnvSpec, num_envs: int, device: str):
         self.device = device
-        self.envs = VecEnv(spec, num_envs, DealtSeeds(0, 0, num_envs))
+        self.envs = VecEnv(spec, num_envs, DealtSeeds(()))
 
     def player(self, agent: PolicyAgent | None) -> Player:
         """Who plays for this agent; None: a random one. UserError unless it can act here."""
@@ -49,13 +49,9 @@ class Simulation:
         return make_player(agent, self.envs.spec, self.envs.num_envs)
 
     def play(self, player: Player, seeds: range) -> list[Episode]:
-        """One episode of each of these seeds, at most num_envs of them; in the order in which they end.
-
-        Dealt beforehand, so that short episodes do not count more often than long ones.
-        """
+        """One episode of each of these seeds, at most num_envs of them; in the order in which they end."""
         envs = self.envs
-        envs.episode_seeds = DealtSeeds(seeds.start, len(seeds), envs.num_envs)
-        envs.reset()
+        envs.reset(DealtSeeds(seeds))
         for env_index, seed in enumerate(seeds):
             player.begin(env_index, seed)
         starts = np.ones(envs.batch_size, dtype=bool)

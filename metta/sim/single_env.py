@@ -9,7 +9,7 @@ from metta.envs.make_env import Env
 from metta.sim.recording import Recording
 
 
-class Stage:
+class SingleEnv:
     """An environment and its arrays; a row of each belongs to one agent.
 
     It steps and sums exactly as VecEnv does, so that the same seed and actions give the same returns, bit for bit.
@@ -55,29 +55,29 @@ class Stage:
         return self.steps > 0 and bool(self.starts.all())
 
 
-def replay_steps(stage: Stage, recording: Recording) -> Iterator[int]:
+def replay_steps(single: SingleEnv, recording: Recording) -> Iterator[int]:
     """Play the recording, and stop at step 0, the beginning, and after each step."""
-    stage.reset(recording.seed)
+    single.reset(recording.seed)
     yield 0
     for actions in recording.actions:
-        if stage.over:
+        if single.over:
             return
-        stage.step(actions)
-        yield stage.steps
+        single.step(actions)
+        yield single.steps
 
 
-def difference(stage: Stage, recording: Recording) -> str | None:
+def difference(single: SingleEnv, recording: Recording) -> str | None:
     """What went otherwise than recorded, in words; None where length and every agent's return are the same."""
     length = len(recording.actions)
-    if stage.steps != length:
-        return f"the recorded episode ended after {length} steps, this one after {stage.steps}"
-    if not stage.over:
+    if single.steps != length:
+        return f"the recorded episode ended after {length} steps, this one after {single.steps}"
+    if not single.over:
         return f"the recorded episode ended after {length} steps, this one goes on"
-    differing = np.flatnonzero(stage.returns != recording.returns)
+    differing = np.flatnonzero(single.returns != recording.returns)
     if len(differing) == 0:
         return None
     first = differing[0]
     whose = "the" if len(recording.returns) == 1 else f"agent {first}'s"
     more = f"; {len(differing)} agents' returns differ" if len(differing) > 1 else ""
-    was, now = recording.returns[first], stage.returns[first]
+    was, now = recording.returns[first], single.returns[first]
     return f"{whose} return was {was!s} when recorded, and is {now!s} now{more}"

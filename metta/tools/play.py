@@ -15,7 +15,7 @@ from metta.tools.cli.targets import Target, chosen_env, find_target, given_env
 if TYPE_CHECKING:
     from metta.eval.policy_evaluator import LoadedAgent
     from metta.sim.players import Player
-    from metta.sim.single_env import Stage
+    from metta.sim.single_env import SingleEnv
     from metta.tools.cli.play_views import View
     from metta.tools.cli.terminal import Terminal
 
@@ -53,10 +53,10 @@ def play(config: PlayConfig, target: Target | None) -> int:
     env = given_env(config) if loaded is None else chosen_env(config, loaded.own_env)
     assert env is not None
     agent = None if config.random or loaded is None else loaded.agent.eval()
-    stage, view = open_view(env, config.seed, interactive())
+    single, view = open_view(env, config.seed, interactive())
     try:
-        player = make_player(agent, stage.env.spec, 1)
-        session = Session(one_line(f"{name_of(config, target)} env={env.label}"), stage, player, config.seed)
+        player = make_player(agent, single.env.spec, 1)
+        session = Session(one_line(f"{name_of(config, target)} env={env.label}"), single, player, config.seed)
         if view is not None and interactive():
             with Terminal() as terminal:
                 session.watch(terminal, view)
@@ -64,7 +64,7 @@ def play(config: PlayConfig, target: Target | None) -> int:
             session.play_through()
         print(session.summary())
     finally:
-        stage.env.close()
+        single.env.close()
     return 0
 
 
@@ -86,26 +86,26 @@ def name_of(config: PlayConfig, target: Target | None) -> str:
 class Session:
     """Episodes one after the other, from `seed` on, watched or not."""
 
-    def __init__(self, name: str, stage: Stage, player: Player, seed: int):
+    def __init__(self, name: str, single: SingleEnv, player: Player, seed: int):
         from metta.sim.replay.films import frames_per_second
 
-        self.name, self.stage, self.player = name, stage, player
-        fps = frames_per_second(stage.env)
+        self.name, self.single, self.player = name, single, player
+        fps = frames_per_second(single.env)
         self.speed = min(range(len(SPEEDS)), key=lambda index: abs(SPEEDS[index] - fps))
         self.paused = False
         self.begin(seed)
 
     def begin(self, seed: int) -> None:
         self.seed = seed
-        self.stage.reset(seed)
+        self.single.reset(seed)
         self.player.begin(0, seed)
 
     def step(self) -> None:
-        if not self.stage.over:
-            self.stage.step(self.player.act(self.stage.observations, self.stage.starts))
+        if not self.single.over:
+            self.single.step(self.player.act(self.single.observations, self.single.starts))
 
     def play_through(self) -> None:
-        while not self.stage.over:
+        while not self.single.over:
             self.step()
 
     def watch(self, terminal: Terminal, view: View) -> None:
@@ -113,7 +113,7 @@ class Session:
         next_step, drawn = time.monotonic(), 0.0
         while True:
             now = time.monotonic()
-            resting = self.paused or self.stage.over
+            resting = self.paused or self.single.over
             if resting or now - drawn >= REDRAW_S:
                 terminal.show(self.screen(view, *terminal.size()))
                 drawn = now
@@ -146,19 +146,19 @@ class Session:
 
     def screen(self, view: View, columns: int, rows: int) -> list[str]:
         """A line of facts, the environment, a line of keys: `rows` lines."""
-        body = view.lines(self.stage, columns, max(1, rows - 2))
+        body = view.lines(self.single, columns, max(1, rows - 2))
         body += [""] * (rows - 2 - len(body))
-        state = "the end" if self.stage.over else "paused" if self.paused else f"{SPEEDS[self.speed]} steps/s"
+        state = "the end" if self.single.over else "paused" if self.paused else f"{SPEEDS[self.speed]} steps/s"
         foot = cut(f" {state:<11} {KEYS.format(view.keys)}", columns)
         head = cut(f"{self.so_far()} · {self.name} seed={self.seed}", columns)
         return [f"\x1b[1m{head}", *body, f"\x1b[7m{foot:<{columns}}"]
 
     def so_far(self) -> str:
-        what = "return" if self.stage.num_agents == 1 else f"mean return of {self.stage.num_agents} agents"
-        return f"step {self.stage.steps}, {what} {self.stage.returns.mean():.2f}"
+        what = "return" if self.single.num_agents == 1 else f"mean return of {self.single.num_agents} agents"
+        return f"step {self.single.steps}, {what} {self.single.returns.mean():.2f}"
 
     def summary(self) -> str:
-        end = "" if self.stage.over else ", not played to its end"
+        end = "" if self.single.over else ", not played to its end"
         return f"{self.name} seed={self.seed}: {self.so_far()}{end}"
 
 

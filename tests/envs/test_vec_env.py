@@ -139,21 +139,20 @@ def test_episode_seeds() -> None:
 
 
 @pytest.mark.parametrize("num_workers", WORKERS)
-@pytest.mark.parametrize(("num_envs", "episodes"), [(3, 7), (4, 2)])
-def test_dealt_episodes(num_envs: int, episodes: int, num_workers: int) -> None:
+def test_dealt_episodes(num_workers: int) -> None:
     """Short episodes counted more often than long ones; an idle environment that goes on being counted."""
-    envs = VecEnv(spec_of(EnvName("test/CountEnv")), num_envs, DealtSeeds(110, episodes, num_envs), num_workers)
-    envs.reset()
-    assert envs.active.tolist() == [index < episodes for index in range(num_envs)]
-    played = []
-    while envs.active.any():
-        idle = ~envs.active
-        played += envs.step(np.ones(num_envs, int))
-        assert not envs.rewards[idle].any() and not envs.terminated[idle].any()
-    assert sorted(episode.seed for episode in played) == list(range(110, 110 + episodes))
-    assert all(episode.length == episode.seed % 100 for episode in played)
-    assert all(episode.env_index == (episode.seed - 110) % num_envs for episode in played)
-    assert envs.step(np.ones(num_envs, int)) == []
+    envs = VecEnv(spec_of(EnvName("test/CountEnv")), 4, DealtSeeds(()), num_workers)
+    for seeds in (range(110, 114), range(114, 116), range(116, 119)):
+        envs.reset(DealtSeeds(seeds))
+        assert envs.active.tolist() == [index < len(seeds) for index in range(4)]
+        played = []
+        while envs.active.any():
+            idle = ~envs.active
+            played += envs.step(np.ones(4, int))
+            assert not envs.rewards[idle].any() and not envs.terminated[idle].any()
+        assert [(episode.env_index, episode.seed) for episode in played] == list(enumerate(seeds))
+        assert all(episode.length == episode.seed % 100 and episode.episode_index == 0 for episode in played)
+        assert envs.step(np.ones(4, int)) == []
     envs.close()
 
 
@@ -281,7 +280,10 @@ def assert_equal_states(left: dict[str, Any], right: dict[str, Any]) -> None:
 
 def test_resume_with_idle_environments() -> None:
     """An idle environment taken for one that did not reproduce; its actions looked up where the log has none."""
-    seeds = DealtSeeds(150, 3, 2)
+
+    def seeds(env: int, episode: int) -> int | None:
+        return {(0, 0): 150, (0, 1): 152, (1, 0): 151}.get((env, episode))
+
     envs = VecEnv(spec_of(EnvName("test/CountEnv")), 2, seeds)
     envs.reset()
     for step in range(100):  # environment 0 is at its second episode; the other has been idle for 49 steps
@@ -358,10 +360,9 @@ def test_a_worker_that_dies_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
         envs.step(np.ones(4, int))
     text = "^the worker process of environments 2 to 3 of env=test/FailingEnv died: killed by signal 9$"
     monkeypatch.setattr(envs._group, "step", list)
-    envs.send(np.ones(4, int))
     monkeypatch.setattr(envs._workers[0], "receive", list)
     with pytest.raises(EnvError, match=text):
-        envs.recv()
+        envs.step(np.ones(4, int))
     envs.close()
 
 
@@ -409,7 +410,7 @@ def test_a_script_may_register_its_own(env: str) -> None:
         ("", 0),  # forgotten
         ("del envs", 0),
         ("os.kill(os.getpid(), signal.SIGKILL)", -signal.SIGKILL),
-        ("envs.send(np.zeros(2, int)); os._exit(4)", 4),
+        ("[worker.step() for worker in envs._workers]; os._exit(4)", 4),
     ],
 )
 def test_workers_leave_with_their_parent(ending: str, status: int) -> None:

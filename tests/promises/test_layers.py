@@ -1,6 +1,7 @@
 """The shape of the code: imports point down, importing does nothing, the checkpoint core stays small."""
 
 import ast
+import graphlib
 import io
 import subprocess
 import sys
@@ -53,6 +54,31 @@ def test_every_module_has_a_layer() -> None:
     layers = {name.strip() for layer in contract["layers"] for name in layer.replace("|", ":").split(":")}
     placed = [module for module in MODULES if any(f"{module}.".startswith(f"{layer}.") for layer in layers)]
     assert set(MODULES) - set(placed) == {"metta", "metta.rl"}
+
+
+def imported(module: str) -> set[str]:
+    """The modules of metta that a module imports: anywhere in it, functions and type checking included."""
+    path = ROOT / Path(*module.split("."))
+    source = path.with_suffix(".py") if path.with_suffix(".py").is_file() else path / "__init__.py"
+    names: set[str] = set()
+    for node in ast.walk(ast.parse(source.read_text())):
+        match node:
+            case ast.Import(names=aliases):
+                names.update(alias.name for alias in aliases)
+            case ast.ImportFrom(module=str(place), names=aliases, level=0):
+                names.update(f"{place}.{alias.name}" for alias in aliases)
+                names.add(place)
+    return names & set(MODULES)
+
+
+def test_no_module_imports_itself_in_the_end() -> None:
+    """Two modules that need each other are one module in two files; an import within a function only hides it."""
+    graph = {module: imported(module) for module in MODULES}
+    assert "metta.envs.gymnasium_env" in graph["metta.envs.make_env"]  # imports within functions are seen
+    try:
+        graphlib.TopologicalSorter(graph).prepare()
+    except graphlib.CycleError as error:
+        pytest.fail(f"a circle of imports: {' <- '.join(error.args[1])}")
 
 
 def code_lines(source: str) -> int:

@@ -353,7 +353,7 @@ def test_leftovers_are_removed(manager: TinyCheckpointManager) -> None:
 
 
 def test_a_save_under_way_is_not_a_leftover(manager: TinyCheckpointManager, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Prevents retention from deleting the files of somebody else's save, whatever stage it is at."""
+    """Prevents retention from deleting the files of somebody else's save, whatever single it is at."""
     save(manager, 1)
     replace = os.replace
     stages = []

@@ -20,7 +20,7 @@ from metta.sim.players import RandomPlayer
 from metta.sim.recording import Recording, Source, load_recording, recording_path, save_recordings
 from metta.sim.replay.films import check_format, replay_path, write_mp4, write_replay
 from metta.sim.replay.page import CODE
-from metta.sim.single_env import Stage, replay_steps
+from metta.sim.single_env import SingleEnv, replay_steps
 from tests.helpers.recorded_runs import ARENA, ARENA_LABEL, launch, make_runs
 
 CART_LABEL = "CartPole-v1[max_episode_steps=40]"
@@ -81,7 +81,7 @@ def test_the_page_has_every_position_and_inventory(folder: Path) -> None:
     held: list[dict[int, int]] = [{} for _ in cells]
     events = {index: steps_from_start(data["items"].get(str(index), []), 3) for index in range(len(cells))}
     changes = 0
-    for step in replay_steps(Stage(env), recording):
+    for step in replay_steps(SingleEnv(env), recording):
         for index in range(len(cells)):
             if step > 0 and str(index) in data["moves"]:
                 cells[index] += data["ways"][CODE.index(data["moves"][str(index)][step - 1])]
@@ -120,13 +120,13 @@ def steps_from_start(events: list[Any], size: int) -> list[tuple[Any, ...]]:
 
 def test_a_whole_episode_is_a_small_page(tmp_path: Path) -> None:
     """A page of megabytes cannot be sent to anyone. 24 agents and 500 steps, here at random."""
-    stage = Stage(MettaGridEnv(EnvName("arena")))
-    player = RandomPlayer(stage.env.spec, 1)
+    single = SingleEnv(MettaGridEnv(EnvName("arena")))
+    player = RandomPlayer(single.env.spec, 1)
     player.begin(0, 3)
-    actions = np.array([player.act(stage.observations, stage.starts) for _ in range(500)])
-    *_, steps = replay_steps(stage, Recording(3, actions, stage.returns))
-    assert steps == 500 and stage.over
-    arena = Source("demo", 0, EnvName("arena"), Recording(3, actions, stage.returns.copy()))
+    actions = np.array([player.act(single.observations, single.starts) for _ in range(500)])
+    *_, steps = replay_steps(single, Recording(3, actions, single.returns))
+    assert steps == 500 and single.over
+    arena = Source("demo", 0, EnvName("arena"), Recording(3, actions, single.returns.copy()))
     assert write_replay(arena, "html", tmp_path / "page.html") is None
     assert (tmp_path / "page.html").stat().st_size < 150_000
     parts = re.findall(r'(?:src|href)="?([^" >]+)|@import|url\(', (tmp_path / "page.html").read_text("utf-8"))
@@ -169,9 +169,9 @@ def test_a_gif_of_gymnasium(folder: Path) -> None:
 )
 def test_pictures_of_any_kind(monkeypatch: pytest.MonkeyPatch, drawn: np.ndarray) -> None:
     """MinAtar draws in floats from 0 to 1, others in grey or with transparency."""
-    stage = Stage(MettaGridEnv(EnvName("arena", ARENA), "rgb_array"))
-    monkeypatch.setattr(stage.env, "render", lambda: drawn)
-    assert stage.picture().dtype == np.uint8 and np.array_equal(stage.picture(), np.full((2, 3, 3), 127))
+    single = SingleEnv(MettaGridEnv(EnvName("arena", ARENA), "rgb_array"))
+    monkeypatch.setattr(single.env, "render", lambda: drawn)
+    assert single.picture().dtype == np.uint8 and np.array_equal(single.picture(), np.full((2, 3, 3), 127))
 
 
 def test_an_mp4(folder: Path) -> None:

@@ -12,7 +12,7 @@ from metta.envs.mettagrid.env import MettaGridEnv
 from metta.sim.players import RandomPlayer
 from metta.sim.recording import Recording, Source
 from metta.sim.replay.films import write_replay
-from metta.sim.single_env import Stage, replay_steps
+from metta.sim.single_env import SingleEnv, replay_steps
 from tests.helpers.chromium import Browser, chromium
 from tests.helpers.recorded_runs import ARENA
 
@@ -28,12 +28,12 @@ STEPS = 30
 
 @pytest.fixture(scope="module")
 def recording() -> Recording:
-    stage = Stage(MettaGridEnv(EnvName("arena", ARENA)))
-    player = RandomPlayer(stage.env.spec, 1)
+    single = SingleEnv(MettaGridEnv(EnvName("arena", ARENA)))
+    player = RandomPlayer(single.env.spec, 1)
     player.begin(0, 2)
-    actions = np.array([player.act(stage.observations, stage.starts) for _ in range(STEPS)])
-    assert [*replay_steps(stage, Recording(2, actions, stage.returns))][-1] == STEPS
-    return Recording(2, actions, stage.returns.copy())
+    actions = np.array([player.act(single.observations, single.starts) for _ in range(STEPS)])
+    assert [*replay_steps(single, Recording(2, actions, single.returns))][-1] == STEPS
+    return Recording(2, actions, single.returns.copy())
 
 
 @pytest.fixture(scope="module")
@@ -129,7 +129,7 @@ def test_agents_are_drawn_where_they_are(browser: Browser, page: Path, recording
         wanted.fillRect(0, 0, 1, 1);
         return [Array.from(drawn), Array.from(wanted.getImageData(0, 0, 1, 1).data)];
     """
-    for at in replay_steps(Stage(env), recording):
+    for at in replay_steps(SingleEnv(env), recording):
         for thing in env.objects(ignore=["wall"]) if at % 6 == 0 else []:
             if "agent_id" in thing:
                 drawn, wanted = browser.run(pixel, at, thing["r"], thing["c"], thing["agent_id"])
@@ -139,8 +139,8 @@ def test_agents_are_drawn_where_they_are(browser: Browser, page: Path, recording
 def test_hovering_an_agent_tells_what_it_holds(browser: Browser, page: Path, recording: Recording) -> None:
     """Reward and inventory at this step, as the environment has them; and a click keeps the agent in sight."""
     env = MettaGridEnv(EnvName("arena", ARENA))
-    stage = Stage(env)
-    [*_] = replay_steps(stage, recording)
+    single = SingleEnv(env)
+    [*_] = replay_steps(single, recording)
     browser.open(page)
     browser.run(f"replay.seek({STEPS}); return 1")
     held_something = 0
@@ -152,7 +152,7 @@ def test_hovering_an_agent_tells_what_it_holds(browser: Browser, page: Path, rec
         browser.move(left + (thing["c"] + 0.5) * size, top + (thing["r"] + 0.5) * size)
         browser.wait(f"return !tip.hidden && tip.textContent.startsWith('agent {agent}')")
         told = dict(browser.run(TIP))
-        assert float(told["reward"]) == pytest.approx(stage.returns[agent], abs=0.0051)
+        assert float(told["reward"]) == pytest.approx(single.returns[agent], abs=0.0051)
         assert told["row, column"] == f"{thing['r']}, {thing['c']}"
         assert re.fullmatch(r"noop|move (north|south|west|east)", told["action"])
         for resource, name in enumerate(env.resources):

@@ -15,7 +15,7 @@ from metta.envs.env_spec import EnvName
 from metta.envs.mettagrid.env import MettaGridEnv
 from metta.run_folder import RunFolder
 from metta.sim.recording import load_recording, recording_path
-from metta.sim.single_env import Stage
+from metta.sim.single_env import SingleEnv
 from metta.tools.cli.play_views import MapView, fitted, open_view
 from tests.helpers.pseudo_terminal import PseudoTerminal, plain, width
 from tests.helpers.recorded_runs import ARENA, ARENA_LABEL, ROOT, clean_environment, launch, make_runs
@@ -144,9 +144,9 @@ def test_a_window_is_opened_where_there_is_a_screen(folder: Path) -> None:
 def test_the_map_shows_everything_where_it_is() -> None:
     """The renderer's rows and columns swapped; the far edge cut off."""
     env = MettaGridEnv(EnvName("arena", {**ARENA, "walls": 3}))
-    stage = Stage(env)
-    stage.reset(5)
-    lines = MapView(env).lines(stage, 50, 25)
+    single = SingleEnv(env)
+    single.reset(5)
+    lines = MapView(env).lines(single, 50, 25)
     cells = [re.findall("██|· |.", re.sub(r"\x1b\[[0-9;]*m", "", line)) for line in lines]
     symbols = {"wall": "██", "mine": "🗻", "generator": "⚡", "altar": "💟", "agent": "🤖"}
     expected = [["· "] * 25 for _ in range(25)]
@@ -180,9 +180,9 @@ def test_text_where_neither_window_nor_picture_can_be_had(
     """DISPLAY often names a screen that is gone, as in an old tmux."""
     monkeypatch.setenv("DISPLAY", ":0")
     monkeypatch.setitem(gymnasium.registry, "Text-v0", gymnasium.envs.registration.EnvSpec("Text-v0", TextGame))
-    stage, view = open_view(EnvName("Text-v0"), seed=0, terminal=True)
-    stage.reset(0)
-    assert view is not None and view.lines(stage, 11, 5) == ["a long line", "and a secon"]
+    single, view = open_view(EnvName("Text-v0"), seed=0, terminal=True)
+    single.reset(0)
+    assert view is not None and view.lines(single, 11, 5) == ["a long line", "and a secon"]
     assert capsys.readouterr().err == "metta play: no window: no display\n"
     assert open_view(EnvName("Text-v0"), seed=0, terminal=False)[1] is None
     monkeypatch.setattr(TextGame, "metadata", {"render_modes": []})

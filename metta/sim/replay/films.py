@@ -18,7 +18,7 @@ from metta.envs.mettagrid.games import GAMES
 from metta.errors import UserError
 from metta.sim.recording import Source
 from metta.sim.replay.page import write_page
-from metta.sim.single_env import Stage, difference, replay_steps
+from metta.sim.single_env import SingleEnv, difference, replay_steps
 
 SUFFIXES = {"gif": ".gif", "mp4": ".mp4", "html": ".html", "mettascope": ".json.z"}
 GIF_SIDE = 480  # pixels: larger pictures are reduced
@@ -73,11 +73,11 @@ def write_film(source: Source, format: str, path: Path) -> str | None:
     env = make_env(source.env, "rgb_array")
     try:
         check_pictures(env)
-        stage = Stage(env)
-        frames = (stage.picture() for _ in replay_steps(stage, source.recording))
+        single = SingleEnv(env)
+        frames = (single.picture() for _ in replay_steps(single, source.recording))
         write = write_gif if format == "gif" else write_mp4
         write(frames, len(source.recording.actions) + 1, frames_per_second(env), path)
-        return difference(stage, source.recording)
+        return difference(single, source.recording)
     finally:
         env.close()
 
@@ -138,15 +138,15 @@ def write_mettascope(source: Source, path: Path) -> str | None:
     game = GAMES[source.env.name].of(source.env)
     simulation = Simulation(game.episode_config(recording.seed), recording.seed)
     log, core = EpisodeReplay(simulation), simulation._c_sim
-    stage = Stage(make_env(source.env))
+    single = SingleEnv(make_env(source.env))
     differing = None
-    for step in replay_steps(stage, recording):
+    for step in replay_steps(single, recording):
         if step > 0:
             core.actions()[:] = recording.actions[step - 1]
             simulation.step()
             log.log_step(simulation.current_step, core.actions(), core.rewards())
-            if differing is None and not np.array_equal(core.rewards(), stage.rewards):
+            if differing is None and not np.array_equal(core.rewards(), single.rewards):
                 differing = f"MettaGrid's own Simulation gives other rewards at step {step}"
     path.write_bytes(zlib.compress(json.dumps(log.get_replay_data()).encode()))
     simulation.close()
-    return difference(stage, recording) or differing
+    return difference(single, recording) or differing

@@ -11,7 +11,7 @@ from typing import Any
 from metta.envs.mettagrid.env import MettaGridEnv
 from metta.files.html_page import html_page
 from metta.sim.recording import Source
-from metta.sim.single_env import Stage, difference, replay_steps
+from metta.sim.single_env import SingleEnv, difference, replay_steps
 
 # One character for each way to move, and for each action. Neither '"' nor '\\', which JSON would write as two.
 CODE = string.digits + string.ascii_letters + "!#$%&()*+,-./:;=?@[]^_{|}~"
@@ -107,14 +107,14 @@ def steps_apart(events: list[Any], size: int) -> list[Any]:
 def write_page(source: Source, path: Path) -> str | None:
     """Play the recording and write the page. Returns what went otherwise than recorded, or None; the page says it."""
     env = MettaGridEnv(source.env)
-    stage, recording, log = Stage(env), source.recording, EpisodeLog(env)
-    for step in replay_steps(stage, recording):
+    single, recording, log = SingleEnv(env), source.recording, EpisodeLog(env)
+    for step in replay_steps(single, recording):
         if step == 0:
             log.begin()
         else:
-            log.step(step, recording.actions[step - 1], stage.rewards)
-    differing = difference(stage, recording)
+            log.step(step, recording.actions[step - 1], single.rewards)
+    differing = difference(single, recording)
     about = {"run": source.run, "epoch": source.epoch, "env": env.spec.env.label, "seed": recording.seed}
-    data = {**about, "steps": stage.steps, "difference": differing, **log.data()}
+    data = {**about, "steps": single.steps, "difference": differing, **log.data()}
     path.write_text(html_page(Path(__file__).parent, SCRIPTS, "metta replay", data), "utf-8")
     return differing

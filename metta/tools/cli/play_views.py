@@ -13,7 +13,7 @@ from metta.envs.make_env import Env, make_env
 from metta.envs.mettagrid.env import MettaGridEnv
 from metta.envs.mettagrid.games import GAMES
 from metta.errors import UserError, one_line
-from metta.sim.single_env import Stage
+from metta.sim.single_env import SingleEnv
 
 PANEL = 28  # columns beside the map, where the terminal has at least
 PANEL_FROM = 72
@@ -23,7 +23,7 @@ FLOOR = "\x1b[90m· \x1b[0m"
 class View(Protocol):
     keys: str  # what it has beyond the common ones, for the line of keys
 
-    def lines(self, stage: Stage, columns: int, rows: int) -> list[str]:
+    def lines(self, single: SingleEnv, columns: int, rows: int) -> list[str]:
         """The environment as it is now, in at most so many rows and columns."""
 
     def next_agent(self) -> None:
@@ -51,8 +51,8 @@ class MapView:
         last = self._env.spec.num_agents - 1
         self._agent = 0 if self._agent is None else None if self._agent == last else self._agent + 1
 
-    def lines(self, stage: Stage, columns: int, rows: int) -> list[str]:
-        if stage.steps == 0 or not self._walls:
+    def lines(self, single: SingleEnv, columns: int, rows: int) -> list[str]:
+        if single.steps == 0 or not self._walls:
             walls = [thing for thing in self._env.objects() if thing["type_name"] == "wall"]
             self._walls = {wall["id"]: self._shown(wall) for wall in walls}
         things = self._env.objects(ignore=["wall"])
@@ -70,7 +70,7 @@ class MapView:
         grid = self._buffer.render({**self._walls, **shown}).split("\n")
         if not panel:
             return grid
-        words = self._panel(stage, agents, rows)
+        words = self._panel(single, agents, rows)
         grid += [""] * (min(len(words), rows) - len(grid))
         words += [""] * (len(grid) - len(words))
         return [f"{line}\x1b[{2 * width + 3}G{word}" for line, word in zip(grid, words[: len(grid)], strict=True)]
@@ -78,16 +78,16 @@ class MapView:
     def _shown(self, thing: dict[str, Any]) -> dict[str, Any]:
         return {**thing, "type_name": self._env.game.looks[self._env.look_of(thing)].symbol}
 
-    def _panel(self, stage: Stage, agents: list[dict[str, Any]], rows: int) -> list[str]:
+    def _panel(self, single: SingleEnv, agents: list[dict[str, Any]], rows: int) -> list[str]:
         """Words beside the map: the agent looked at or the best ones, and what the symbols mean."""
         self._held.update(resource for agent in agents for resource in agent["inventory"])
         held = sorted(self._held)
         words = ["agent  reward" + "".join(f"{self._env.resources[resource][:4]:>5}" for resource in held)]
-        best = np.argsort(-stage.returns, kind="stable")[: max(3, rows - 9)].tolist()
+        best = np.argsort(-single.returns, kind="stable")[: max(3, rows - 9)].tolist()
         best = best if self._agent is None else [self._agent]
         for index in best:
             amounts = "".join(f"{agents[index]['inventory'].get(resource, 0):>5}" for resource in held)
-            words.append(f"{index:>5} {stage.returns[index]:>7.2f}{amounts}"[:PANEL])
+            words.append(f"{index:>5} {single.returns[index]:>7.2f}{amounts}"[:PANEL])
         if self._agent is not None:
             words.append("⭐ is that agent")
         words.append("")
@@ -105,8 +105,8 @@ class PictureView:
     def next_agent(self) -> None:
         pass
 
-    def lines(self, stage: Stage, columns: int, rows: int) -> list[str]:
-        picture = fitted(stage.picture(), columns, 2 * rows)
+    def lines(self, single: SingleEnv, columns: int, rows: int) -> list[str]:
+        picture = fitted(single.picture(), columns, 2 * rows)
         if picture.shape[0] % 2:
             picture = np.concatenate((picture, picture[-1:]))
         return [self._line(upper, lower) for upper, lower in zip(picture[::2], picture[1::2], strict=True)]
@@ -149,7 +149,7 @@ class TextView:
     def next_agent(self) -> None:
         pass
 
-    def lines(self, stage: Stage, columns: int, rows: int) -> list[str]:
+    def lines(self, single: SingleEnv, columns: int, rows: int) -> list[str]:
         text = self._env.render()
         text = text.getvalue() if isinstance(text, io.StringIO) else str(text)
         return [line if "\x1b" in line else line[:columns] for line in text.split("\n")][:rows]
@@ -163,18 +163,18 @@ class WindowView:
     def next_agent(self) -> None:
         pass
 
-    def lines(self, stage: Stage, columns: int, rows: int) -> list[str]:
+    def lines(self, single: SingleEnv, columns: int, rows: int) -> list[str]:
         return ["The environment is in its own window."]
 
 
-def open_view(name: EnvName, seed: int, terminal: bool) -> tuple[Stage, View | None]:
+def open_view(name: EnvName, seed: int, terminal: bool) -> tuple[SingleEnv, View | None]:
     """The environment and how it is shown; None where there is neither a screen nor, by `terminal`, a terminal.
 
     UserError where it cannot be made or shown. The first way that works is taken: window, picture, text.
     """
     if name.name in GAMES:
         game = MettaGridEnv(name)
-        return Stage(game), MapView(game) if terminal else None
+        return SingleEnv(game), MapView(game) if terminal else None
     env = make_env(name)
     modes = getattr(env, "metadata", {}).get("render_modes") or []
     if has_screen() and ("human" in modes or "rgb_array" in modes):
@@ -183,13 +183,13 @@ def open_view(name: EnvName, seed: int, terminal: bool) -> tuple[Stage, View | N
             env.close()
             return window, WindowView()
     if not terminal:
-        return Stage(env), None
+        return SingleEnv(env), None
     env.close()
     os.environ.setdefault("SDL_VIDEODRIVER", "dummy")
     for mode, view in (("rgb_array", PictureView), ("ansi", TextView)):
         if mode in modes:
             env = make_env(name, mode)
-            return Stage(env), view(env)
+            return SingleEnv(env), view(env)
     raise UserError(f"env={name.name} cannot be shown here: it has render_mode {' and '.join(modes) or 'none'}")
 
 
@@ -197,15 +197,15 @@ def has_screen() -> bool:
     return sys.platform == "darwin" or any(os.environ.get(name) for name in ("DISPLAY", "WAYLAND_DISPLAY"))
 
 
-def opened_window(name: EnvName, seed: int) -> Stage | None:
+def opened_window(name: EnvName, seed: int) -> SingleEnv | None:
     """The environment with its window open; None, and a line on stderr, where the screen or a package is missing."""
     import gymnasium
 
     env = make_env(name, "human")
-    stage = Stage(env)
+    single = SingleEnv(env)
     try:
-        stage.reset(seed)
-        return stage
+        single.reset(seed)
+        return single
     except (RuntimeError, ImportError, gymnasium.error.Error) as error:  # pygame's error is a RuntimeError
         print(f"metta play: no window: {one_line(str(error))}", file=sys.stderr)
         env.close()
