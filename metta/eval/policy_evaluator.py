@@ -2,6 +2,8 @@
 
 import zipfile
 import zlib
+from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -85,16 +87,16 @@ class PolicyEvaluator:
         """Load the run's agent of that epoch. CheckpointError if it cannot be read."""
         manager = TinyCheckpointManager(run, self.train_dir)
         path = manager.file("agent", epoch)
-        return LoadedAgent(as_agent(manager.load_agent(epoch), path), fingerprint(path), run, epoch)
+        return LoadedAgent(*load_with_crc(path, lambda: manager.load_agent(epoch)), run, epoch)
 
     def load_file(self, path: str | Path, trust: bool = False, run: str | None = None, epoch: int = 0) -> LoadedAgent:
         """Load an agent from elsewhere, running none of its code unless trusted. Scores are stored only under `run`.
 
         UserError where they would replace those of that run's own agent of the epoch.
         """
-        agent = as_agent(load_agent_file(path, trust=trust), path)
+        agent, agent_crc = load_with_crc(Path(path), lambda: load_agent_file(path, trust=trust))
         check_acts(agent, path)
-        loaded = LoadedAgent(agent, fingerprint(Path(path)), run, epoch, None if trust else Path(path))
+        loaded = LoadedAgent(agent, agent_crc, run, epoch, None if trust else Path(path))
         own = None if run is None else TinyCheckpointManager(run, self.train_dir).file("agent", epoch)
         if own is not None and own.exists() and (not zipfile.is_zipfile(own) or fingerprint(own) != loaded.agent_crc):
             raise UserError(f"run={run} epoch={epoch} is another agent, {own}: store the scores of {path} elsewhere")
@@ -151,6 +153,26 @@ class PolicyEvaluator:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+
+
+def load_with_crc(path: Path, load: Callable[[], nn.Module]) -> tuple[PolicyAgent, str]:
+    """Load the agent in a file, with the fingerprint of that very file: again if it was replaced meanwhile."""
+    while True:
+        before = identity(path)
+        agent = as_agent(load(), path)
+        with suppress(FileNotFoundError, zipfile.BadZipFile):  # of a file that `load` did not see yet
+            agent_crc = fingerprint(path)
+            if identity(path) == before:
+                return agent, agent_crc
+
+
+def identity(path: Path) -> tuple[int, int, int] | None:
+    """Which file is there now; saving anew makes another one. None where there is none."""
+    try:
+        status = path.stat()
+    except OSError:
+        return None
+    return status.st_dev, status.st_ino, status.st_mtime_ns
 
 
 def as_agent(loaded: nn.Module, path: str | Path) -> PolicyAgent:

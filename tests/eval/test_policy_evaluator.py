@@ -141,6 +141,27 @@ def test_a_score_is_of_the_file_that_was_loaded(tmp_path: Path) -> None:
         assert evaluator.score(other, episodes=1).episodes == 1  # what another file earned is gone
 
 
+def test_a_fingerprint_is_of_the_agent_that_was_loaded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An old agent's scores stored as those of the checkpoint that replaced it while it was loaded."""
+    save_agent(tmp_path, "CartPole-v1")
+    load_agent, loads = TinyCheckpointManager.load_agent, 0
+
+    def replaced_once(manager: TinyCheckpointManager, epoch: int) -> Any:
+        nonlocal loads
+        loads += 1
+        agent = load_agent(manager, epoch)
+        if loads == 1:
+            save_new_agent(tmp_path, "run", 0, "CartPole-v1", {})
+        return agent
+
+    monkeypatch.setattr(TinyCheckpointManager, "load_agent", replaced_once)
+    with PolicyEvaluator(tmp_path) as evaluator:
+        first, again = evaluator.load("run", 0), evaluator.load("run", 0)
+    assert loads == 3 and first.agent_crc == again.agent_crc
+    weights = again.agent.state_dict()
+    assert all(torch.equal(value, weights[name]) for name, value in first.agent.state_dict().items())
+
+
 def test_sim_loads_an_agent_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Every file read twice, and a stranger's pickle inspected twice, only to learn which environment it plays."""
     save_agent(tmp_path, "CartPole-v1")

@@ -69,7 +69,7 @@ class AnalyzeConfig(Config):
     """Compare runs: a table, and a report to open in a browser."""
 
     runs: str = key("names and patterns: a,b or ppo-s*")
-    format: Literal["html", "png", "csv"] = key("html: one report; png: each plot; csv: the numbers", "html")
+    format: Literal["html", "png", "csv"] = key("html: one report; png: plots (matplotlib); csv: the numbers", "html")
     out: str | None = key("file or folder to write", None, unset="report.html or report_FORMAT/ in train_dir")
     train_dir: str = key(TRAIN_DIR, "./train_dir")
 
