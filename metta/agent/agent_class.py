@@ -11,6 +11,7 @@ from typing import Any
 
 import cloudpickle
 
+from metta.agent.agent_name import split_agent_name
 from metta.agent.encoders import build_encoder
 from metta.agent.policy_agent import PolicyAgent
 from metta.envs.env_spec import EnvSpec
@@ -54,9 +55,7 @@ def load_agent_class(name: str | None) -> type[PolicyAgent]:
     """
     if name is None:
         return PolicyAgent
-    place, separator, class_name = name.rpartition(":")
-    if not separator or not place or not class_name:
-        raise UserError(f"agent={name}: expected path/to/file.py:MyAgent or package.module:MyAgent")
+    place, class_name = split_agent_name(name)
     module = _module_from_file(name, Path(place)) if place.endswith(".py") else _module(name, place)
     found = getattr(module, class_name, None)
     if found is None:

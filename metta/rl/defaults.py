@@ -2,9 +2,10 @@
 
 from typing import Any
 
+from metta.agent.agent_name import resolved_agent_name
 from metta.envs.env_spec import EnvSpec
 from metta.errors import UserError
-from metta.rl.train_config import RunConfig, TrainConfig, resolved_agent
+from metta.rl.train_config import RunConfig, TrainConfig
 
 # Measured by benchmarks/learning.py: each kind reaches that table's targets without a flag. "minibatches": that many in
 # a pass over a rollout, where minibatch_size is not given.
@@ -82,4 +83,4 @@ def with_defaults(config: TrainConfig, env: EnvSpec, device: str) -> RunConfig:
     decided.setdefault("num_shards", 2 if device == "cpu" and num_envs > 1 and much else 1)
     if decided["num_shards"] > num_envs:
         raise UserError(f"num_shards={decided['num_shards']}: must be at most num_envs={num_envs}")
-    return RunConfig(**{**decided, "agent": resolved_agent(config.agent)})
+    return RunConfig(**{**decided, "agent": resolved_agent_name(config.agent)})

@@ -2,9 +2,9 @@
 
 import re
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any, Literal
 
+from metta.agent.agent_name import resolved_agent_name
 from metta.envs.env_spec import EnvName
 from metta.envs.make_env import check_env
 from metta.errors import UserError
@@ -131,7 +131,7 @@ def changed_keys(saved: dict[str, Any], config: TrainConfig, given: frozenset[st
                 continue  # the same in other words, or the default
         else:
             own, new = saved.get(name, keys(TrainConfig)[name].default), getattr(config, name)
-        if own != new and not (name == "agent" and resolved_agent(own) == resolved_agent(new)):
+        if own != new and not (name == "agent" and resolved_agent_name(own) == resolved_agent_name(new)):
             changed[name] = own, new
     return changed
 
@@ -139,12 +139,6 @@ def changed_keys(saved: dict[str, Any], config: TrainConfig, given: frozenset[st
 def gone_keys(saved: dict[str, Any]) -> dict[str, Any]:
     """What a run was started with and no run can be started with now."""
     return {name: value for name, value in saved.items() if name not in kinds(TrainConfig)}
-
-
-def resolved_agent(agent: str | None) -> str | None:
-    """The agent= of a file with the file's whole path, so that it means the same in any folder."""
-    place, _, name = (agent or "").rpartition(":")
-    return f"{Path(place).resolve()}:{name}" if place.endswith(".py") else agent
 
 
 def _replaced(saved: dict[str, Any], config: TrainConfig, names: frozenset[str]) -> TrainConfig:

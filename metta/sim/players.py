@@ -29,9 +29,9 @@ class AgentPlayer:
     draws from a generator of its own seed, so it comes out the same whichever others are played beside it.
     """
 
-    def __init__(self, agent: PolicyAgent, num_envs: int, num_agents: int, sampled: bool | None = None):
+    def __init__(self, agent: PolicyAgent, num_envs: int, num_agents: int):
         self._actor = TwinNetwork.of(agent) or agent
-        self.sampled = num_agents > 1 if sampled is None else sampled
+        self.sampled = num_agents > 1
         self.state: State = agent.initial_state(num_envs * num_agents)
         self._noise = [EpisodeNoise(agent, num_agents) for _ in range(num_envs)]
 

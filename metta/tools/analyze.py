@@ -9,7 +9,7 @@ import logging
 from collections.abc import Sequence
 from pathlib import Path
 
-from metta.errors import UserError, enumeration
+from metta.errors import UserError, enumeration, one_line
 from metta.eval.comparison import EnvComparison, Group, compare
 from metta.eval.eval_db import EvalDB
 from metta.eval.event_files import read_curves
@@ -39,7 +39,7 @@ def main(argv: Sequence[str]) -> int:
         print_better(names, env)
         print()
     for note in report.notes:
-        print(f"note: {note}")
+        print(f"note: {one_line(note)}")
     print(write(report, config))
     return 0
 

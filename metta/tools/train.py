@@ -1,10 +1,9 @@
 """`metta train`: checks the arguments without torch, then trains."""
 
-import importlib.util
 from collections.abc import Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING
 
+from metta.agent.agent_name import check_agent_name
 from metta.envs.make_env import check_env
 from metta.errors import UserError
 from metta.rl.saved_config import newest_config
@@ -45,21 +44,8 @@ def check_new(config: TrainConfig) -> None:
     if config.env is None:
         raise UserError(f"missing env=: run {config.run} is new, so say what to train on, as in env=arena")
     check_env(config.env_name)
-    check_agent(config.agent)
-
-
-def check_agent(agent: str | None) -> None:
-    """Whether there is such a file or module; its class is looked up once torch is there."""
-    if agent is None:
-        return
-    place, colon, name = agent.rpartition(":")
-    if not (colon and place and name.isidentifier()):
-        raise UserError(f"agent={agent}: expected path/to/file.py:MyAgent or package.module:MyAgent")
-    if place.endswith(".py"):
-        if not Path(place).is_file():
-            raise UserError(f"agent={agent}: no file {place}")
-    elif not place.replace(".", "").isidentifier() or importlib.util.find_spec(place.partition(".")[0]) is None:
-        raise UserError(f"agent={agent}: no module {place}")
+    if config.agent is not None:
+        check_agent_name(config.agent)
 
 
 def train(config: TrainConfig, given: frozenset[str]) -> int:

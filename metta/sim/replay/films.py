@@ -75,8 +75,11 @@ def write_film(source: Source, format: str, path: Path) -> str | None:
         check_pictures(env)
         single = SingleEnv(env)
         frames = (single.picture() for _ in replay_steps(single, source.recording))
-        write = write_gif if format == "gif" else write_mp4
-        write(frames, len(source.recording.actions) + 1, frames_per_second(env), path)
+        fps = frames_per_second(env)
+        if format == "gif":
+            write_gif(frames, len(source.recording.actions) + 1, fps, path)
+        else:
+            write_mp4(frames, fps, path)
         return difference(single, source.recording)
     finally:
         env.close()
@@ -118,7 +121,7 @@ def sized(picture: Any) -> Any:
     return picture.resize((picture.width * times, picture.height * times), 0)  # 0: no smoothing
 
 
-def write_mp4(frames: Iterator[np.ndarray], num_frames: int, fps: float, path: Path) -> None:
+def write_mp4(frames: Iterator[np.ndarray], fps: float, path: Path) -> None:
     import imageio.v2 as imageio
 
     writer: Any = imageio.get_writer(path, fps=fps, macro_block_size=2)
