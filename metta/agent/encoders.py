@@ -85,16 +85,11 @@ class VectorEncoder(nn.Module):
             nn.init.orthogonal_(weight, math.sqrt(2))
 
     def forward(self, observations: Tensor) -> Tensor:
-        h = torch.baddbmm(self.bias1, self.normalized(observations).expand(2, -1, -1), self.weight1).tanh()
+        x = self.normalizer(observations.reshape(-1, self.weight1.shape[1]).float())
+        h = torch.baddbmm(self.bias1, x.expand(2, -1, -1), self.weight1).tanh()
         h = torch.baddbmm(self.bias2, h, self.weight2).tanh()
-        return torch.cat(h.unbind(), -1).view(*self._lead(observations), self.output_size)
-
-    def _lead(self, observations: Tensor) -> torch.Size:
-        return observations.shape[: observations.dim() - self.dims]
-
-    def normalized(self, observations: Tensor) -> Tensor:
-        """observations: `[..., *shape]` -> `[N, size]`."""
-        return self.normalizer(observations.reshape(-1, self.weight1.shape[1]).float())
+        lead = observations.shape[: observations.dim() - self.dims]
+        return torch.cat(h.unbind(), -1).view(*lead, self.output_size)
 
 
 class ImageEncoder(nn.Module):

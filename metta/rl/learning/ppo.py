@@ -151,18 +151,20 @@ def update(
         batch = batch.independent_steps()
     steps, rows = batch.advantages.shape
     rows_per_minibatch = max(1, config.minibatch_size // steps)
+    parameters = list(agent.parameters())
     twin = TwinNetwork.of(agent)
     statistics: list[Statistics] = []
     for _ in range(config.update_epochs):
         order = torch.randperm(rows, generator=generator).to(batch.values.device)
         minibatches = order.split(rows_per_minibatch)
         for index in minibatches:
-            agent.zero_grad()
+            for parameter in parameters:
+                parameter.grad = None
             statistics.append(gradients(agent, batch, index, config, twin))
             if twin is not None:
                 twin.step(optimizer, config.max_grad_norm)
             else:
-                nn.utils.clip_grad_norm_(agent.parameters(), config.max_grad_norm)
+                nn.utils.clip_grad_norm_(parameters, config.max_grad_norm)
                 optimizer.step()
         if config.target_kl is not None and means(statistics[-len(minibatches) :])["approx_kl"] > config.target_kl:
             break

@@ -51,7 +51,8 @@ class SummedGradients:
         turn = self._turn % 2
         for shard in self.shards:
             seed_everything(self._seed + self._turn * self.num_shards + shard)
-            agent.zero_grad()
+            for parameter in self._parameters:
+                parameter.grad = None
             statistics = backward(agent, batch, index, config, twin, shard, self.num_shards)
             gradients = [torch.zeros_like(p) if p.grad is None else p.grad for p in self._parameters]
             torch._foreach_copy_(self._views[turn][shard], [*gradients, torch.stack(statistics)])
