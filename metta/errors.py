@@ -1,6 +1,7 @@
 """The errors that are one line for the user, each with its exit status, and what such a line is made of."""
 
 from collections.abc import Sequence
+from pathlib import Path
 
 
 class MettaError(Exception):
@@ -15,6 +16,20 @@ class UserError(MettaError, ValueError):
 
 class CheckpointError(MettaError):
     """This file cannot be read as a checkpoint."""
+
+
+class UnsoundError(CheckpointError):
+    """The file is at fault: damaged, missing, or of another save than its partner. An older checkpoint may be sound."""
+
+
+class SaveError(MettaError):
+    """A checkpoint could not be saved: `epoch`. The ones before it are as they were."""
+
+    exit_status = 1
+
+    def __init__(self, epoch: int, folder: Path, cause: BaseException):
+        super().__init__(f"could not save epoch={epoch} in {folder}: {one_line(cause)}")
+        self.epoch = epoch
 
 
 class EnvError(MettaError, RuntimeError):

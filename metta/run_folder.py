@@ -7,13 +7,14 @@ from pathlib import Path
 
 from metta.errors import UserError
 
+Folder = str | Path
 RUN_NAME = re.compile(r"(?!\.+$)[A-Za-z0-9._-]+")
 
 
 class TrainDir:
     """The folder of all runs, with the scores of all of them."""
 
-    def __init__(self, path: str | Path):
+    def __init__(self, path: Folder):
         self.path = Path(path)
 
     @property
@@ -29,7 +30,7 @@ class TrainDir:
 class RunFolder:
     """One run's folder, which need not exist. UserError for a name that no run can have."""
 
-    def __init__(self, train_dir: str | Path, name: str):
+    def __init__(self, train_dir: Folder, name: str):
         if not RUN_NAME.fullmatch(name):
             raise UserError(f"run={name!r} is not a run name: use letters, digits, '.', '_' and '-'")
         self.name = name
@@ -38,7 +39,7 @@ class RunFolder:
     @contextmanager
     def cleaned_up(self) -> Iterator[None]:
         """Remove the folders made meanwhile that nothing lies in: those of a run that could not begin."""
-        new = [path for path in (self.path, *self.path.parents) if not path.exists()]
+        new = [path for path in (self.checkpoints, self.path, *self.path.parents) if not path.exists()]
         try:
             yield
         finally:

@@ -1,7 +1,6 @@
 """From an agent file to rows in eval.db: load, play fixed seeds, store."""
 
 import zipfile
-import zlib
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
@@ -18,6 +17,7 @@ from metta.envs.env_spec import EnvName
 from metta.envs.make_env import spec_of
 from metta.errors import CheckpointError, UserError, one_line
 from metta.eval.eval_db import EpisodeRow, EvalDB, Score
+from metta.files.pt_file import fingerprint
 from metta.rl.tiny_checkpoint_manager import TinyCheckpointManager
 from metta.run_folder import RunFolder, TrainDir
 from metta.sim.recording import recording_path, save_recordings
@@ -189,10 +189,3 @@ def check_acts(agent: PolicyAgent, path: str | Path) -> None:
         agent.act(observations, agent.initial_state(1), np.ones(1, dtype=bool))
     except Exception as error:
         raise CheckpointError(f"{path} holds an agent that cannot act: {one_line(error)}") from error
-
-
-def fingerprint(path: Path) -> str:
-    """Of a .pt file's content: the CRC of its members' CRCs, 8 hexadecimal digits."""
-    with zipfile.ZipFile(path) as archive:
-        members = "".join(f"{member.filename}:{member.CRC};" for member in archive.infolist())
-    return f"{zlib.crc32(members.encode()):08x}"

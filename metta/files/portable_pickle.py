@@ -1,12 +1,11 @@
 """torch.save for files that load anywhere metta is: without a GPU, and without the script that defined a class."""
 
 import io
-import pickle
+import sys
 from typing import Any
 
 import cloudpickle
 import torch
-from torch import nn
 
 WRAPPERS = {"OptimizedModule": "_orig_mod", "DistributedDataParallel": "module", "DataParallel": "module"}
 
@@ -17,7 +16,10 @@ def save(content: Any, file: Any) -> None:
     Plain torch.load(weights_only=False) reads it. cloudpickle saves by value what is defined in __main__ or in a module
     that is not in sys.modules, or that was given to cloudpickle.register_pickle_by_value.
     """
-    torch.save(bare(content), file, pickle_module=_PickleModule)
+    try:
+        torch.save(bare(content), file, pickle_module=sys.modules[__name__])
+    except RuntimeError as error:  # torch's own, where it is the consequence of the file's
+        raise (error.__context__ if isinstance(error.__context__, OSError) else error) from None
 
 
 def dumps(content: Any) -> bytes:
@@ -33,23 +35,13 @@ def loads(data: bytes) -> Any:
 
 def bare(content: Any) -> Any:
     """The agent inside torch.compile's, DistributedDataParallel's or DataParallel's wrapper; else `content` itself."""
-    while isinstance(content, nn.Module) and type(content).__module__.startswith("torch."):
-        inside = WRAPPERS.get(type(content).__name__)
-        if inside is None:
-            break
-        content = getattr(content, inside)
-    return content
+    inside = WRAPPERS.get(type(content).__name__) if type(content).__module__.startswith("torch.") else None
+    return content if inside is None else bare(getattr(content, inside))
 
 
-class _Pickler(cloudpickle.Pickler):
+class Pickler(cloudpickle.Pickler):
     def reducer_override(self, obj: Any) -> Any:
         if type(obj) is torch.Tensor and obj.device.type not in ("cpu", "meta"):
             on_cpu = obj.detach().cpu().requires_grad_(obj.requires_grad)
-            return on_cpu.__reduce_ex__(pickle.DEFAULT_PROTOCOL)
+            return on_cpu.__reduce_ex__(torch.serialization.DEFAULT_PROTOCOL)
         return super().reducer_override(obj)
-
-
-class _PickleModule:
-    """As much of a pickle module as torch.save uses."""
-
-    Pickler = _Pickler

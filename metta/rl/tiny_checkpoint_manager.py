@@ -13,9 +13,9 @@ import warnings
 from pathlib import Path
 from typing import Any
 
-from metta.errors import CheckpointError
-from metta.files.pt_file import Agent, Folder, UnsoundError, load, save_in_order
-from metta.run_folder import RunFolder
+from metta.errors import CheckpointError, UnsoundError
+from metta.files.pt_file import Agent, load, load_pair, load_trainer_state, save_pair
+from metta.run_folder import Folder, RunFolder
 
 AGENT_FILE = re.compile(r"agent_epoch_(0|[1-9][0-9]*)\.pt")
 
@@ -29,14 +29,16 @@ class TinyCheckpointManager:
     def __init__(self, run: str, train_dir: Folder = "./train_dir"):
         self.folder = RunFolder(train_dir, run).checkpoints
 
-    def file(self, kind: str, epoch: int) -> Path:
-        """Where the "agent" or the "trainer" file of `epoch` is, or would be."""
+    def file(self, kind: str, epoch: int, must_exist: bool = False) -> Path:
+        """Where the "agent" or the "trainer" file of `epoch` is, or would be unless the checkpoint must exist."""
+        if must_exist and epoch not in (have := self.list_epochs()):
+            raise CheckpointError(f"no checkpoint for epoch={epoch} in {self.folder}: have {str(have)[1:-1] or 'none'}")
         return self.folder / f"{kind}_epoch_{epoch:d}.pt"
 
     def list_epochs(self) -> list[int]:
-        """The epochs of all regular files named exactly agent_epoch_N.pt, as ascending numbers."""
-        files = os.scandir(self.folder) if self.folder.is_dir() else ()
-        names = [file.name for file in files if file.name.startswith("agent") and file.is_file(follow_symlinks=False)]
+        """The epochs of all files, and of all links, named exactly agent_epoch_N.pt, as ascending numbers."""
+        found = os.scandir(self.folder) if self.folder.is_dir() else ()
+        names = [file.name for file in found if file.name.startswith("agent") and (file.is_file() or file.is_symlink())]
         return sorted([int(name[1]) for name in map(AGENT_FILE.fullmatch, names) if name])
 
     def exists(self) -> bool:
@@ -44,42 +46,39 @@ class TinyCheckpointManager:
 
     def load_agent(self, epoch: int, map_location: Any = "cpu") -> Agent:
         """The agent of `epoch`, every CRC of its file checked. CheckpointError if it cannot be read."""
-        return self._load("agent", epoch, map_location)
+        return load(self.file("agent", epoch, must_exist=True), map_location)
 
     def load_trainer_state(self, epoch: int, map_location: Any = "cpu") -> dict[str, Any]:
-        """The trainer state of `epoch`, likewise."""
-        return self._load("trainer", epoch, map_location)
+        """The trainer state of `epoch`, likewise. CheckpointError also if it was not saved with the agent there."""
+        return load_trainer_state(self.file("agent", epoch, True), self.file("trainer", epoch), map_location)
 
     def load_latest_agent(self, map_location: Any = "cpu") -> Agent | None:
         """The newest sound agent; None if there is no checkpoint. Warns of unsound ones, as `load_latest`."""
-        return self._newest(lambda epoch: self.load_agent(epoch, map_location))
+        return self._newest(lambda epoch: load(self.file("agent", epoch), map_location))
 
     def load_latest(self, map_location: Any = "cpu") -> tuple[int, Agent, dict[str, Any]] | None:
         """(epoch, agent, trainer state) of the newest sound pair; None if there is no checkpoint.
 
         Newer ones that are damaged or incomplete are named in a warning each. If none is sound: CheckpointError.
         """
-        return self._newest(lambda n: (n, self.load_agent(n, map_location), self.load_trainer_state(n, map_location)))
+        return self._newest(lambda n: (n, *load_pair(self.file("agent", n), self.file("trainer", n), map_location)))
 
     def save_checkpoint(self, agent: Agent, epoch: int, trainer_state: dict[str, Any]) -> None:
         """Saves the pair, or raises and leaves what was there as it was. Wrappers (torch.compile, DDP) are left out.
 
-        An epoch that exists is replaced, first its trainer file, then its agent file.
+        An epoch that exists is replaced, at the instant when its trainer file is; what links lead to stays as it is.
         """
         if epoch < 0:
             raise ValueError(f"epoch={epoch}: epochs count from 0")
-        save_in_order({self.file("trainer", epoch): trainer_state, self.file("agent", epoch): agent})
-
-    def _load(self, kind: str, epoch: int, map_location: Any) -> Any:
-        if epoch not in (have := self.list_epochs()):
-            raise CheckpointError(f"no checkpoint for epoch={epoch} in {self.folder}: have {str(have)[1:-1] or 'none'}")
-        return load(self.file(kind, epoch), map_location)
+        save_pair(self.file("agent", epoch), self.file("trainer", epoch), agent, trainer_state)
 
     def _newest(self, load: Any) -> Any:
         for epoch in reversed(epochs := self.list_epochs()):
             try:
                 return load(epoch)
             except UnsoundError as error:
+                if epoch not in self.list_epochs():  # deleted meanwhile, when there was a newer one
+                    return self._newest(load)
                 warnings.warn(f"{error}; trying the checkpoint before it", stacklevel=3)
         if epochs:
             raise CheckpointError(f"none of the {len(epochs)} checkpoints in {self.folder} can be read")

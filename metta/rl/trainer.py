@@ -19,7 +19,7 @@ from metta.agent.agent_class import is_outdated, make_agent
 from metta.agent.policy_agent import PolicyAgent
 from metta.envs.make_env import spec_of
 from metta.envs.vec_env import Episode
-from metta.errors import CheckpointError, UserError
+from metta.errors import CheckpointError, SaveError, UserError
 from metta.machine import make_deterministic, pick_device, set_threads, software
 from metta.processes.shared_arrays import shared_memory_file, shares
 from metta.processes.worker import Worker, end_workers
@@ -32,7 +32,7 @@ from metta.rl.learning.random_state import seed_everything
 from metta.rl.learning.replica import Replica, meet_all, start_replica
 from metta.rl.learning.reward_scaler import RewardScaler
 from metta.rl.saved_config import checked_state
-from metta.rl.saving.checkpoint_saver import CheckpointSaver, SaveError
+from metta.rl.saving.checkpoint_saver import CheckpointSaver
 from metta.rl.saving.run_lock import RunLock
 from metta.rl.tiny_checkpoint_manager import TinyCheckpointManager
 from metta.rl.train_config import (
@@ -65,8 +65,8 @@ def train(
     with run.cleaned_up(), RunLock(run.lock), StopSignals() as signals:
         trainer = load_trainer(manager, config, given) or Trainer(config)
         progress = make_progress(trainer.config, trainer.agent_steps, last_evaluation)
-        saver = CheckpointSaver(manager, trainer.config.keep_last, keep_epochs)
         try:
+            saver = CheckpointSaver(manager, trainer.config.keep_last, keep_epochs)
             return run_epochs(trainer, saver, signals, progress, run.path)
         except (SaveError, OSError) as error:  # an OSError: the curves could not be written
             committed = max(manager.list_epochs(), default=0)

@@ -1,6 +1,5 @@
 """Recorded episodes in the run folder: the seeds and actions of one evaluation, from which it can be played again."""
 
-import os
 import re
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,6 +10,7 @@ import numpy as np
 from metta.envs.env_spec import EnvName
 from metta.envs.vec_env import Episode
 from metta.errors import UserError
+from metta.files.durable import rename_over, written_beside
 from metta.run_folder import RunFolder
 
 RECORDED = re.compile(r"epoch_(0|[1-9][0-9]*)_(?:(.+)\.npz|(.+)_seed_[0-9]+\..+)")
@@ -52,14 +52,8 @@ def save_recordings(path: Path, episodes: list[Episode]) -> None:
     for episode in episodes:
         arrays[f"{episode.seed}.actions"] = episode.actions
         arrays[f"{episode.seed}.returns"] = episode.returns
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        with open(partial, "wb") as file:
-            np.savez_compressed(file, allow_pickle=False, **arrays)
-        os.replace(partial, path)
-    finally:
-        partial.unlink(missing_ok=True)
+    with written_beside(path, lambda file: np.savez_compressed(file, allow_pickle=False, **arrays)) as partial:
+        rename_over(partial, path)
 
 
 def recorded_seeds(path: Path) -> list[int]:

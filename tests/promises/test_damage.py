@@ -1,9 +1,11 @@
 """Damaged checkpoint files: whatever the damage, they load right or not at all."""
 
 import random
+import struct
+import zipfile
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
@@ -79,9 +81,19 @@ def test_flipped_bits(originals: TinyCheckpointManager, kind: str, flips: int, t
     assert count > 0
 
 
-def entries(file: Path) -> list[pt_file.Entry]:
-    with open(file, "rb", buffering=0) as raw:
-        return list(pt_file.CheckedReader(raw).unread.values())
+class Entry(NamedTuple):
+    name: str
+    offset: int
+    size: int
+
+
+def entries(file: Path) -> list[Entry]:
+    """Where the content of each entry lies that is not empty."""
+    content = file.read_bytes()
+    with zipfile.ZipFile(file) as archive:
+        found = [info for info in archive.infolist() if info.file_size > 0]
+    lengths = [sum(struct.unpack_from("<HH", content, info.header_offset + 26)) for info in found]
+    return [Entry(i.filename, i.header_offset + 30 + n, i.file_size) for i, n in zip(found, lengths, strict=True)]
 
 
 @pytest.mark.parametrize("kind", ["agent", "trainer"])
@@ -148,19 +160,49 @@ def test_other_damage(originals: TinyCheckpointManager, tmp_path: Path) -> None:
 def test_check_and_load_agree(originals: TinyCheckpointManager, kind: str, tmp_path: Path) -> None:
     """Prevents retention, which checks without loading, from keeping what cannot be loaded."""
     content = originals.file(kind, 1).read_bytes()
-    pt_file.check(originals.file(kind, 1))
-    file = tmp_path / "damaged.pt"
+    pair = {other: originals.file(other, 1) for other in ("agent", "trainer")}
+    pt_file.check_pair(**{f"{other}_file": path for other, path in pair.items()})
+    file = pair[kind] = tmp_path / "damaged.pt"
     for bit in random.Random(1).sample(range(8 * len(content)), 100):
         if refused(originals, kind, damaged(content, bit), tmp_path):
             with pytest.raises(CheckpointError) as error:
-                pt_file.check(file)
+                pt_file.check_pair(pair["agent"], pair["trainer"])
             assert str(error.value).startswith(f"{file} ")
 
 
-def test_an_entry_that_torch_did_not_read_is_an_error(
-    originals: TinyCheckpointManager, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("kind", ["agent", "trainer"])
+@pytest.mark.parametrize("cases", [200, pytest.param(3000, marks=slow)])
+def test_several_flips_in_the_metadata(originals: TinyCheckpointManager, kind: str, cases: int, tmp_path: Path) -> None:
+    """Prevents two or three flips that agree with each other from doing what one cannot."""
+    content = originals.file(kind, 1).read_bytes()
+    found = entries(originals.file(kind, 1))
+    inside = {byte for entry in found for byte in range(entry.offset, entry.offset + entry.size)}
+    outside = [byte for byte in range(len(content)) if byte not in inside]
+    rng = random.Random(cases)
+    for _ in range(cases):
+        start = rng.randrange(len(outside))
+        changed = content
+        for _ in range(rng.choice([2, 3])):
+            changed = damaged(changed, 8 * outside[(start + rng.randrange(60)) % len(outside)] + rng.randrange(8))
+        refused(originals, kind, changed, tmp_path)
+
+
+@pytest.mark.parametrize("answer", ["another place", "another size"])
+def test_what_torch_would_read_is_what_is_checked(
+    originals: TinyCheckpointManager, answer: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Prevents a torch that reads entries in some other way from switching the check off."""
-    monkeypatch.setattr(pt_file.CheckedReader, "readinto", lambda self, buffer: self.file.readinto(buffer))
-    with pytest.raises(CheckpointError, match="entry archive/.* is not where torch looks for it"):
+    """Prevents a torch that looks for entries in another way from reading bytes that were not checked."""
+    reader: Any = torch._C.PyTorchFileReader
+    monkeypatch.setattr(
+        torch._C,
+        "PyTorchFileReader",
+        type(
+            "Other",
+            (reader,),
+            {"get_record_offset": lambda self, name: reader.get_record_offset(self, name) + 64}
+            if answer == "another place"
+            else {"get_record_size": lambda self, name: reader.get_record_size(self, name) + 1},
+        ),
+    )
+    with pytest.raises(CheckpointError, match="is damaged: entry .*archive/"):
         pt_file.load(originals.file("agent", 1))

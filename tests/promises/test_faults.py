@@ -33,12 +33,10 @@ ERRORS = ("EIO", "ENOSPC", "EDQUOT")
 SERVER = """
 import ctypes, json, os, sys
 import torch, metta.files.portable_pickle
-from metta.files import pt_file
 from metta.rl.saving.retention import Retention
 from metta.rl.tiny_checkpoint_manager import TinyCheckpointManager
 from tests.helpers.small_checkpoints import save
 
-pt_file.WRITEBACK_BYTES = 1000
 save(TinyCheckpointManager("warm-up", sys.argv[1]), 0)  # so that nothing is imported later
 Retention(TinyCheckpointManager("warm-up", sys.argv[1]), 1, tuple).apply()
 PR_SET_PTRACER = 0x59616D61

@@ -15,10 +15,10 @@ import pytest
 import torch
 from torch import nn
 
-from metta.files import pt_file
-from metta.rl.saving.checkpoint_saver import CheckpointSaver, SaveError
+from metta.errors import SaveError, UnsoundError
+from metta.files.pt_file import check_pair
+from metta.rl.saving.checkpoint_saver import CheckpointSaver, snapshot
 from metta.rl.saving.retention import Retention
-from metta.rl.saving.snapshot import Snapshot
 from metta.rl.tiny_checkpoint_manager import TinyCheckpointManager
 from tests.helpers.exact import differences
 from tests.helpers.small_checkpoints import Agent, assert_latest, flip, save, state_of
@@ -169,22 +169,6 @@ CheckpointSaver(Slow("a", ".")).save(Agent(3), 3, state_of(3))
     assert_latest(TinyCheckpointManager("a", tmp_path), 3)
 
 
-def storages(state: Any) -> set[int]:
-    return {tensor.untyped_storage().data_ptr() for tensor in state}
-
-
-def test_a_snapshot_uses_its_memory_again() -> None:
-    """Prevents a fresh gigabyte for each save, which takes several times as long to copy into."""
-    snapshot = Snapshot()
-    state = [torch.zeros(100), torch.zeros(100), torch.zeros(7)]
-    first = storages(snapshot.take(state))
-    assert not first & storages(state)
-    assert storages(snapshot.take(state)) == first
-    grown = snapshot.take([torch.zeros(50), *state])
-    assert first < storages(grown) and len(storages(grown)) == 4
-    assert len(storages(snapshot.take(state[:1]))) == 1
-
-
 class OwnState(nn.Linear):
     def __getstate__(self) -> dict[str, Any]:
         return {**super().__getstate__(), "gone": None}
@@ -224,7 +208,7 @@ def test_a_snapshot_of_everything(manager: TinyCheckpointManager) -> None:
     """Prevents a copy that loses ties, views, hooks, flags or attributes which a direct save keeps."""
     agent = Everything()
     agent.eval()
-    copied = Snapshot().take((agent, {"agent": agent, "weight": agent.tied.weight}))
+    copied = snapshot(agent, {"agent": agent, "weight": agent.tied.weight})
     for number, kept in enumerate((copied[0], agent)):
         manager.save_checkpoint(kept, number, {})
     assert copied[1]["agent"] is copied[0] and copied[1]["weight"] is copied[0].own.weight
@@ -252,7 +236,7 @@ def test_a_snapshot_of_everything(manager: TinyCheckpointManager) -> None:
 def test_a_snapshot_is_without_wrappers(tmp_path: Path) -> None:
     """Prevents a wrapper from being copied: a DistributedDataParallel joins a process group again when it is."""
     agent = nn.Sequential(nn.DataParallel(Agent(1)), Agent(2))
-    copied = Snapshot().take(nn.DataParallel(agent))
+    copied, _ = snapshot(nn.DataParallel(agent), {})
     assert type(copied) is nn.Sequential and type(copied[0]) is Agent
     assert differences(copied[0], Agent(1)) == []
 
@@ -352,26 +336,81 @@ def test_leftovers_are_removed(manager: TinyCheckpointManager) -> None:
     assert names >= {*others, "trainer_epoch_4.pt.0123abcd.tmp"}
 
 
-def test_a_save_under_way_is_not_a_leftover(manager: TinyCheckpointManager, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Prevents retention from deleting the files of somebody else's save, whatever single it is at."""
-    save(manager, 1)
-    replace = os.replace
-    stages = []
+@pytest.mark.parametrize("stage", [0, 1, 2, 3, 4, 5])
+@pytest.mark.parametrize("epoch", [2, 3])
+def test_a_save_under_way_is_not_lost(
+    manager: TinyCheckpointManager, epoch: int, stage: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Prevents a trainer that begins, and takes all it finds for dead, from deleting somebody else's save."""
+    save(manager, 1, 2)
+    replace, fsync, passed = os.replace, os.fsync, list[None]()
 
-    def clean(*_: object) -> None:
-        Retention(manager, 1, tuple).apply()
-        stages.append(sorted(name.split(".")[0] for name in os.listdir(manager.folder)))
+    def pass_stage() -> None:
+        passed.append(None)
+        if len(passed) == stage + 1:
+            Retention(manager, None, tuple).apply()
 
-    def replace_and_clean(source: Path, target: Path) -> None:
-        clean()
+    def replace_and_pass(source: Path, target: Path) -> None:
+        pass_stage()
         replace(source, target)
-        clean()
 
-    monkeypatch.setattr(os, "replace", replace_and_clean)
-    save(manager, 2)
-    both = ["agent_epoch_1", "agent_epoch_2", "trainer_epoch_1", "trainer_epoch_2"]
-    assert stages == [both, both, both, ["agent_epoch_2", "trainer_epoch_2"]]
-    assert_latest(manager, 2)
+    def fsync_and_pass(descriptor: int) -> None:
+        pass_stage()
+        fsync(descriptor)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "replace", replace_and_pass)
+        patch.setattr(Path, "replace", lambda self, target: replace_and_pass(self, target))
+        patch.setattr(os, "fsync", fsync_and_pass)
+        manager.save_checkpoint(Agent(7), epoch, state_of(7))
+    assert len(passed) >= 6
+    found = manager.load_latest()
+    assert found is not None and differences(found, (epoch, Agent(7), state_of(7))) == []
+    assert len(os.listdir(manager.folder)) == 2 * len(manager.list_epochs())
+
+
+def test_what_begins_later_is_not_a_leftover(manager: TinyCheckpointManager) -> None:
+    """Prevents a trainer that clears up after each save from deleting each time what somebody else is saving."""
+    retention = Retention(manager, None, tuple)
+    names = ["agent_epoch_3.pt.0123abcd.tmp", "trainer_epoch_3.pt.0123abce.tmp", "trainer_epoch_3.pt"]
+    for name in names:
+        (manager.folder / name).write_bytes(b"part")
+    retention.apply()
+    assert sorted(os.listdir(manager.folder)) == sorted(names)
+
+
+def test_links_are_deleted_and_not_what_they_lead_to(manager: TinyCheckpointManager, tmp_path: Path) -> None:
+    """Prevents retention from deleting files of a store, or from stopping at links."""
+    save(manager, 1, 2, 3)
+    store = tmp_path / "store"
+    store.mkdir()
+    for file in list(manager.folder.iterdir()):
+        file.rename(store / file.name)
+        file.symlink_to(store / file.name)
+    Retention(manager, 1, tuple).apply()
+    assert manager.list_epochs() == [3]
+    assert len(os.listdir(store)) == 6
+    assert_latest(manager, 3)
+
+
+def test_pairs_of_two_saves_do_not_count_as_kept(manager: TinyCheckpointManager) -> None:
+    """Prevents retention from leaving pairs that cannot be resumed."""
+    save(manager, 1, 2, 3)
+    manager.file("agent", 3).write_bytes(manager.file("agent", 2).read_bytes())
+    Retention(manager, 1, tuple).apply()
+    assert manager.list_epochs() == [2, 3]
+    assert len(os.listdir(manager.folder)) == 4
+
+
+def test_clocks_do_not_matter(manager: TinyCheckpointManager) -> None:
+    """Prevents times, which a copy changes and a clock that is set back turns round, from saying what is new."""
+    save(manager, 1, 2, 3)
+    for epoch in (1, 2, 3):
+        for kind in ("agent", "trainer"):
+            os.utime(manager.file(kind, epoch), (4e9 - epoch, 4e9 - epoch))
+    assert_latest(manager, 3)
+    Retention(manager, 2, tuple).apply()
+    assert manager.list_epochs() == [2, 3]
 
 
 def test_random_histories(manager: TinyCheckpointManager) -> None:
@@ -406,22 +445,24 @@ def trainer(manager: TinyCheckpointManager, epoch: int) -> bool:
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
-def test_a_snapshot_of_a_gpu() -> None:
+def test_a_snapshot_of_a_gpu(manager: TinyCheckpointManager) -> None:
     """Prevents training on from changing what is being copied off the GPU, and files that need a GPU."""
-    snapshot = Snapshot()
-    for _ in range(3):
+    for epoch in range(3):
         state = [torch.randn(5_000_000, device="cuda") for _ in range(4)]
         expected = [tensor.cpu() for tensor in state]
-        copied = snapshot.take(state)
+        copied = snapshot(Agent(epoch), {"state": state})
         for tensor in state:
             tensor.zero_()
-        assert differences(copied, expected) == []
+        manager.save_checkpoint(copied[0], epoch, copied[1])
+        assert differences(manager.load_trainer_state(epoch)["state"], expected) == []
 
 
 def test_check_reads_all_of_a_file(manager: TinyCheckpointManager) -> None:
     """Prevents retention from calling a pair sound that it has not read."""
-    save(manager, 1)
-    pt_file.check(manager.file("agent", 1))
-    flip(manager.file("agent", 1))
-    with pytest.raises(pt_file.UnsoundError, match="has the wrong CRC"):
-        pt_file.check(manager.file("agent", 1))
+    save(manager, 1, 2)
+    for epoch, kind in ((1, "agent"), (2, "trainer")):
+        files = manager.file("agent", epoch), manager.file("trainer", epoch)
+        check_pair(*files)
+        flip(manager.file(kind, epoch))
+        with pytest.raises(UnsoundError, match="has the wrong CRC"):
+            check_pair(*files)

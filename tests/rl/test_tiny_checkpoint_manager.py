@@ -3,9 +3,10 @@
 import ast
 import importlib.util
 import os
+import re
+import shutil
 import subprocess
 import sys
-import threading
 import types
 import warnings
 import zipfile
@@ -17,7 +18,9 @@ import pytest
 import torch
 from torch import nn
 
-from metta.errors import CheckpointError
+from metta.errors import CheckpointError, MettaError, UnsoundError
+from metta.files import pt_file
+from metta.files.pt_file import fingerprint
 from metta.rl import tiny_checkpoint_manager
 from metta.rl.tiny_checkpoint_manager import (
     TinyCheckpointManager,
@@ -127,16 +130,74 @@ def test_other_names_are_no_checkpoints(manager: TinyCheckpointManager, name: st
     assert_latest(manager, 5)
 
 
-def test_only_regular_files_are_checkpoints(manager: TinyCheckpointManager) -> None:
-    """Prevents a symbolic link or a folder of the right name from counting as a checkpoint."""
+def test_only_files_and_links_are_checkpoints(manager: TinyCheckpointManager) -> None:
+    """Prevents a folder of the right name from counting as a checkpoint."""
     save(manager, 5)
-    for kind in ("agent", "trainer"):
-        manager.file(kind, 8).symlink_to(manager.file(kind, 5))
     manager.file("agent", 9).mkdir()
     assert manager.list_epochs() == [5]
-    with pytest.raises(CheckpointError, match="no checkpoint for epoch=8"):
-        manager.load_agent(8)
+    with pytest.raises(CheckpointError, match="no checkpoint for epoch=9"):
+        manager.load_agent(9)
     assert_latest(manager, 5)
+
+
+def elsewhere(manager: TinyCheckpointManager, store: Path) -> None:
+    """Moves the run's files to another folder and leaves links, as git-annex does."""
+    store.mkdir()
+    for file in list(manager.folder.iterdir()):
+        file.rename(store / file.name)
+        file.symlink_to(store / file.name)
+
+
+def test_links_to_files_are_checkpoints(manager: TinyCheckpointManager, tmp_path: Path) -> None:
+    """Prevents a run whose files lie elsewhere from starting over without a word."""
+    save(manager, 1, 2)
+    elsewhere(manager, tmp_path / "store")
+    assert manager.list_epochs() == [1, 2]
+    assert_latest(manager, 2)
+    assert differences(manager.load_trainer_state(1), state_of(1)) == []
+
+
+def test_a_save_replaces_links_and_not_what_they_lead_to(manager: TinyCheckpointManager, tmp_path: Path) -> None:
+    """Prevents a save from writing into a store that others have too, or into half of the pair only."""
+    save(manager, 1, 2)
+    elsewhere(manager, tmp_path / "store")
+    stored = {file: file.read_bytes() for file in (tmp_path / "store").iterdir()}
+    manager.save_checkpoint(Agent(7), 2, state_of(7))
+    assert {file: file.read_bytes() for file in (tmp_path / "store").iterdir()} == stored
+    assert not any(manager.file(kind, 2).is_symlink() for kind in ("agent", "trainer"))
+    found = manager.load_latest()
+    assert found is not None and differences(found, (2, Agent(7), state_of(7))) == []
+
+
+@pytest.mark.parametrize("kind", ["agent", "trainer"])
+def test_a_link_to_nothing_is_a_damaged_checkpoint(manager: TinyCheckpointManager, kind: str, tmp_path: Path) -> None:
+    """Prevents a run whose store is not mounted from being taken for a new one, and its links from being replaced."""
+    save(manager, 1, 2)
+    elsewhere(manager, tmp_path / "store")
+    (tmp_path / "store" / manager.file(kind, 2).name).unlink()
+    assert manager.list_epochs() == [1, 2]
+    with pytest.warns(UserWarning, match=f"{kind}_epoch_2.pt is a link to nothing"):
+        assert_latest(manager, 1)
+    shutil.rmtree(tmp_path / "store")
+    assert manager.exists()
+    with pytest.warns(UserWarning), pytest.raises(CheckpointError, match="none of the 2 checkpoints"):
+        manager.load_latest()
+
+
+@pytest.mark.parametrize("which", ["run", "checkpoints"])
+def test_a_folder_that_is_a_link(manager: TinyCheckpointManager, which: str, tmp_path: Path) -> None:
+    """Prevents a run on another disk from being missed, and a traceback while that disk is away."""
+    save(manager, 1)
+    folder = manager.folder.parent if which == "run" else manager.folder
+    folder.rename(tmp_path / "disk")
+    folder.symlink_to(tmp_path / "disk")
+    save(manager, 2)
+    assert manager.list_epochs() == [1, 2]
+    assert_latest(manager, 2)
+    (tmp_path / "disk").rename(tmp_path / "away")
+    with pytest.raises(MettaError, match=f"{folder} is a link to {tmp_path}/disk, where nothing is"):
+        save(manager, 3)
+    assert not (tmp_path / "disk").exists() and folder.is_symlink()
 
 
 def test_a_missing_epoch_is_named_with_those_that_exist(manager: TinyCheckpointManager) -> None:
@@ -292,6 +353,142 @@ def test_an_epoch_can_be_saved_again(manager: TinyCheckpointManager) -> None:
     assert_latest(manager, 2)
 
 
+def resumed(manager: TinyCheckpointManager, *seeds: int) -> int:
+    """Which of the saves with these seeds load_latest gives, agent and state of it in every bit."""
+    found = manager.load_latest()
+    assert found is not None
+    (seed,) = [s for s in seeds if differences(found[1:], (Agent(s), state_of(s))) == []]
+    return seed
+
+
+def test_agent_and_state_of_two_saves_are_no_pair(manager: TinyCheckpointManager) -> None:
+    """Prevents a file put in the place of one of the two from being resumed as if it were of the same save."""
+    save(manager, 1)
+    for seed in (7, 8):
+        TinyCheckpointManager("b", manager.folder.parent.parent).save_checkpoint(Agent(seed), 2, state_of(seed))
+        if seed == 7:
+            manager.save_checkpoint(Agent(9), 2, state_of(9))
+    other = TinyCheckpointManager("b", manager.folder.parent.parent)
+    for kind in ("agent", "trainer"):
+        mine = manager.file(kind, 2).read_bytes()
+        shutil.copy(other.file(kind, 2), manager.file(kind, 2))
+        with pytest.warns(UserWarning, match="epoch_2.pt is of another save than its trainer file"):
+            assert resumed(manager, 1, 8, 9) == 1
+        with pytest.raises(CheckpointError, match="is of another save"):
+            manager.load_trainer_state(2)
+        manager.load_agent(2)
+        manager.file(kind, 2).write_bytes(mine)
+    assert resumed(manager, 1, 8, 9) == 9
+
+
+def test_a_trainer_file_that_names_no_agent_is_no_pair(manager: TinyCheckpointManager) -> None:
+    """Prevents a trainer file that was written by hand from being taken for the agent's."""
+    save(manager, 1, 2)
+    torch.save(state_of(2), manager.file("trainer", 2))
+    with pytest.warns(UserWarning, match="agent_epoch_2.pt is of another save than its trainer file"):
+        assert resumed(manager, 1, 2) == 1
+    with pytest.raises(UnsoundError):
+        pt_file.check_pair(manager.file("agent", 2), manager.file("trainer", 2))
+
+
+class Ended(BaseException):
+    """The process ends here: nothing that follows happens, no clearing up either."""
+
+
+@pytest.mark.parametrize("renames", [0, 1, 2])
+def test_a_save_over_another_is_the_old_or_the_new_pair(
+    manager: TinyCheckpointManager, renames: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Prevents a pair whose agent is of one save and whose state is of another, and the loss of both."""
+    save(manager, 4)
+    manager.save_checkpoint(Agent(1), 5, state_of(1))
+    replace, unlink = os.replace, Path.unlink
+    left = [renames]
+
+    def until_the_end(source: Path, target: Path) -> None:
+        if left[0] == 0:
+            raise Ended
+        left[0] -= 1
+        replace(source, target)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "replace", until_the_end)
+        patch.setattr(Path, "replace", until_the_end)
+        patch.setattr(Path, "unlink", lambda path, missing_ok=False: None)
+        if renames < 2:
+            with pytest.raises(Ended):
+                manager.save_checkpoint(Agent(2), 5, state_of(2))
+        else:
+            manager.save_checkpoint(Agent(2), 5, state_of(2))
+    assert Path.unlink is unlink
+    assert resumed(manager, 1, 2) == (2 if renames else 1)
+    save(manager, 6)
+    assert_latest(manager, 6)
+
+
+def test_a_reader_that_is_overtaken_lists_again(
+    manager: TinyCheckpointManager, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Prevents an error, or a stale answer, from a run whose newest pair was replaced by a newer one meanwhile."""
+    save(manager, 1)
+    list_epochs, left = TinyCheckpointManager.list_epochs, [1]
+
+    def overtaken(self: TinyCheckpointManager) -> list[int]:
+        epochs = list_epochs(self)
+        if left:
+            left.pop()
+            save(self, 2)
+            for kind in ("agent", "trainer"):
+                self.file(kind, 1).unlink()
+        return epochs
+
+    for load in (lambda: resumed(manager, 1, 2), lambda: manager.load_latest_agent() and 2):
+        with monkeypatch.context() as patch:
+            patch.setattr(TinyCheckpointManager, "list_epochs", overtaken)
+            assert load() == 2
+    left.append(1)
+    save(manager, 1)
+    with monkeypatch.context() as patch:
+        patch.setattr(TinyCheckpointManager, "list_epochs", overtaken)
+        with pytest.raises(CheckpointError, match="agent_epoch_1.pt is missing$"):
+            manager.load_agent(1)
+
+
+WRITER = """
+from metta.rl.saving.checkpoint_saver import CheckpointSaver
+from metta.rl.tiny_checkpoint_manager import TinyCheckpointManager
+from tests.helpers.small_checkpoints import Agent, state_of
+
+saver = CheckpointSaver(TinyCheckpointManager("a", "."), keep_last=1)
+for epoch in range(EPOCHS):
+    saver.save(Agent(epoch), epoch, state_of(epoch))
+saver.wait()
+"""
+
+
+@pytest.mark.parametrize("epochs", [200, pytest.param(5000, marks=pytest.mark.slow)])
+def test_readers_beside_a_trainer(epochs: int, tmp_path: Path) -> None:
+    """Prevents `no checkpoint for epoch=N` from a reader that listed N just before retention deleted it."""
+    manager = TinyCheckpointManager("a", tmp_path)
+    command = [sys.executable, "-W", "error", "-c", WRITER.replace("EPOCHS", str(epochs))]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    reads, newest = 0, -1
+    with subprocess.Popen(command, cwd=tmp_path, env=environment) as writer:
+        while writer.poll() is None:
+            found = manager.load_latest()
+            if found is None:
+                assert newest == -1
+                continue
+            assert found[0] >= newest
+            newest, reads = found[0], reads + 1
+            assert differences(found[1:], (Agent(newest), state_of(newest))) == []
+            assert manager.load_latest_agent() is not None
+    assert writer.returncode == 0
+    assert_latest(manager, epochs - 1)
+    print(f"{reads} reads beside {epochs} saves with keep_last=1: none failed")
+    assert reads > epochs / 20
+
+
 SCRIPT = """
 from torch import nn
 from metta.rl.tiny_checkpoint_manager import save_checkpoint
@@ -345,9 +542,11 @@ def test_an_agent_of_a_file_given_by_path(tmp_path: Path, monkeypatch: pytest.Mo
 
 
 def test_plain_torch_load_reads_it(manager: TinyCheckpointManager) -> None:
-    """Prevents files that need metta's reader, torch's own aside."""
+    """Prevents files that need metta's reader, torch's own aside. A trainer file names the agent file of its save."""
     save(manager, 2)
-    for kind, expected in (("agent", Agent(2)), ("trainer", state_of(2))):
+    crc = fingerprint(manager.file("agent", 2))
+    assert re.fullmatch("[0-9a-f]{8}", crc)
+    for kind, expected in (("agent", Agent(2)), ("trainer", {**state_of(2), "agent_crc": crc})):
         for mmap in (False, True):
             loaded = torch.load(manager.file(kind, 2), weights_only=False, mmap=mmap)
             assert differences(loaded, expected) == []
@@ -360,7 +559,7 @@ def test_a_compiled_agent_is_saved_bare(manager: TinyCheckpointManager) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # torch's compiler imports modules with deprecations of their own
         compiled = torch.compile(Agent(2), backend="eager")
-    manager.save_checkpoint(compiled, 2, state_of(2))  # type: ignore[arg-type]
+    manager.save_checkpoint(compiled, 2, state_of(2))
     assert type(manager.load_agent(2)) is Agent
     assert_latest(manager, 2)
 
@@ -428,7 +627,7 @@ class ZipLike(torch.nn.Module):
 
 
 def test_the_crcs_in_a_file_are_those_of_its_content(tmp_path):
-    """CRCs put in at the wrong place, or torch left without any for whoever saves next."""
+    """Files whose CRCs tell nothing: a torch that takes none, or whose option is switched off."""
     manager = TinyCheckpointManager("run", tmp_path)
     manager.save_checkpoint(ZipLike(), 1, {"optimizer": torch.arange(5)})
     torch.save({"a": torch.ones(3)}, tmp_path / "torchs.pt")
@@ -438,11 +637,4 @@ def test_the_crcs_in_a_file_are_those_of_its_content(tmp_path):
             assert all(entry.CRC for entry in archive.infolist() if entry.file_size)
     loaded = manager.load_agent(1)
     assert all(torch.equal(mine, theirs) for mine, theirs in zip(ZipLike().buffers(), loaded.buffers(), strict=True))
-    assert torch.serialization.get_crc32_options()
-
-
-def test_torch_takes_crcs_again_after_a_save_that_failed(tmp_path):
-    """An option of the whole process that a failed save leaves switched off."""
-    with pytest.raises(TypeError, match="pickle"):
-        TinyCheckpointManager("run", tmp_path).save_checkpoint(ZipLike(), 1, {"lock": threading.Lock()})
     assert torch.serialization.get_crc32_options()

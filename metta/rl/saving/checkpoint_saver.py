@@ -1,43 +1,29 @@
 """Saving behind the training loop's back: copy the state, go on training, and let a thread write the copy."""
 
-from collections.abc import Callable, Collection
+import copy
+from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from pathlib import Path
 from typing import Any
 
+import torch
 from torch import nn
 
-from metta.errors import MettaError, one_line
-from metta.rl.saving.retention import Retention
-from metta.rl.saving.snapshot import Snapshot
+from metta.errors import SaveError
+from metta.files.portable_pickle import bare
+from metta.rl.saving.retention import Epochs, Retention
 from metta.rl.tiny_checkpoint_manager import TinyCheckpointManager
-
-
-class SaveError(MettaError):
-    """A checkpoint could not be saved: `epoch`. The ones before it are as they were."""
-
-    exit_status = 1
-
-    def __init__(self, epoch: int, folder: Path, cause: BaseException):
-        super().__init__(f"could not save epoch={epoch} in {folder}: {one_line(cause)}")
-        self.epoch = epoch
 
 
 class CheckpointSaver:
     """Saves the checkpoints of one run in a thread, one at a time, and keeps the newest `keep_last` pairs (None: all).
 
-    keep_epochs is asked at each save for epochs that must never be deleted. ValueError for keep_last < 1.
+    keep_epochs is asked at each save for epochs that must never be deleted. ValueError for keep_last < 1. Hold the
+    run's lock: what killed saves left in the folder goes after the first save.
     """
 
-    def __init__(
-        self,
-        manager: TinyCheckpointManager,
-        keep_last: int | None = None,
-        keep_epochs: Callable[[], Collection[int]] = tuple,
-    ):
+    def __init__(self, manager: TinyCheckpointManager, keep_last: int | None = None, keep_epochs: Epochs = tuple):
         self.manager = manager
         self._retention = Retention(manager, keep_last, keep_epochs)
-        self._snapshot = Snapshot()
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="checkpoint")
         self._saving: tuple[int, Future[None]] | None = None
 
@@ -47,8 +33,7 @@ class CheckpointSaver:
         First waits for the save before this one. SaveError, and nothing begun, if that one has failed.
         """
         self.wait()
-        agent_copy, state_copy = self._snapshot.take((agent, trainer_state))
-        self._saving = epoch, self._thread.submit(self._write, agent_copy, epoch, state_copy)
+        self._saving = epoch, self._thread.submit(self._write, epoch, *snapshot(agent, trainer_state))
 
     def check(self) -> None:
         """SaveError if a save has failed that nobody was told of yet. Does not wait."""
@@ -57,14 +42,42 @@ class CheckpointSaver:
 
     def wait(self) -> None:
         """Returns once the last save is durable. SaveError if it has failed and nobody was told of it yet."""
-        if self._saving is None:
-            return
-        epoch, written = self._saving
-        error = written.exception()
-        self._saving = None
-        if error is not None:
-            raise SaveError(epoch, self.manager.folder, error) from error
+        if self._saving is not None:
+            epoch, written = self._saving
+            error = written.exception()
+            self._saving = None
+            if error is not None:
+                raise SaveError(epoch, self.manager.folder, error) from error
 
-    def _write(self, agent: nn.Module, epoch: int, trainer_state: dict[str, Any]) -> None:
+    def _write(self, epoch: int, agent: nn.Module, trainer_state: dict[str, Any]) -> None:
         self.manager.save_checkpoint(agent, epoch, trainer_state)
         self._retention.apply(saved=epoch)
+
+
+def snapshot(agent: nn.Module, trainer_state: dict[str, Any]) -> tuple[nn.Module, dict[str, Any]]:
+    """Copy both deeply, the agent and its modules without wrappers; what shares memory shares it in the copy.
+
+    deepcopy by itself would tear parameters from what shares their memory, and refuse tensors that autograd has made.
+    """
+    state, memo = (bare(agent), trainer_state), dict[int, Any]()
+    for t in _tensors(state, set()):
+        plain = t.layout == torch.strided and not (t.is_quantized or t.is_conj() or t.is_neg() or vars(t))
+        if plain and type(t) in (torch.Tensor, nn.Parameter):
+            storage = copy.deepcopy(t.untyped_storage(), memo)
+            copied = torch.empty(0, dtype=t.dtype, device=t.device)
+            copied.set_(storage, t.storage_offset(), t.size(), t.stride())
+            copied = nn.Parameter(copied, False) if isinstance(t, nn.Parameter) else copied
+            memo[id(t)] = copied.requires_grad_(t.requires_grad)
+    memo.update({id(m): copy.deepcopy(bare(m), memo) for m in state[0].modules() if bare(m) is not m})
+    return copy.deepcopy(state, memo)
+
+
+def _tensors(item: Any, seen: set[int]) -> Iterator[torch.Tensor]:
+    """Find the tensors in modules, dicts, lists and tuples."""
+    if isinstance(item, torch.Tensor):
+        yield item
+    elif isinstance(item, nn.Module | dict | list | tuple) and id(item) not in seen:
+        seen.add(id(item))
+        content = vars(item) if isinstance(item, nn.Module) else item
+        for value in content.values() if isinstance(content, dict) else content:
+            yield from _tensors(value, seen)

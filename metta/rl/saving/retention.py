@@ -1,53 +1,52 @@
 """Which checkpoints of a run may go, and what a killed save or deletion left."""
 
-import os
 import re
 from collections.abc import Callable, Collection
-from pathlib import Path
+from contextlib import suppress
 
 from metta.errors import CheckpointError
-from metta.files.pt_file import abandoned, check, sync_folder
+from metta.files.durable import make_folder, sync_folder
+from metta.files.pt_file import check_pair
 from metta.rl.tiny_checkpoint_manager import TinyCheckpointManager
 
-TEMPORARY_FILE = re.compile(r"(agent|trainer)_epoch_[0-9]+\.pt\.[0-9a-f]{8}\.tmp")
+LEFTOVER = re.compile(r"(agent|trainer)_epoch_[0-9]+\.pt\.[0-9a-f]{8}\.tmp|trainer_epoch_(0|[1-9][0-9]*)\.pt")
 KINDS = ("agent", "trainer")
-TRAINER_FILE = re.compile(r"trainer_epoch_(0|[1-9][0-9]*)\.pt")
-
-Identity = tuple[tuple[int, int, int], ...]  # inode, size and time of the two files of a pair: a change shows
+Epochs = Callable[[], Collection[int]]
 
 
 class Retention:
     """Keeps the newest `keep_last` sound pairs (None: all) and the epochs that `keep_epochs` gives, deletes the rest.
 
     Only whole pairs are deleted, and only those older than the pairs kept: what is incomplete or damaged does not count
-    as kept, and the newest sound pair always is.
+    as kept, and the newest sound pair always is. A link is deleted, never what it leads to.
     """
 
-    def __init__(
-        self, manager: TinyCheckpointManager, keep_last: int | None, keep_epochs: Callable[[], Collection[int]]
-    ):
+    def __init__(self, manager: TinyCheckpointManager, keep_last: int | None, keep_epochs: Epochs):
+        """Make the folder. What killed saves left there is what is there now: hold the run's lock."""
         if keep_last is not None and keep_last < 1:
             raise ValueError(f"keep_last={keep_last}: the newest checkpoint is always kept, so at least 1")
-        self.manager = manager
-        self.keep_last = keep_last
-        self.keep_epochs = keep_epochs
-        self._sound: set[Identity] = set()  # of the pairs known so far to be sound
+        self.manager, self.keep_last, self.keep_epochs = manager, keep_last, keep_epochs
+        self._sound: set[object] = set()  # the identities of pairs known to be sound
+        make_folder(manager.folder)
+        self._leftovers = [p for p in sorted(manager.folder.iterdir()) if LEFTOVER.fullmatch(p.name) and p.is_file()]
 
     def apply(self, saved: int | None = None) -> None:
-        """Deletes what may go, each agent file before its trainer file, then what was left behind by killed saves.
+        """Delete what may go, each agent file before its trainer file, then what killed saves and deletions left.
 
         saved: the epoch that this process has just saved, whose pair needs no check.
         """
         if saved is not None:
             self._sound.add(self._identity(saved))
-        if self.keep_last is not None:
-            epochs = self._superfluous(self.keep_last)
+        if self.keep_last is not None and (epochs := self._superfluous(self.keep_last)):
             for kind in KINDS:
                 for epoch in epochs:
                     self.manager.file(kind, epoch).unlink(missing_ok=True)
-                if epochs:
-                    sync_folder(self.manager.folder)
-        self._remove_leftovers()
+                sync_folder(self.manager.folder)
+        for path in self._leftovers:  # agents first: who is still saving in spite of the lock notices, and begins again
+            agent = path.with_name(path.name.replace("trainer", "agent"))
+            if path.suffix == ".tmp" or not (agent.exists() or agent.is_symlink()):
+                path.unlink(missing_ok=True)
+        self._leftovers = []
 
     def _superfluous(self, keep_last: int) -> list[int]:
         """The whole pairs older than the `keep_last` newest sound ones, without those of `keep_epochs`."""
@@ -58,37 +57,13 @@ class Retention:
         return [epoch for epoch in epochs if epoch not in kept and self.manager.file("trainer", epoch).is_file()]
 
     def _is_sound(self, epoch: int) -> bool:
-        try:
-            identity = self._identity(epoch)
-            if identity not in self._sound:
-                for kind in KINDS:
-                    check(self.manager.file(kind, epoch))
+        with suppress(FileNotFoundError, CheckpointError):
+            if (identity := self._identity(epoch)) not in self._sound:
+                check_pair(self.manager.file("agent", epoch), self.manager.file("trainer", epoch))
                 self._sound.add(identity)
-        except (FileNotFoundError, CheckpointError):
-            return False
-        return True
+            return True
+        return False
 
-    def _identity(self, epoch: int) -> Identity:
-        stats = [self.manager.file(kind, epoch).stat() for kind in KINDS]
-        return tuple((stat.st_ino, stat.st_size, stat.st_mtime_ns) for stat in stats)
-
-    def _remove_leftovers(self) -> None:
-        """Removes temporary files of dead processes, and trainer files whose agent file is gone or never came.
-
-        A live save holds a lock on both its files until the agent file has its name.
-        """
-        for name in os.listdir(self.manager.folder):
-            trainer_file = TRAINER_FILE.fullmatch(name)
-            if trainer_file:
-                self._remove(name, unless=self.manager.file("agent", int(trainer_file[1])))
-            elif TEMPORARY_FILE.fullmatch(name):
-                self._remove(name, unless=None)
-
-    def _remove(self, name: str, unless: Path | None) -> None:
-        """Removes the file, unless a save is working on it or the file `unless` is there."""
-        file = self.manager.folder / name
-        if unless is not None and os.path.lexists(unless):
-            return
-        with abandoned(file) as free:
-            if free and not (unless is not None and os.path.lexists(unless)):  # it may have come before the lock
-                file.unlink()
+    def _identity(self, epoch: int) -> object:
+        """Inode, size and time of the two files: a change shows."""
+        return tuple((s.st_ino, s.st_size, s.st_mtime_ns) for s in [self.manager.file(k, epoch).stat() for k in KINDS])
