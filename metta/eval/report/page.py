@@ -12,7 +12,7 @@ from metta.eval.comparison import FEW_SEEDS, Comparison, Curve
 from metta.eval.report.plots import MAIN_CURVES, Intervals, Lines, Matrix, Plot, Section, file_name
 from metta.eval.report.run_files import RunFiles
 from metta.eval.statistics import RESAMPLES, Floats
-from metta.files.html_page import html_page
+from metta.html_page import html_page
 from metta.run_folder import RunFolder
 
 SCRIPTS = ("charts.js", "page.js")

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from metta.envs.mettagrid.env import MettaGridEnv
-from metta.files.html_page import html_page
+from metta.html_page import html_page
 from metta.sim.recording import Source
 from metta.sim.single_env import SingleEnv, difference, replay_steps
 
