@@ -32,6 +32,10 @@ class SaveError(MettaError):
         self.epoch = epoch
 
 
+class RunLockedError(MettaError):
+    """The run is held by another trainer, or cannot be held."""
+
+
 class EnvError(MettaError, RuntimeError):
     """An environment, or the worker process that held it, failed."""
 

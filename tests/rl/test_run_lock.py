@@ -1,7 +1,10 @@
 """One trainer for each run."""
 
+import errno
+import fcntl
 import multiprocessing
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -11,9 +14,14 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+import torch
 
-from metta.rl.saving.run_lock import RunLock, RunLockedError
-from metta.rl.tiny_checkpoint_manager import TinyCheckpointManager
+from metta.errors import MettaError, RunLockedError
+from metta.rl.saving.run_lock import RunLock
+from metta.rl.tiny_checkpoint_manager import TinyCheckpointManager, save_checkpoint
+from metta.rl.train_config import TrainConfig
+from metta.rl.trainer import train
+from metta.tools.main import main
 
 ROOT = Path(__file__).parents[2]
 HOLDER = """
@@ -80,6 +88,63 @@ def test_a_second_holder_in_the_same_process_is_refused(tmp_path: Path) -> None:
                 RunLock(path / "trainer.lock").acquire()
         assert is_refused_elsewhere(tmp_path / "a")  # neither refusal has dropped the lock
     assert not is_refused_elsewhere(tmp_path / "a")
+
+
+@pytest.mark.parametrize(
+    "argv",
+    [["runs"], ["train", "run=a"], ["sim", "run=a", "episodes=1"], ["analyze", "run=a"]],
+    ids=lambda argv: argv[0],
+)
+def test_no_command_in_the_same_process_drops_it(
+    argv: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Prevents a notebook that trains and looks at its runs from letting a second trainer in."""
+    monkeypatch.chdir(tmp_path)
+    save_checkpoint(torch.nn.Linear(1, 1), "a", 0, {})
+    folder = tmp_path / "train_dir/a"
+    with RunLock(folder / "trainer.lock"):
+        main(argv)
+        assert argv != ["runs"] or " training " in capsys.readouterr().out
+        assert is_refused_elsewhere(folder)
+    assert not is_refused_elsewhere(folder)
+
+
+def test_whatever_opens_and_closes_the_file_does_not_drop_it(tmp_path: Path) -> None:
+    """Prevents a copy of the run's folder, made by the training process, from letting a second trainer in."""
+    with RunLock(tmp_path / "a/trainer.lock") as lock:
+        shutil.copytree(tmp_path / "a", tmp_path / "b")
+        lock.path.read_text()
+        assert is_refused_elsewhere(tmp_path / "a") and not is_refused_elsewhere(tmp_path / "b")
+
+
+@pytest.mark.parametrize("error", ["ENOLCK", "ENOSYS", "EOPNOTSUPP", "EINVAL"])
+def test_a_file_system_without_locks_is_one_line(error: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Prevents a traceback, or a run that a second trainer could enter, where locks are not to be had (Lustre)."""
+    number = getattr(errno, error)
+
+    def fail(*_: object) -> None:
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(fcntl, "fcntl", fail)
+    with pytest.raises(RunLockedError) as refusal:
+        RunLock(tmp_path / "a/trainer.lock").acquire()
+    assert str(refusal.value) == f"{tmp_path / 'a'} cannot be locked: {os.strerror(number)}"
+    with pytest.raises(RunLockedError):  # and so before anything is written
+        train(TrainConfig(run="a", train_dir=str(tmp_path), env="CartPole-v1"))
+    assert not (tmp_path / "a/checkpoints").exists()
+
+
+def test_a_folder_that_is_not_there_is_one_line(tmp_path: Path) -> None:
+    """Prevents a traceback, or a new run, where the disk that a run's folder is a link to is not mounted."""
+    (tmp_path / "a").symlink_to(tmp_path / "disk")
+    with pytest.raises(MettaError, match=f"{tmp_path}/a is a link to {tmp_path}/disk, where nothing is"):
+        train(TrainConfig(run="a", train_dir=str(tmp_path), env="CartPole-v1"))
+    assert not (tmp_path / "disk").exists() and (tmp_path / "a").is_symlink()
+    (tmp_path / "b").mkdir()
+    (tmp_path / "b/checkpoints").symlink_to(tmp_path / "disk")
+    with pytest.raises(MettaError, match=f"{tmp_path}/b/checkpoints is a link to {tmp_path}/disk, where nothing is"):
+        train(TrainConfig(run="b", train_dir=str(tmp_path), env="CartPole-v1", total_timesteps=1))
+    assert os.listdir(tmp_path / "b") == ["checkpoints"]
 
 
 def is_refused_elsewhere(folder: Path) -> bool:

@@ -1,96 +1,64 @@
 """One trainer for each run: an advisory lock on a file in its folder that dies with its process, whatever killed it.
 
-It is a POSIX record lock: processes forked off the trainer do not inherit it, so none outlives the trainer with the
-lock held. Two oddities of such locks are met here. They let in a second holder within the same process, so `_held` has
-what this process holds. And closing any descriptor of the file drops the lock, so a file that is held here is never
-opened a second time, and nothing else has a reason to open it.
+The lock is the open file's, not the process's (F_OFD_SETLK): it is refused to a second holder in the same process too,
+and stays when something else there opens and closes the file, as copying the run's folder does. A forked process closes
+what it inherits, so none outlives the trainer with the lock held.
 """
 
 import fcntl
+import io
 import os
 import socket
-import threading
+import struct
 from pathlib import Path
 from typing import Self
 
-from metta.errors import MettaError
-
-FileId = tuple[int, int]  # device and inode
-
-_held: dict[FileId | None, int] = {}  # lock files -> the process that holds them (a forked one sees its parent's)
-_held_changes = threading.Lock()
-
-
-class RunLockedError(MettaError):
-    """The run is held by another trainer."""
+from metta.errors import RunLockedError
+from metta.files.durable import make_folder
 
 
 class RunLock:
     """Holds a run from `acquire` to `release`, or within a `with`, by its lock file (its folder is made if missing).
 
-    RunLockedError if it is held already, be it in this process.
+    RunLockedError if it is held already, be it in this process, or where the file system has no locks.
     """
 
     def __init__(self, path: Path):
         self.path = path
-        self._descriptor: int | None = None
+        self._file: io.FileIO | None = None
 
-    def acquire(self) -> None:
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        with _held_changes:
-            descriptor = None
-            while descriptor is None:
-                descriptor = self._lock()
-            os.ftruncate(descriptor, 0)
-            os.pwrite(descriptor, f"{os.getpid()} {socket.gethostname()}\n".encode(), 0)
-            _held[_file_id(descriptor)] = os.getpid()
-            self._descriptor = descriptor
-
-    def release(self) -> None:
-        """Gives the run back and removes the lock file. Does nothing where it is not held, as in a forked process."""
-        with _held_changes:
-            if self._descriptor is None:
-                return
-            file_id = _file_id(self._descriptor)
-            if _held.get(file_id) == os.getpid():
-                if _file_id(self.path) == file_id:
-                    self.path.unlink()  # while locked: who has opened it meanwhile notices, see _lock
-                del _held[file_id]
-            os.close(self._descriptor)
-            self._descriptor = None
-
-    def __enter__(self) -> Self:
-        self.acquire()
+    def acquire(self) -> Self:
+        make_folder(self.path.parent)
+        while not self._is_at_its_place(file := self._open_locked()):
+            file.close()  # the last holder removed it between its opening and its locking here
+        os.register_at_fork(after_in_child=file.close)
+        file.truncate(0)
+        file.write(f"{os.getpid()} {socket.gethostname()}\n".encode())
+        self._file = file
         return self
 
-    def __exit__(self, *exception: object) -> None:
-        self.release()
+    def release(self, *exception: object) -> None:
+        """Give the run back and remove the lock file. Does nothing where it is not held, as in a forked process."""
+        if self._file is not None and not self._file.closed:
+            if self._is_at_its_place(self._file):
+                self.path.unlink()  # while locked: who has opened it meanwhile notices, see acquire
+            self._file.close()
 
-    def _lock(self) -> int | None:
-        """A locked descriptor; None if the last holder removed the file between its opening and its locking here."""
-        if _held.get(_file_id(self.path)) == os.getpid():
-            raise self._refusal(f"{os.getpid()} {socket.gethostname()}")
-        descriptor = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+    __enter__, __exit__ = acquire, release
+
+    def _open_locked(self) -> io.FileIO:
+        file = io.FileIO(self.path, "a+")
         try:
-            fcntl.lockf(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except (BlockingIOError, PermissionError):  # POSIX allows either
-            holder = os.read(descriptor, 300).decode()
-            os.close(descriptor)
-            raise self._refusal(holder) from None
-        if _file_id(self.path) == _file_id(descriptor):
-            return descriptor
-        os.close(descriptor)
-        return None
+            # C's struct flock: type, whence, start, length, process
+            fcntl.fcntl(file, fcntl.F_OFD_SETLK, struct.pack("hhlli0l", fcntl.F_WRLCK, os.SEEK_SET, 0, 0, 0))
+            return file
+        except OSError as error:
+            file.seek(0)
+            holder = file.read(300).decode().strip().removesuffix(f" {socket.gethostname()}").replace(" ", " on ")
+            file.close()
+            held = isinstance(error, BlockingIOError | PermissionError)  # POSIX allows either
+            why = f"is being trained by process {holder or '?'}" if held else f"cannot be locked: {error.strerror}"
+            raise RunLockedError(f"{self.path.parent} {why}") from None
 
-    def _refusal(self, holder: str) -> RunLockedError:
-        process, _, host = holder.strip().partition(" ")
-        elsewhere = f" on {host}" if host not in ("", socket.gethostname()) else ""
-        return RunLockedError(f"{self.path.parent} is being trained by process {process or 'unknown'}{elsewhere}")
-
-
-def _file_id(file: Path | int) -> FileId | None:
-    try:
-        stat = os.stat(file)
-    except FileNotFoundError:
-        return None
-    return stat.st_dev, stat.st_ino
+    def _is_at_its_place(self, file: io.FileIO) -> bool:
+        return self.path.exists() and os.path.samestat(os.fstat(file.fileno()), self.path.stat())
