@@ -21,7 +21,6 @@ PACKAGES = (
     "pufferlib-core",
     "orbax-checkpoint",
     "ale-py",
-    "zlib-ng",
 )
 
 
