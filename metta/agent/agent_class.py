@@ -21,31 +21,31 @@ SOURCE = "_metta_source"  # attribute of a class from a file, saved with it: the
 
 
 def make_agent(name: str | None, env: EnvSpec, **options: Any) -> PolicyAgent:
-    """A new agent of the class of that name; options: what the user may say of it, None or False where nothing was.
+    """A new agent of the class of that name, given those of the options that the class takes.
 
-    UserError for an option that was given and that the class does not take.
+    UserError for one that it does not take, unless that is what PolicyAgent has by itself.
     """
     agent_class = load_agent_class(name)
-    taken = {option: value for option, value in options.items() if takes(agent_class, option)}
+    taken = {option: value for option, value in options.items() if parameter(agent_class, option)}
     for option, value in options.items():
-        if option not in taken and value is not None and value is not False:
-            raise UserError(
-                f"{option}={value}: agent={name} takes no {option}; it takes {' and '.join(taken) or 'no options'}"
-            )
+        ours = parameter(PolicyAgent, option)
+        if option not in taken and (ours is None or ours.default != value):
+            others = " and ".join(taken) or "no options"
+            raise UserError(f"{option}={value}: agent={name} takes no {option}; it takes {others}")
     return agent_class(env, **taken)
 
 
-def takes(agent_class: type[PolicyAgent], option: str) -> bool:
-    """Whether the class's `__init__` names the option, or hands it on to a `build_encoder` that does."""
-    for method in ("__init__", "build_encoder"):
-        for cls in agent_class.__mro__[: agent_class.__mro__.index(PolicyAgent) + 1]:
-            if method in vars(cls):
-                parameters = inspect.signature(vars(cls)[method]).parameters
-                if option in parameters:
-                    return True
-                if all(parameter.kind != parameter.VAR_KEYWORD for parameter in parameters.values()):
-                    return False
-    return option in inspect.signature(build_encoder).parameters
+def parameter(agent_class: type[PolicyAgent], option: str) -> inspect.Parameter | None:
+    """The option as the class's `__init__` names it, or the `build_encoder` that `__init__` hands it on to, if any."""
+    ours = agent_class.__mro__[: agent_class.__mro__.index(PolicyAgent) + 1]
+    methods = [vars(cls)[name] for name in ("__init__", "build_encoder") for cls in ours if name in vars(cls)]
+    for function in (*methods, build_encoder):
+        parameters = inspect.signature(function).parameters
+        if option in parameters:
+            return parameters[option]
+        if all(other.kind != other.VAR_KEYWORD for other in parameters.values()):
+            break
+    return None
 
 
 def load_agent_class(name: str | None) -> type[PolicyAgent]:

@@ -4,7 +4,10 @@ from typing import Any
 
 import pytest
 
+import metta.agent.agent_class
+import metta.agent.policy_agent
 from metta.agent.agent_class import make_agent
+from metta.agent.encoders import VectorEncoder
 from metta.agent.policy_agent import PolicyAgent
 from metta.envs.env_spec import EnvName, EnvSpec
 from metta.errors import UserError
@@ -50,6 +53,20 @@ def test_options_reach_the_agent(name, given, taken):
     options: dict[str, Any] = {"hidden_size": None, "lstm": False, **given}
     agent = make_agent(name and f"{PLACE}:{name}", SPEC, **options)
     assert agent.options.items() >= taken.items()
+
+
+def test_a_new_option_of_metta_s_own_encoders_is_no_burden_to_others(monkeypatch):
+    """An option whose default is a word: every agent of one's own refused, though nobody gave it."""
+
+    def build_encoder(env, hidden_size, encoder="mlp"):
+        return VectorEncoder(env, hidden_size)
+
+    for module in (metta.agent.agent_class, metta.agent.policy_agent):
+        monkeypatch.setattr(module, "build_encoder", build_encoder)
+    assert make_agent(None, SPEC, encoder="resnet").options["encoder"] == "resnet"
+    assert "encoder" not in make_agent(f"{PLACE}:Bare", SPEC, encoder="mlp").options
+    with pytest.raises(UserError, match="^encoder=resnet: "):
+        make_agent(f"{PLACE}:Bare", SPEC, encoder="resnet")
 
 
 @pytest.mark.parametrize(
