@@ -6,6 +6,7 @@ import signal
 
 import pytest
 import torch
+from torch import nn
 
 from metta.agent.policy_agent import PolicyAgent
 from metta.agent.twin_network import TwinNetwork
@@ -57,6 +58,27 @@ def test_shards_add_up_to_the_whole(lstm, size, num_shards, with_twin):
         for parameter, gradient in zip(agent.parameters(), whole, strict=True):
             assert parameter.grad is not None and gradient is not None
             assert torch.allclose(parameter.grad, gradient, atol=1e-6)
+
+
+class Mixed(PolicyAgent):
+    """Has a parameter in another precision."""
+
+    def __init__(self, env, hidden_size=None, lstm=False):
+        super().__init__(env, hidden_size, lstm)
+        self.scale = nn.Parameter(torch.ones((), dtype=torch.float64))
+
+    def forward(self, observations, state=(), starts=None):
+        params, values, state = super().forward(observations, state, starts)
+        return params * self.scale.float(), values, state
+
+
+@pytest.mark.parametrize("num_shards", [1, 2])
+def test_parameters_of_two_precisions_learn(num_shards):
+    """A RuntimeError in the midst of an update: norms of two types, a gradient of another than its parameter."""
+    trainer = a_trainer(agent=f"{__name__}:Mixed", num_shards=num_shards, num_workers=0)
+    trainer.run_epoch()
+    assert trainer.agent.scale.dtype == torch.float64 and trainer.agent.scale != 1
+    trainer.close()
 
 
 def a_trainer(env="CartPole-v1", **settings):

@@ -62,7 +62,7 @@ class SummedGradients:
             self._sum += self._apart[turn, shard]
         *gradients, summed_statistics = self._summed
         for parameter, gradient in zip(self._parameters, gradients, strict=True):
-            parameter.grad = gradient
+            parameter.grad = gradient.to(parameter.dtype)
         return Statistics(*summed_statistics.clone())
 
     def _cut(self, flat: Tensor) -> list[Tensor]:
