@@ -42,6 +42,12 @@ class EnvError(MettaError, RuntimeError):
     exit_status = 1
 
 
+class TrainingError(MettaError):
+    """Training cannot go on: what it learned is no number."""
+
+    exit_status = 1
+
+
 def one_line(said: object) -> str:
     """Format an error or a text for one line of a terminal: no line ends, whatever is unprintable escaped.
 

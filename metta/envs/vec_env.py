@@ -11,7 +11,7 @@ import numpy as np
 
 from metta.envs.env_group import Arrays, EnvGroup, environments, gymnasium_spec_bytes, set_up
 from metta.envs.env_spec import EnvSpec
-from metta.errors import UserError
+from metta.errors import EnvError, UserError
 from metta.processes.shared_arrays import shared_memory_file, shares
 from metta.processes.worker import Worker, end_workers
 
@@ -175,8 +175,13 @@ class VecEnv:
         ended = self._group.step()
         for worker in self._workers:
             ended += worker.receive()
+        self._require_finite("reward", self.rewards)
+        if ended:
+            self._require_finite("observation", self.final_observations)
         self._returns += self.rewards
-        return [self._finish(index, metrics) for index, metrics in ended]
+        episodes = [self._finish(index, metrics) for index, metrics in ended]
+        self._require_finite("observation", self.observations)
+        return episodes
 
     def state_dict(self) -> dict[str, Any]:
         """What `load_state_dict` needs to come back to this step, as plain arrays."""
@@ -230,6 +235,7 @@ class VecEnv:
             for array in (self._returns, self.terminated, self.truncated):
                 array[self._rows(index)] = 0
             self._began(index)
+        self._require_finite("observation", self.observations)
 
     def _began(self, index: int) -> None:
         """Take note that environment `index` has begun the episode `_episode_index[index]`."""
@@ -237,6 +243,18 @@ class VecEnv:
         self.active[index] = self._seeds[index] >= 0
         self._starts[index] = self._log.next_step
         self._set_next_seed(index, self._episode_index[index] + 1)
+
+    def _require_finite(self, what: str, array: np.ndarray) -> None:
+        """Raise EnvError at a number that is not finite: one would spoil agent, statistics and checkpoints for good."""
+        if array.dtype.kind != "f" or np.isfinite(array).all():
+            return
+        place = tuple(np.argwhere(~np.isfinite(array))[0])
+        index = int(place[0]) // self.num_agents
+        which = f"environment {self.first_env + index} of env={self.spec.env.name}"
+        step = self._log.next_step - self._starts[index]
+        raise EnvError(
+            f"{which} gave {array[place]} in a {what} at step {step} of the episode of seed {self._seeds[index]}"
+        )
 
     def _finish(self, index: int, metrics: dict[str, float]) -> Episode:
         """The episode that environment `index` just ended; it has begun the next already."""

@@ -7,10 +7,10 @@ import sys
 import time
 import weakref
 from collections.abc import Callable, Collection
+from contextlib import closing, suppress
 from dataclasses import asdict
 from functools import partial
 from itertools import chain
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -19,14 +19,12 @@ from metta.agent.agent_class import is_outdated, make_agent
 from metta.agent.policy_agent import PolicyAgent
 from metta.envs.make_env import spec_of
 from metta.envs.vec_env import Episode
-from metta.errors import CheckpointError, SaveError, UserError
+from metta.errors import CheckpointError, MettaError, SaveError, TrainingError, UserError, enumeration
 from metta.machine import make_deterministic, pick_device, set_threads, software
 from metta.processes.shared_arrays import shared_memory_file, shares
 from metta.processes.worker import Worker, end_workers
 from metta.rl.defaults import with_defaults
-from metta.rl.display.curves import CurveWriter
-from metta.rl.display.panel import make_progress
-from metta.rl.display.progress import Progress
+from metta.rl.display.display import Display
 from metta.rl.display.stop_signals import StopSignals
 from metta.rl.learning.random_state import seed_everything
 from metta.rl.learning.replica import Replica, meet_all, start_replica
@@ -62,53 +60,58 @@ def train(
     run = RunFolder(config.train_dir, config.run)
     manager = TinyCheckpointManager(config.run, config.train_dir)
     given = given_keys(config) if given is None else given
-    with run.cleaned_up(), RunLock(run.lock), StopSignals() as signals:
-        trainer = load_trainer(manager, config, given) or Trainer(config)
-        progress = make_progress(trainer.config, trainer.agent_steps, last_evaluation)
+    with (
+        run.cleaned_up(),
+        RunLock(run.lock),
+        StopSignals() as signals,
+        closing(load_trainer(manager, config, given) or Trainer(config)) as trainer,
+    ):
+        saver = CheckpointSaver(manager, trainer.config.keep_last, keep_epochs)
+        display = Display(trainer.config, run.path, trainer.agent_steps, last_evaluation)
         try:
-            saver = CheckpointSaver(manager, trainer.config.keep_last, keep_epochs)
-            return run_epochs(trainer, saver, signals, progress, run.path)
-        except (SaveError, OSError) as error:  # an OSError: the curves could not be written
-            committed = max(manager.list_epochs(), default=0)
-            progress.fail(
-                f"{error}; {trainer.epoch - committed} epochs are unsaved: "
-                f"with room made, the same command goes on from epoch {committed}"
-            )
+            return run_epochs(trainer, saver, signals, display)
+        except SaveError as error:
+            display.fail(f"{error}; {unsaved(trainer, saver, 'with room made, ')}")
             return 1
-        finally:
-            trainer.close()
+        except MettaError as error:
+            said = type(error)(f"{error}; {unsaved(trainer, saver)}")
+            display.stop(f"stopped: {said}")
+            raise said from error
 
 
-def run_epochs(
-    trainer: "Trainer", saver: CheckpointSaver, signals: StopSignals, progress: Progress, run_dir: Path
-) -> int:
+def run_epochs(trainer: "Trainer", saver: CheckpointSaver, signals: StopSignals, display: Display) -> int:
     """Train until the run is complete or a signal asks to stop; returns the exit status."""
     if trainer.complete:
-        progress.stop(
+        display.stop(
             f"is complete: epoch {trainer.epoch}, {trainer.agent_steps:,} agent steps; "
             "a larger total_timesteps= trains it further"
         )
         return 0
-    progress.start()
-    curves = CurveWriter(run_dir, trainer.agent_steps)
+    display.start()
     if trainer.epoch == 0:
         saver.save(trainer.agent, 0, trainer.state_dict())
     while not trainer.complete and signals.received is None:
         scalars = trainer.run_epoch()
-        curves.add(scalars, trainer.agent_steps)
-        progress.update(trainer.epoch, trainer.agent_steps, scalars, trainer.timers.seconds)
+        display.update(trainer.epoch, trainer.agent_steps, scalars, trainer.timers.seconds)
         saver.check()
         due = trainer.epoch % trainer.config.checkpoint_interval == 0
         if due or trainer.complete or signals.received is not None:
             with trainer.timers("save"):
-                curves.flush()
+                display.flush()
                 saver.save(trainer.agent, trainer.epoch, trainer.state_dict())
-            progress.saved(trainer.epoch)
+            display.saved(trainer.epoch)
     saver.wait()
-    curves.close()
     how = "complete" if trainer.complete else "stopped and saved; the same command goes on"
-    progress.stop(f"{how}: epoch {trainer.epoch}, {trainer.agent_steps:,} agent steps")
+    display.stop(f"{how}: epoch {trainer.epoch}, {trainer.agent_steps:,} agent steps")
     return 0 if signals.received is None else 128 + signals.received
+
+
+def unsaved(trainer: "Trainer", saver: CheckpointSaver, condition: str = "") -> str:
+    """How many epochs are lost, once the save that is under way has ended, and from where the run goes on."""
+    with suppress(SaveError):
+        saver.wait()
+    committed = max(saver.manager.list_epochs(), default=0)
+    return f"{trainer.epoch - committed} epochs are unsaved: {condition}the same command goes on from epoch {committed}"
 
 
 def load_trainer(manager: TinyCheckpointManager, config: TrainConfig, given: frozenset[str]) -> "Trainer | None":
@@ -202,6 +205,7 @@ class Trainer:
         with self.timers("learn"):
             variance = self.replica.estimate_advantages(self.reward_scaler)
             losses = self._everywhere("learn", self.epoch, learning_rate)[0]
+        self._require_finite(losses)
         steps = config.horizon * self.rows
         self.epoch += 1
         self.agent_steps += steps
@@ -210,6 +214,14 @@ class Trainer:
         scalars["charts/learning_rate"] = learning_rate
         scalars["charts/steps_per_second"] = steps / (time.perf_counter() - began)
         return scalars | episode_scalars(episodes)
+
+    def _require_finite(self, losses: dict[str, float]) -> None:
+        """Raise TrainingError where what was learned is no number: no checkpoint may hold it."""
+        spoilt = [name for name, value in losses.items() if not math.isfinite(value)]
+        spoilt += [name for name, parameter in self.agent.named_parameters() if not parameter.isfinite().all()]
+        if spoilt:
+            cure = f"a lower learning_rate= than {self.config.learning_rate:g} may help"
+            raise TrainingError(f"epoch {self.epoch + 1} made {enumeration(spoilt)} infinite or NaN: {cure}")
 
     def _everywhere(self, method: str, *arguments: Any) -> list[Any]:
         """Call a method of every replica; what they return, in the order of the shards."""

@@ -1,12 +1,16 @@
 """`metta train`: checks the arguments without torch, then trains."""
 
-from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, TypeVar
 
 from metta.agent.agent_name import check_agent_name
 from metta.envs.make_env import check_env
-from metta.errors import UserError
+from metta.errors import MettaError, UserError, one_line
 from metta.rl.saved_config import newest_config
+from metta.rl.tiny_checkpoint_manager import TinyCheckpointManager
 from metta.rl.train_config import TrainConfig, changed_keys, restart_config, resume_config
 from metta.run_folder import TrainDir
 from metta.tools.cli.arguments import parse
@@ -15,6 +19,8 @@ from metta.tools.cli.targets import open_run
 
 if TYPE_CHECKING:
     from metta.eval.eval_db import EvalDB
+
+T = TypeVar("T")
 
 
 def main(argv: Sequence[str]) -> int:
@@ -50,28 +56,47 @@ def check_new(config: TrainConfig) -> None:
 
 def train(config: TrainConfig, given: frozenset[str]) -> int:
     """Returns the exit status. From here on torch is imported."""
-    from metta.eval.eval_db import EvalDB
     from metta.rl import trainer
 
-    scores = EvalDB(TrainDir(config.train_dir).eval_db)
-    return trainer.train(
-        config,
-        given,
-        keep_epochs=lambda: best_epochs(scores, config.run),
-        last_evaluation=lambda: last_evaluation(scores, config.run),
-    )
+    scores = RunScores(config)
+    return trainer.train(config, given, keep_epochs=scores.spared, last_evaluation=scores.latest)
 
 
-def best_epochs(scores: "EvalDB", run: str) -> list[int]:
-    """What retention spares: the best evaluated checkpoint."""
-    best = scores.best_epoch(run)
-    return [] if best is None else [best]
+class RunScores:
+    """What training asks of eval.db. What is wrong with the file is said once, and costs training nothing."""
 
+    def __init__(self, config: TrainConfig):
+        self._run, self._path = config.run, TrainDir(config.train_dir).eval_db
+        self._manager = TinyCheckpointManager(config.run, config.train_dir)
+        self._said = False
 
-def last_evaluation(scores: "EvalDB", run: str) -> str:
-    """For the display: "epoch 100: arena 3.20 [3.10, 3.30]"."""
-    latest = scores.latest_score(run)
-    if latest is None:
-        return "none"
-    epoch, by_env = latest
-    return f"epoch {epoch}: " + ", ".join(f"{env} {score_text(score)}" for env, score in by_env.items())
+    def spared(self) -> list[int]:
+        """The epochs that retention spares: the best evaluated one; all of them where nobody can tell."""
+        return self._ask(self._best, self._manager.list_epochs())
+
+    def latest(self) -> str:
+        """For the display: "epoch 100: arena 3.20 [3.10, 3.30]"."""
+        return self._ask(self._latest, "-")
+
+    def _best(self, db: EvalDB) -> list[int]:
+        best = db.best_epoch(self._run)
+        return [] if best is None else [best]
+
+    def _latest(self, db: EvalDB) -> str:
+        latest = db.latest_score(self._run)
+        if latest is None:
+            return "none"
+        epoch, by_env = latest
+        return f"epoch {epoch}: " + ", ".join(f"{env} {score_text(score)}" for env, score in by_env.items())
+
+    def _ask(self, question: Callable[[EvalDB], T], otherwise: T) -> T:
+        from metta.eval.eval_db import EvalDB
+
+        try:
+            return question(EvalDB(self._path))
+        except (MettaError, OSError, ValueError) as error:
+            if not self._said:
+                self._said = True
+                effect = "scores are not shown and no checkpoint is deleted"
+                print(f"metta train: {effect}, and training goes on: {one_line(error)}", file=sys.stderr)
+            return otherwise

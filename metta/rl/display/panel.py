@@ -22,7 +22,7 @@ def make_progress(config: RunConfig, resumed_at: int, last_evaluation: Callable[
     """display=auto: the panel where stderr is a terminal, lines otherwise."""
     display = config.display
     if display == "auto":
-        display = "rich" if sys.stderr.isatty() else "plain"
+        display = "rich" if sys.stderr is not None and sys.stderr.isatty() else "plain"
     kind = {"rich": RichProgress, "plain": PlainProgress, "none": Progress}[display]
     return kind(config, resumed_at, last_evaluation)
 

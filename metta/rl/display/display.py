@@ -1,0 +1,69 @@
+"""All that training shows: the progress on stderr and the curves in the run folder. It never costs training."""
+
+import sys
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from metta.errors import one_line
+from metta.rl.display.curves import CurveWriter
+from metta.rl.display.panel import make_progress
+from metta.rl.train_config import RunConfig
+
+
+class Display:
+    """Passes on what happens to the progress and the curves. What fails in one is said once, and it is left out."""
+
+    def __init__(self, config: RunConfig, run_dir: Path, resumed_at: int, last_evaluation: Callable[[], str]):
+        self._run = config.run
+        self.progress = make_progress(config, resumed_at, last_evaluation)
+        self._open_curves = lambda: CurveWriter(run_dir, resumed_at)
+        self._curves: CurveWriter | None = None
+        self._failed: set[str] = set()
+
+    def start(self) -> None:
+        self._attempt("progress", self.progress.start)
+        self._attempt("curves", self._start_curves)
+
+    def _start_curves(self) -> None:
+        self._curves = self._open_curves()
+
+    def update(self, epoch: int, agent_steps: int, scalars: dict[str, float], seconds: Mapping[str, float]) -> None:
+        """Show an epoch's scalars; seconds: by phase, since the start."""
+        if self._curves is not None:
+            self._attempt("curves", self._curves.add, scalars, agent_steps)
+        self._attempt("progress", self.progress.update, epoch, agent_steps, scalars, seconds)
+
+    def flush(self) -> None:
+        """Write the curves so far, before the checkpoint that they lead to."""
+        if self._curves is not None:
+            self._attempt("curves", self._curves.flush)
+
+    def saved(self, epoch: int) -> None:
+        self._attempt("progress", self.progress.saved, epoch)
+
+    def stop(self, how: str) -> None:
+        """Say why the last epoch was the last, and close the curves."""
+        if self._curves is not None:
+            self._attempt("curves", self._curves.close)
+        self._attempt("progress", self.progress.stop, how)
+
+    def fail(self, why: str) -> None:
+        self._attempt("progress", self.progress.fail, why)
+
+    def _attempt(self, what: str, show: Callable[..., None], *arguments: Any) -> None:
+        if what in self._failed:
+            return
+        try:
+            show(*arguments)
+        except Exception as error:  # noqa: BLE001 (a terminal that is gone, a full disk, what rich or TensorBoard raise)
+            self._failed.add(what)
+            with_open_stderr(f"run={self._run} shows no {what} from now on, and trains on: {one_line(error)}")
+
+
+def with_open_stderr(text: str) -> None:
+    """Print to stderr if there is still somebody to read it."""
+    try:
+        print(text, file=sys.stderr, flush=True)
+    except (OSError, ValueError, AttributeError):
+        pass
