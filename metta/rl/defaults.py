@@ -1,69 +1,24 @@
 """What a setting is when nobody gave it: by the kind of environment, since no one value suits all of them."""
 
-from typing import Any
-
 from metta.agent.agent_name import resolved_agent_name
 from metta.envs.env_spec import EnvSpec
 from metta.errors import UserError
 from metta.rl.train_config import RunConfig, TrainConfig
 
-# Measured by benchmarks/learning.py: each kind reaches that table's targets without a flag. "minibatches": that many in
-# a pass over a rollout, where minibatch_size is not given.
-DEFAULTS: dict[str, dict[str, Any]] = {
-    "vector, discrete": {
-        "total_timesteps": 200_000,
-        "num_envs": 8,
-        "horizon": 128,
-        "minibatches": 4,
-        "update_epochs": 10,
-        "learning_rate": 5e-4,
-        "gamma": 0.99,
-        "ent_coef": 0.0,
-    },
-    "vector, continuous": {
-        "total_timesteps": 500_000,
-        "num_envs": 8,
-        "horizon": 256,
-        "minibatches": 8,
-        "update_epochs": 10,
-        "learning_rate": 1e-3,
-        "gamma": 0.95,
-        "ent_coef": 0.0,
-    },
-    # MinAtar's Breakout after 500k steps: 14.8, and 5.6 with the settings of large images (5 seeds each).
-    "small image": {
-        "total_timesteps": 500_000,
-        "num_envs": 8,
-        "horizon": 256,
-        "minibatches": 32,
-        "update_epochs": 10,
-        "learning_rate": 5e-4,
-        "gamma": 0.99,
-        "ent_coef": 0.0,
-    },
-    "image": {
-        "total_timesteps": 1_000_000,
-        "num_envs": 8,
-        "horizon": 128,
-        "minibatches": 4,
-        "update_epochs": 4,
-        "learning_rate": 5e-4,
-        "gamma": 0.99,
-        "ent_coef": 0.01,
-    },
-    "tokens": {
-        "total_timesteps": 2_000_000,
-        "num_envs": 8,
-        "horizon": 64,
-        "minibatches": 8,
-        "update_epochs": 4,
-        "learning_rate": 1.5e-3,
-        "gamma": 0.99,
-        "ent_coef": 0.01,
-        # Arena's return after 2M steps was 18.8 with 0.5 (3 seeds), 21.9 with 1 (2), 22.1 with 2 (3).
-        "vf_coef": 1.0,
-    },
-}
+# Measured by benchmarks/learning.py: each kind reaches that table's targets without a flag. minibatches: that many in a
+# pass over a rollout, where minibatch_size is not given.
+# MinAtar's Breakout after 500k steps: 14.8, and 5.6 with the settings of large images (5 seeds each).
+# Arena's return after 2M steps was 18.8 with a vf_coef of 0.5 (3 seeds), 21.9 with 1 (2), 22.1 with 2 (3).
+COLUMNS = (
+    "total_timesteps", "horizon", "minibatches", "update_epochs", "learning_rate", "gamma", "ent_coef", "vf_coef",
+)  # fmt: skip
+DEFAULTS = {  # a row for each kind of environment
+    "vector, discrete":   (200_000,   128, 4,  10, 5e-4,   0.99, 0.0,  0.5),
+    "vector, continuous": (500_000,   256, 8,  10, 1e-3,   0.95, 0.0,  0.5),
+    "small image":        (500_000,   256, 32, 10, 5e-4,   0.99, 0.0,  0.5),
+    "image":              (1_000_000, 128, 4,  4,  5e-4,   0.99, 0.01, 0.5),
+    "tokens":             (2_000_000, 64,  8,  4,  1.5e-3, 0.99, 0.01, 1.0),
+}  # fmt: skip
 
 
 def with_defaults(config: TrainConfig, env: EnvSpec, device: str) -> RunConfig:
@@ -74,7 +29,8 @@ def with_defaults(config: TrainConfig, env: EnvSpec, device: str) -> RunConfig:
     elif kind == "image" and not env.large_image:
         kind = "small image"
     given = {name: value for name, value in vars(config).items() if value is not None}
-    decided = {"gae_lambda": 0.95, "vf_coef": 0.5, **DEFAULTS[kind], **given, "env_settings": env.env.settings}
+    by_kind = dict(zip(COLUMNS, DEFAULTS[kind], strict=True))
+    decided = {"num_envs": 8, "gae_lambda": 0.95, **by_kind, **given, "env_settings": env.env.settings}
     num_envs, rollout = decided["num_envs"], decided["num_envs"] * env.num_agents * decided["horizon"]
     decided.setdefault("minibatch_size", max(1, rollout // decided["minibatches"]))
     del decided["minibatches"]

@@ -7,6 +7,8 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from rich.filesize import decimal
+
 from metta.envs.env_spec import EnvName
 from metta.errors import CheckpointError, UserError, one_line
 from metta.eval.eval_db import EvalDB
@@ -49,7 +51,7 @@ def describe(run: str, train_dir: str, scores: EvalDB) -> tuple[str, ...]:
         state = "complete" if saved["agent_steps"] >= saved["config"]["total_timesteps"] else "stopped"
     if is_locked(folder.lock):
         state = "training"
-    return run, env, state, str(epochs[-1]), steps, *latest_score(scores, run, env), size_text(size_of(folder.path))
+    return run, env, state, str(epochs[-1]), steps, *latest_score(scores, run, env), decimal(size_of(folder.path))
 
 
 def say(error: CheckpointError) -> None:
@@ -90,11 +92,3 @@ def size_of(folder: Path) -> int:
             except FileNotFoundError:
                 continue
     return total
-
-
-def size_text(size: float) -> str:
-    for unit in ("B", "kB", "MB"):
-        if size < 1000:
-            return f"{size:.0f} {unit}" if unit == "B" else f"{size:.1f} {unit}"
-        size /= 1000
-    return f"{size:.1f} GB"

@@ -4,7 +4,7 @@ import io
 import os
 import sys
 from collections.abc import Sequence
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 
@@ -20,17 +20,18 @@ PANEL_FROM = 72
 FLOOR = "\x1b[90m· \x1b[0m"
 
 
-class View(Protocol):
-    keys: str  # what it has beyond the common ones, for the line of keys
+class View:
+    keys = ""  # what it has beyond the common ones, for the line of keys
 
     def lines(self, single: SingleEnv, columns: int, rows: int) -> list[str]:
-        """The environment as it is now, in at most so many rows and columns."""
+        """Draw the environment as it is now, in at most so many rows and columns."""
+        raise NotImplementedError
 
     def next_agent(self) -> None:
-        """Look at the next agent."""
+        """Look at the next agent, where there are several."""
 
 
-class MapView:
+class MapView(View):
     """MettaGrid's map by MettaGrid's own unicode renderer, and beside it the agents."""
 
     keys = "tab agent  "
@@ -94,16 +95,11 @@ class MapView:
         return words + [f"{look.symbol} {look.words}" for name, look in self._env.game.looks.items() if name != "wall"]
 
 
-class PictureView:
+class PictureView(View):
     """The environment's picture in half blocks: two pixels, one above the other, for each character."""
-
-    keys = ""
 
     def __init__(self, env: Env):
         self._true_color = os.environ.get("COLORTERM", "") in ("truecolor", "24bit")
-
-    def next_agent(self) -> None:
-        pass
 
     def lines(self, single: SingleEnv, columns: int, rows: int) -> list[str]:
         picture = fitted(single.picture(), columns, 2 * rows)
@@ -138,16 +134,11 @@ def fitted(picture: np.ndarray, width: int, height: int) -> np.ndarray:
     return np.asarray(Image.fromarray(picture).resize(size, method))
 
 
-class TextView:
+class TextView(View):
     """What an environment writes of itself (render_mode "ansi")."""
-
-    keys = ""
 
     def __init__(self, env: Env):
         self._env = env
-
-    def next_agent(self) -> None:
-        pass
 
     def lines(self, single: SingleEnv, columns: int, rows: int) -> list[str]:
         text = self._env.render()
@@ -155,13 +146,8 @@ class TextView:
         return [line if "\x1b" in line else line[:columns] for line in text.split("\n")][:rows]
 
 
-class WindowView:
+class WindowView(View):
     """The environment draws in its own window, at each step and at its own speed."""
-
-    keys = ""
-
-    def next_agent(self) -> None:
-        pass
 
     def lines(self, single: SingleEnv, columns: int, rows: int) -> list[str]:
         return ["The environment is in its own window."]

@@ -1,31 +1,23 @@
 """A table on stdout: with rich on a terminal, as plain aligned text elsewhere."""
 
+from __future__ import annotations
+
 import sys
 from collections.abc import Sequence
-from typing import Protocol
+from typing import TYPE_CHECKING
 
 from metta.errors import one_line
 
-
-class Interval(Protocol):
-    """A 95% interval, as scores and statistics have it."""
-
-    @property
-    def low(self) -> float: ...
-    @property
-    def high(self) -> float: ...
+if TYPE_CHECKING:
+    from metta.eval.eval_db import Score
+    from metta.eval.statistics import Estimate
 
 
-class ScoreLike(Interval, Protocol):
-    @property
-    def mean(self) -> float: ...
-
-
-def interval_text(interval: Interval) -> str:
+def interval_text(interval: Score | Estimate) -> str:
     return f"[{interval.low:.2f}, {interval.high:.2f}]"
 
 
-def score_text(score: ScoreLike) -> str:
+def score_text(score: Score) -> str:
     """Mean and 95% interval: "3.20 [3.10, 3.30]"."""
     return f"{score.mean:.2f} {interval_text(score)}"
 

@@ -4,7 +4,7 @@ import zipfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TypeAlias
 
 from metta.envs.env_spec import EnvName
 from metta.envs.make_env import check_env
@@ -12,36 +12,11 @@ from metta.errors import UserError, enumeration
 from metta.eval.eval_db import EvalDB
 from metta.rl.tiny_checkpoint_manager import AGENT_FILE, TinyCheckpointManager
 from metta.run_folder import RunFolder, TrainDir
-from metta.tools.cli.epochs import Epochs, epoch_text
+from metta.tools.cli.config import PlayConfig, ReplayConfig, SimConfig
+from metta.tools.cli.epochs import epoch_text
 
-
-class EnvAsked(Protocol):
-    """The keys that choose an environment."""
-
-    @property
-    def env(self) -> str | None: ...
-    @property
-    def env_settings(self) -> dict[str, Any]: ...
-
-
-class RunAsked(EnvAsked, Protocol):
-    """The keys that choose a run, and which of its scores are meant by the best."""
-
-    @property
-    def run(self) -> str | None: ...
-    @property
-    def train_dir(self) -> str: ...
-
-
-class AgentAsked(RunAsked, Protocol):
-    """The keys that choose agents."""
-
-    @property
-    def epoch(self) -> Epochs: ...
-    @property
-    def agent(self) -> str | None: ...
-    @property
-    def trust(self) -> bool: ...
+AgentAsked: TypeAlias = SimConfig | PlayConfig  # whose keys choose agents
+RunAsked: TypeAlias = AgentAsked | ReplayConfig  # whose keys choose a run and an environment
 
 
 @dataclass(frozen=True)
@@ -165,12 +140,12 @@ def best_epoch(asked: RunAsked, run: str) -> int:
     return best
 
 
-def given_env(asked: EnvAsked) -> EnvName | None:
+def given_env(asked: RunAsked) -> EnvName | None:
     """The environment that env= and its settings name, in canonical form; None without env=. UserError if unfit."""
     return None if asked.env is None else check_env(EnvName(asked.env, asked.env_settings))
 
 
-def chosen_env(asked: EnvAsked, own: Callable[[], EnvName]) -> EnvName:
+def chosen_env(asked: RunAsked, own: Callable[[], EnvName]) -> EnvName:
     """The environment to play in: that of env=, else an agent's own with the settings that are given."""
     return given_env(asked) or check_env(own().with_(asked.env_settings))
 
