@@ -22,6 +22,7 @@ import numpy as np
 
 from metta.errors import MettaError
 from metta.eval import statistics
+from metta.eval.agent_files import AgentFiles
 
 VERSION = 1  # of the table below, in PRAGMA user_version
 APPLICATION = 0x6D657461  # "meta": marks the file as ours, in PRAGMA application_id
@@ -150,24 +151,31 @@ class EvalDB:
         return {at: dict(envs) for at, envs in history.items()} if epoch is None else dict(history[epoch])
 
     def latest_score(self, run: str) -> tuple[int, Scores] | None:
-        """The latest epoch evaluated and its scores; None where nothing was."""
-        rows = self._query("SELECT max(epoch) FROM episodes WHERE run = ? AND agent_group = 'all'", (run,))
-        if not rows or rows[0][0] is None:
-            return None
-        return rows[0][0], self.get_scores(run, rows[0][0])
+        """The latest epoch evaluated, of those whose agent file is there, and its scores; None where nothing was."""
+        rows = self._query(
+            "SELECT DISTINCT epoch, agent_crc FROM episodes WHERE run = ? AND agent_group = 'all' ORDER BY epoch DESC",
+            (run,),
+        )
+        agents = AgentFiles(self.path.parent, run)
+        latest = next((epoch for epoch, crc in rows if agents.has(epoch, crc)), None)
+        return None if latest is None else (latest, self.get_scores(run, latest))
 
     def best_epoch(self, run: str, env: str | None = None) -> int | None:
         """The epoch with the highest mean reward, the later one of equals; None where nothing was evaluated.
 
-        Without `env`: in the environment in which most epochs were evaluated (of equals the first by name).
+        Only of epochs whose agent file is there. Without `env`: in the environment in which most of them were evaluated
+        (of equals the first by name).
         """
         rows = self._query(
-            "SELECT env, epoch, avg(reward) FROM episodes WHERE run = ? AND agent_group = 'all' GROUP BY epoch, env",
+            "SELECT env, epoch, agent_crc, avg(reward) FROM episodes WHERE run = ? AND agent_group = 'all'"
+            " GROUP BY epoch, env, agent_crc",
             (run,),
         )
+        agents = AgentFiles(self.path.parent, run)
         means: dict[str, list[tuple[float, int]]] = defaultdict(list)
-        for name, epoch, mean in rows:
-            means[name].append((mean, epoch))
+        for name, epoch, crc, mean in rows:
+            if agents.has(epoch, crc):
+                means[name].append((mean, epoch))
         if env is None and means:
             env = min(means, key=lambda name: (-len(means[name]), name))
         return max(means[env])[1] if env in means else None
@@ -189,13 +197,25 @@ class EvalDB:
         )]  # fmt: skip
 
     def _select(self, columns: str, run: str, epoch: int | None, env: str | None, group: str | None) -> list[Any]:
-        """Rows in the order of the key (a walk along it), with the conditions that are given."""
+        """Rows in the order of the key (a walk along it), with the conditions that are given.
+
+        What an agent file earned that another has replaced since is left out; of one that is gone, it is history.
+        """
         at = None if epoch is None else int(epoch)
         conditions = {"run": run, "epoch": at, "env": env, "agent_group": group}
         given = {column: value for column, value in conditions.items() if value is not None}
         where = " AND ".join(f"{column} = ?" for column in given)
         order = "run, epoch, env, agent_group, seed"
-        return self._query(f"SELECT {columns} FROM episodes WHERE {where} ORDER BY {order}", tuple(given.values()))
+        sql = f"SELECT epoch, agent_crc, {columns} FROM episodes WHERE {where} ORDER BY {order}"
+        agents = AgentFiles(self.path.parent, run)
+        return [row for epoch, crc, *row in self._query(sql, tuple(given.values())) if agents.may_be(epoch, crc)]
+
+    def rename_run(self, run: str, new_name: str) -> int:
+        """Give all rows of a run another run's name, one that has none yet; returns how many there were."""
+        if not self._exists():
+            return 0
+        with self._transaction("BEGIN IMMEDIATE") as connection:
+            return connection.execute("UPDATE episodes SET run = ? WHERE run = ?", (new_name, run)).rowcount
 
     def _query(self, sql: str, values: tuple[Any, ...] = ()) -> list[Any]:
         if not self._exists():

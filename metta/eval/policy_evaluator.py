@@ -119,7 +119,8 @@ class PolicyEvaluator:
         save_recordings(recording_path(RunFolder(self.train_dir, loaded.run), loaded.epoch, label), played)
         db = EvalDB(TrainDir(self.train_dir).eval_db)
         db.record(loaded.run, loaded.epoch, label, rows, loaded.agent_crc)
-        return db.get_scores(loaded.run, loaded.epoch, label)[label]
+        stored = db.get_scores(loaded.run, loaded.epoch, label)
+        return stored.get(label) or Score.of([row.reward for row in rows])  # its file may have been replaced meanwhile
 
     def evaluate_random(self, env: EnvName | str, episodes: int = 100, seed: int = 0) -> Score:
         """What a random agent scores on the same episodes; not stored."""

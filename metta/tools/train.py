@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import sys
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, TypeVar
@@ -59,6 +60,7 @@ def train(config: TrainConfig, given: frozenset[str]) -> int:
     from metta.rl import trainer
 
     scores = RunScores(config)
+    scores.set_aside()
     return trainer.train(config, given, keep_epochs=scores.spared, last_evaluation=scores.latest)
 
 
@@ -69,6 +71,17 @@ class RunScores:
         self._run, self._path = config.run, TrainDir(config.train_dir).eval_db
         self._manager = TinyCheckpointManager(config.run, config.train_dir)
         self._said = False
+
+    def set_aside(self) -> None:
+        """Leave a new run no scores of an earlier one of its name: best, latest and retention would count them."""
+        if not self._manager.exists():
+            self._ask(self._rename, None)
+
+    def _rename(self, db: EvalDB) -> None:
+        earlier = next(name for n in itertools.count(1) if (name := f"earlier-{n}.{self._run}") not in db.runs())
+        if count := db.rename_run(self._run, earlier):
+            said = f"{count} scores of an earlier run={self._run}, which has no checkpoints, are now those of"
+            print(f"metta train: {said} {earlier}", file=sys.stderr)
 
     def spared(self) -> list[int]:
         """The epochs that retention spares: the best evaluated one; all of them where nobody can tell."""

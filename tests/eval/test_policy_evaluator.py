@@ -3,9 +3,11 @@
 import os
 import shutil
 import signal
+import sqlite3
 import threading
 import time
 from concurrent.futures import FIRST_COMPLETED, Future, wait
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 from unittest.mock import Mock
@@ -134,7 +136,10 @@ def test_a_score_is_of_the_file_that_was_loaded(tmp_path: Path) -> None:
         loaded = evaluator.load("run", 0)
         assert evaluator.score(loaded, episodes=3).episodes == 3
         save_new_agent(tmp_path, "run", 0, "CartPole-v1", {})
-        assert evaluator.score(loaded, episodes=2, seed=3).episodes == 3 + 2
+        assert evaluator.score(loaded, episodes=2, seed=3).episodes == 2
+        with closing(sqlite3.connect(tmp_path / "eval.db")) as connection:
+            stored = connection.execute("SELECT agent_crc, count(*) FROM episodes").fetchall()
+        assert stored == [(loaded.agent_crc, 3 + 2)]
         other = evaluator.load("run", 0)
         for file in (tmp_path / "run" / "checkpoints").iterdir():
             file.unlink()

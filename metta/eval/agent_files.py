@@ -1,0 +1,35 @@
+"""To which agent a score belongs: the file that earned it, by its fingerprint, not whatever has its name now."""
+
+import zipfile
+from pathlib import Path
+
+from metta.files.pt_file import fingerprint
+from metta.rl.tiny_checkpoint_manager import TinyCheckpointManager
+from metta.run_folder import RUN_NAME
+
+
+class AgentFiles:
+    """The agent files beside the database, to which scores belong: by their fingerprints, read once."""
+
+    def __init__(self, train_dir: Path, run: str):
+        self._manager = TinyCheckpointManager(run, train_dir) if RUN_NAME.fullmatch(run) else None
+        self._crcs: dict[int, str | None] = {}
+
+    def may_be(self, epoch: int, crc: str) -> bool:
+        """Whether no other agent file lies in the place of the one with this fingerprint."""
+        return self._crc(epoch) in (None, crc)
+
+    def has(self, epoch: int, crc: str) -> bool:
+        """Whether it is there; of a run without any checkpoint, whose scores are all that is left, every one counts."""
+        return self._crc(epoch) == crc or self._manager is None or not self._manager.exists()
+
+    def _crc(self, epoch: int) -> str | None:
+        """The fingerprint of the epoch's agent file, "" if it is damaged, None if there is none."""
+        if epoch not in self._crcs and self._manager is not None:
+            try:
+                self._crcs[epoch] = fingerprint(self._manager.file("agent", epoch))
+            except FileNotFoundError:
+                self._crcs[epoch] = None
+            except (OSError, zipfile.BadZipFile, NotImplementedError, UnicodeDecodeError):
+                self._crcs[epoch] = ""
+        return self._crcs.get(epoch)
