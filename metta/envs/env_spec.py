@@ -4,6 +4,8 @@ import re
 from dataclasses import dataclass, field
 from typing import Any, Self
 
+from metta.errors import UserError
+
 # A text that could be taken for several settings, or for a value that is none: quoted in a label.
 AMBIGUOUS = re.compile(r"""[^,\[\](){}<>'"]*[,\[\](){}<>'"].*|-?(\d[\d.e+-]*|inf)|nan|True|False|None|""", re.DOTALL)
 
@@ -89,3 +91,15 @@ class EnvSpec:
             return False
         sides = self.observation_shape[:-1] if self.channels_last else self.observation_shape[1:]
         return min(sides) >= 36
+
+
+def check_fit(trained: EnvSpec, other: EnvSpec) -> None:
+    """UserError unless an agent trained on one environment can act in the other."""
+    for name in ("observation_kind", "observation_shape", "num_actions", "action_shape", "tokens"):
+        had, has = getattr(trained, name), getattr(other, name)
+        if had != has:
+            what = name.replace("_", " ")
+            detail = "" if name == "tokens" else f" ({what} {had}, not {has})"
+            raise UserError(
+                f"an agent trained on {trained.env.label} cannot act in {other.env.label}: their {what} differ{detail}"
+            )

@@ -17,6 +17,7 @@ import numpy as np
 
 from metta.agent.agent_class import is_outdated, make_agent
 from metta.agent.policy_agent import PolicyAgent
+from metta.envs.env_spec import check_fit
 from metta.envs.make_env import spec_of
 from metta.envs.vec_env import Episode
 from metta.errors import CheckpointError, MettaError, SaveError, TrainingError, UserError, enumeration
@@ -156,6 +157,7 @@ class Trainer:
         if agent is None:
             seed_everything(config.seed)
             agent = make_agent(typed.agent, spec, hidden_size=config.hidden_size, lstm=config.lstm)
+        check_fit(agent.env, spec)
         self.agent = agent.to(self.device)
         self.rows = config.num_envs * spec.num_agents
         self.reward_scaler = RewardScaler(self.rows, config.gamma)

@@ -8,8 +8,7 @@ from torch import Tensor
 
 from metta.agent.policy_agent import PolicyAgent, State
 from metta.agent.twin_network import TwinNetwork
-from metta.envs.env_spec import EnvSpec
-from metta.errors import UserError
+from metta.envs.env_spec import EnvSpec, check_fit
 
 NOISE_STEPS = 64  # of an episode's noise are drawn at once
 
@@ -94,15 +93,3 @@ def make_player(agent: PolicyAgent | None, spec: EnvSpec, num_envs: int) -> Play
         return RandomPlayer(spec, num_envs)
     check_fit(agent.env, spec)
     return AgentPlayer(agent, num_envs, spec.num_agents)
-
-
-def check_fit(trained: EnvSpec, other: EnvSpec) -> None:
-    """UserError unless an agent trained on one environment can act in the other."""
-    for name in ("observation_kind", "observation_shape", "num_actions", "action_shape", "tokens"):
-        had, has = getattr(trained, name), getattr(other, name)
-        if had != has:
-            what = name.replace("_", " ")
-            detail = "" if name == "tokens" else f" ({what} {had}, not {has})"
-            raise UserError(
-                f"an agent trained on {trained.env.label} cannot act in {other.env.label}: their {what} differ{detail}"
-            )

@@ -1,10 +1,12 @@
 """Training as a user runs it: a process that is started, stopped, extended, and given an agent of one's own."""
 
 import os
+import re
 import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import gymnasium
@@ -12,6 +14,9 @@ import numpy as np
 import pytest
 import torch
 
+from metta.agent.policy_agent import PolicyAgent
+from metta.envs.make_env import spec_of
+from metta.errors import UserError
 from metta.rl.display.curves import CurveWriter
 from metta.rl.tiny_checkpoint_manager import TinyCheckpointManager
 from metta.rl.train_config import TrainConfig
@@ -199,6 +204,15 @@ def test_an_environment_that_does_not_reproduce_is_named(tmp_path, capsys):
         resumed.close()
     finally:
         del gymnasium.registry["metta/Drifting-v0"]
+
+
+def test_an_agent_of_another_environment_is_refused():
+    """An environment that another version of its package gives other spaces: an error about arrays, or none at all."""
+    config = TrainConfig(run="r", env="CartPole-v1", device="cpu")
+    spec = replace(spec_of(config.env_name), num_actions=3)
+    said = "an agent trained on CartPole-v1 cannot act in CartPole-v1: their num actions differ (num actions 3, not 2)"
+    with pytest.raises(UserError, match=f"^{re.escape(said)}$"):
+        Trainer(config, PolicyAgent(spec))
 
 
 def test_a_resume_elsewhere_says_that_it_is_not_exact(tmp_path, capsys):
