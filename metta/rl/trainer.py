@@ -56,7 +56,7 @@ def train(
     given: the keys that the user typed; of a run that exists only those are compared with its own configuration. None:
     those whose values are not the defaults.
     keep_epochs: epochs that retention must spare; last_evaluation: what the display says of the newest score.
-    Returns the exit status: 0 complete, 130 or 143 after a signal, 1 when a checkpoint could not be saved.
+    Returns the exit status: 0 complete, 128 + its number after a signal, 1 when a checkpoint could not be saved.
     """
     run = RunFolder(config.train_dir, config.run)
     manager = TinyCheckpointManager(config.run, config.train_dir)
@@ -64,7 +64,7 @@ def train(
     with (
         run.cleaned_up(),
         RunLock(run.lock),
-        StopSignals() as signals,
+        StopSignals(lambda: max(manager.list_epochs(), default=None)) as signals,
         closing(load_trainer(manager, config, given) or Trainer(config)) as trainer,
     ):
         saver = CheckpointSaver(manager, trainer.config.keep_last, keep_epochs)

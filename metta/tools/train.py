@@ -56,7 +56,9 @@ def check_new(config: TrainConfig) -> None:
 
 
 def train(config: TrainConfig, given: frozenset[str]) -> int:
-    """Returns the exit status. From here on torch is imported."""
+    """Returns the exit status. From here on torch is imported, which takes seconds."""
+    if config.display in ("auto", "rich") and sys.stderr is not None and sys.stderr.isatty():
+        print(f"run={config.run}: starting", file=sys.stderr, flush=True)
     from metta.rl import trainer
 
     scores = RunScores(config)

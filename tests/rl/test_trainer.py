@@ -42,7 +42,7 @@ def wait_for(condition, process):
         time.sleep(0.01)
 
 
-@pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 129)])
 def test_a_signal_finishes_the_epoch_saves_and_leaves(number, status, tmp_path):
     """Ctrl-C that loses the epochs since the last checkpoint, or that a queue system takes for success."""
     arguments = ("run=r", *SMALL, "total_timesteps=100_000_000", "checkpoint_interval=1_000_000")
@@ -69,7 +69,7 @@ def test_a_second_signal_leaves_at_once(tmp_path):
     assert process.stderr is not None
     assert "once more" in process.stderr.readline() + process.stderr.readline()
     process.send_signal(signal.SIGINT)
-    process.communicate()
+    assert "left at once; epoch 0 is the newest saved" in process.communicate()[1]
     assert process.returncode == 130
     assert manager.list_epochs() == [0]
     assert manager.load_latest() is not None

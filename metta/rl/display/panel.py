@@ -15,6 +15,7 @@ REFRESH_S = 0.25  # at least, between two drawings of the panel
 SHARE = 0.01  # of the time, at most, goes into drawing (one takes some 10 ms)
 TREND = 40  # characters of a trend line, at most
 LOSSES = ("policy loss", "value loss", "entropy", "approx kl", "clip fraction", "explained variance")
+PHASES = ("env", "forward", "learn", "wait", "save")
 BARS = "▁▂▃▄▅▆▇█"
 
 
@@ -31,7 +32,8 @@ class RichProgress(Progress):
     """A panel that is drawn again every second or so, and left on the screen at the end."""
 
     _live: Any = None
-    _cost_s = 0.0  # of the last drawing
+    _width = 0  # of the terminal at the last drawing
+    _cost_s = 0.0  # of it
 
     def fail(self, why: str) -> None:
         self.stop(f"stopped: {why}")
@@ -41,7 +43,7 @@ class RichProgress(Progress):
         from rich.live import Live
 
         self._live = Live(console=Console(stderr=True), auto_refresh=False)
-        self._drawn = 0.0
+        self._drawn, self._width = 0.0, self._live.console.width
         self._live.start()
         self._draw()
 
@@ -58,7 +60,11 @@ class RichProgress(Progress):
 
     def _draw(self) -> None:
         began = time.perf_counter()
-        self._live.update(panel(self, self._live.console.width), refresh=True)
+        width = self._live.console.width
+        if width != self._width:  # a panel drawn for another width would be left torn above the new one
+            self._live.console.clear()
+            self._width = width
+        self._live.update(panel(self, width), refresh=True)
         self._drawn = time.perf_counter()
         self._cost_s = self._drawn - began
 
@@ -77,7 +83,7 @@ def panel(progress: Progress, width: int) -> Any:
             title=title, title_justify="left", title_style="bold", box=None, show_header=False, padding=(0, 1, 0, 0)
         )
         table.add_column(style="cyan", no_wrap=True)
-        table.add_column(justify="right", no_wrap=True)
+        table.add_column(justify="right", no_wrap=True, min_width=8)
         for row in rows:
             table.add_row(*row)
         return table
@@ -96,10 +102,8 @@ def panel(progress: Progress, width: int) -> Any:
     losses = [(name, number(scalars.get(f"losses/{name.replace(' ', '_')}", nan))) for name in LOSSES]
     losses.append(("learning rate", number(scalars.get("charts/learning_rate", nan))))
     spent = sum(progress.seconds.values()) or 1.0
-    phases = [
-        (phase, f"{seconds:.1f} s  {100 * seconds / spent:3.0f}%")
-        for phase, seconds in sorted(progress.seconds.items(), key=lambda item: -item[1])
-    ]
+    seconds_by_phase = {**dict.fromkeys(PHASES, 0.0), **progress.seconds}  # from the first frame on, so nothing jumps
+    phases = [(phase, f"{seconds:6.1f} s {100 * seconds / spent:3.0f}%") for phase, seconds in seconds_by_phase.items()]
     trend = min(TREND, max(10, width - 40))
     curves = Table(box=None, show_header=False, padding=(0, 1, 0, 0))
     curves.add_column(style="bold", min_width=len("evaluation"))

@@ -1,12 +1,14 @@
-"""SIGINT and SIGTERM: the first asks to stop after the epoch, the second leaves at once."""
+"""SIGINT, SIGTERM and SIGHUP: the first asks to stop after the epoch, the second leaves at once."""
 
 import os
 import signal
 import threading
+from collections.abc import Callable
+from contextlib import suppress
 from types import FrameType, TracebackType
 from typing import Self
 
-SIGNALS = (signal.SIGINT, signal.SIGTERM)
+SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)  # SIGHUP: the terminal was closed
 
 
 class StopSignals:
@@ -16,6 +18,10 @@ class StopSignals:
     """
 
     received: int | None = None
+
+    def __init__(self, newest_epoch: Callable[[], int | None]):
+        """newest_epoch: the newest that is saved, None where none is; what leaving at once says."""
+        self._newest_epoch = newest_epoch
 
     def __enter__(self) -> Self:
         signals = SIGNALS if threading.current_thread() is threading.main_thread() else ()
@@ -30,6 +36,14 @@ class StopSignals:
 
     def _handle(self, number: int, frame: FrameType | None) -> None:
         if self.received is not None:
+            epoch = self._newest_epoch()
+            say("left at once; " + ("nothing is saved" if epoch is None else f"epoch {epoch} is the newest saved"))
             os._exit(128 + number)
         self.received = number
-        os.write(2, b"\nfinishing the epoch and saving; once more to leave at once\n")
+        say("finishing the epoch and saving; once more to leave at once")
+
+
+def say(text: str) -> None:
+    """Write to stderr from a signal handler, where print may be at work already; nobody may be there to read it."""
+    with suppress(OSError):
+        os.write(2, f"\n{text}\n".encode())
