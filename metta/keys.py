@@ -67,12 +67,12 @@ class Config:
 
 
 def keys(config_class: type) -> dict[str, Field[Any]]:
-    """The fields that the command line can set, in the order of --help."""
+    """List the fields that the command line can set, in the order of --help."""
     return {declared.name: declared for declared in fields(config_class) if "doc" in declared.metadata}
 
 
 def kinds(config_class: type) -> dict[str, tuple[Any, bool]]:
-    """Each field's type without `| None`, and whether it may be None. The type is None for one with a parse= alone."""
+    """Return each field's type without `| None`, and whether it may be None; a type is None if only parse= knows it."""
     hints = get_type_hints(config_class)
     return {declared.name: _kind(hints[declared.name]) for declared in fields(config_class)}
 
@@ -85,12 +85,12 @@ def _kind(hint: Any) -> tuple[Any, bool]:
 
 
 def type_text(kind: Any) -> str:
-    """A type as --help shows it: "INT"."""
+    """Format a type for --help: "INT"."""
     return "|".join(get_args(kind)) if get_origin(kind) is Literal else TYPES[kind or str][0]
 
 
 def read(config_class: type, name: str, text: str) -> Any:
-    """The value that `name=text` means. UserError where it is not of the field's type."""
+    """Read the value of `name=text`. UserError if it is not of the field's type."""
     kind, optional = kinds(config_class)[name]
     parse: Parse | None = keys(config_class)[name].metadata["parse"]
     if parse is not None:
@@ -109,7 +109,7 @@ def read(config_class: type, name: str, text: str) -> Any:
 
 
 def _fit(name: str, value: Any, kind: Any) -> Any:
-    """The value as the plain type that it is declared to have; a trainer file holds no numpy numbers and no paths."""
+    """Convert a value to the plain type of its field; a trainer file holds no numpy numbers and no paths."""
     if kind is str and isinstance(value, str | os.PathLike):
         return os.fspath(value)
     if kind is int and isinstance(value, Integral) and value is not True and value is not False:
@@ -131,23 +131,23 @@ def _mistyped(name: str, value: str, kind: Any) -> UserError:
 
 
 def shown(value: Any) -> str:
-    """A value for an error's line: not the whole of one with thousands of digits."""
+    """Format a value for an error's line, shortened if it is long."""
     text = hex(value) if isinstance(value, int) and value.bit_length() > 10_000 else str(value)
     return text if len(text) <= SHOWN else f"{text[:SHOWN]}..."
 
 
 def between(low: float, high: float) -> Check:
-    """From low to high, both allowed."""
+    """Check that low <= value <= high."""
     return lambda value: _wanted(value, low <= value <= high, f"{low} to {high}")
 
 
 def at_least(low: float, most: float = MANY) -> Check:
-    """From low on; `most` is only there to refuse what no machine can do."""
+    """Check that low <= value; `most` only refuses what no machine can do."""
     return lambda value: _wanted(value, low <= value <= most, f"at least {low}" if value < low else f"at most {most:_}")
 
 
 def above(low: float, most: float) -> Check:
-    """Greater than low, and likewise."""
+    """Check that low < value; `most` as in `at_least`."""
     return lambda value: _wanted(
         value, low < value <= most, f"greater than {low}" if value <= low else f"at most {most:_}"
     )

@@ -52,12 +52,12 @@ class Arrays:
 
     @classmethod
     def over(cls, memory: Any, spec: EnvSpec, num_envs: int) -> "Arrays":
-        """Arrays that lie in `memory`, a buffer of `num_bytes`."""
+        """Lay the arrays over `memory`, a buffer of `num_bytes`."""
         return cls(**arrays_over(memory, cls.layout(spec, num_envs)))
 
 
 class EnvGroup:
-    """Some of the environments, stepped one after the other by this process, on their rows of the shared arrays.
+    """Steps some of the environments, one after the other in this process, on their rows of the shared arrays.
 
     first_env: what environment 0 is called in an error.
     """
@@ -94,7 +94,7 @@ class EnvGroup:
         return []
 
     def step(self) -> Ended:
-        """One step of each environment; those that end an episode begin the next at once."""
+        """Step each environment; one whose episode ends begins the next at once."""
         index = -1
         if self._just_idle:
             self._silence()
@@ -156,7 +156,7 @@ class EnvGroup:
 
 
 def gymnasium_spec_bytes(env: EnvName) -> bytes | None:
-    """The registered spec of a Gymnasium id, for a process that has not run the script which registered it."""
+    """Pickle the registered spec of a Gymnasium id for a process that has not run the script which registered it."""
     name = env.name
     if name in GAMES or ":" in name:
         return None
@@ -176,7 +176,7 @@ def gymnasium_spec_bytes(env: EnvName) -> bytes | None:
 
 
 def environments(env: EnvName, indices: range) -> str:
-    """What a worker holds, in an error."""
+    """Name what a worker holds, for an error."""
     return f"environments {indices[0]} to {indices[-1]} of env={env.name}"
 
 
@@ -189,14 +189,14 @@ def set_up(
     indices: range,
     first_env: int,
 ) -> EnvGroup:
-    """A worker's EnvGroup."""
+    """Make a worker's EnvGroup."""
     register(gymnasium_spec)
     memory = mmap.mmap(memory_fd, Arrays.num_bytes(spec, num_envs))
     return EnvGroup(spec.env, Arrays.over(memory, spec, num_envs), num_envs, indices, first_env)
 
 
 def register(gymnasium_spec: bytes | None) -> None:
-    """Make known here what `gymnasium_spec_bytes` said of an environment elsewhere."""
+    """Register the environment of `gymnasium_spec_bytes` in this process."""
     if gymnasium_spec is not None:
         import gymnasium
 

@@ -82,7 +82,6 @@ class GymnasiumEnv:
 
     @property
     def metadata(self) -> dict[str, Any]:
-        """Gymnasium's: what `render_modes` there are, and `render_fps`."""
         return self._env.metadata
 
     def render(self) -> Any:
@@ -93,7 +92,10 @@ class GymnasiumEnv:
 
 
 def make_gymnasium(spec: GymnasiumSpec, name: EnvName, render_mode: str | None) -> tuple[gymnasium.Env, int | None]:
-    """The environment without Gymnasium's checking wrappers (a tenth of CartPole's time), and its limit of steps."""
+    """Make the environment without Gymnasium's checking wrappers (a tenth of CartPole's time), and tell its step limit.
+
+    UserError if it cannot be made.
+    """
     settings = dict(name.settings)
     max_steps = settings.pop("max_episode_steps", spec.max_episode_steps)
     preprocessing = settings.pop("preprocessing", True)
@@ -119,12 +121,12 @@ def make_gymnasium(spec: GymnasiumSpec, name: EnvName, render_mode: str | None) 
 
 
 def package_of(env_id: str) -> tuple[str, str] | None:
-    """The module whose import brings the id, and what to install for it; None where the id does not tell."""
+    """Name the module whose import registers the id, and what to install for it; None if the id does not tell."""
     return next(((module, install) for prefix, module, install in PACKAGES if env_id.startswith(prefix)), None)
 
 
 def find_gymnasium_spec(name: str) -> GymnasiumSpec:
-    """The registered spec of an id, its package imported where that is known. UserError, with the nearest names."""
+    """Find the registered spec of an id, importing its package if known. UserError with the nearest names."""
     module, _, env_id = name.rpartition(":")
     package = package_of(env_id)
     if module:
@@ -148,7 +150,7 @@ def find_gymnasium_spec(name: str) -> GymnasiumSpec:
 
 
 def check_gymnasium(env: EnvName) -> tuple[GymnasiumSpec, EnvName]:
-    """The registered spec, and the canonical name.
+    """Return the registered spec and the canonical name.
 
     UserError unless the id exists and takes these settings, by the names and the defaults of its arguments.
     """
@@ -174,7 +176,7 @@ def check_gymnasium(env: EnvName) -> tuple[GymnasiumSpec, EnvName]:
 
 
 def parameters_of(name: str, spec: GymnasiumSpec) -> tuple[dict[str, Any], bool]:
-    """The settings that the environment is known to have, with their defaults; and whether it takes any other."""
+    """List the environment's known settings with their defaults; tell whether it takes any other."""
     assert spec.entry_point is not None
     try:
         creator = load_env_creator(spec.entry_point) if isinstance(spec.entry_point, str) else spec.entry_point
@@ -190,7 +192,7 @@ def parameters_of(name: str, spec: GymnasiumSpec) -> tuple[dict[str, Any], bool]
 
 
 def misfit(value: Any, default: Any) -> str:
-    """What the value of a setting should have been, judged by its default; "" where it fits or nobody can tell."""
+    """Say what a setting's value must be, judged by its default; "" if it fits or the default does not tell."""
     if isinstance(default, bool):
         return "" if isinstance(value, bool) else "true or false"
     if isinstance(default, int | float):
@@ -201,7 +203,7 @@ def misfit(value: Any, default: Any) -> str:
 
 
 def converted(value: Any, default: Any) -> Any:
-    """A number as its default's type has it: 1 and 1.0 are one setting."""
+    """Convert a number to its default's type: 1 and 1.0 are one setting."""
     if {type(value), type(default)} == {int, float}:
         with suppress(OverflowError, ValueError):  # infinity, NaN, and whole numbers beyond all floats
             if (number := type(default)(value)) == value:
@@ -210,7 +212,7 @@ def converted(value: Any, default: Any) -> Any:
 
 
 def describe_observations(name: str, space: spaces.Space) -> tuple[str, tuple[int, ...], str]:
-    """Kind, shape and dtype as EnvSpec has them: 3-D arrays and 2-D bytes are images, the rest flat vectors."""
+    """Return EnvSpec's kind, shape and dtype: 3-D arrays and 2-D bytes are images, the rest flat vectors."""
     if not isinstance(space, spaces.Box) or len(space.shape) > 3 or 0 in space.shape:
         raise UserError(f"env={name} has observations that no agent reads: {space}; wanted a Box of 0 to 3 dimensions")
     dtype = space.dtype.name if space.dtype.name in ("bool", "uint8") else "float32"
@@ -222,7 +224,7 @@ def describe_observations(name: str, space: spaces.Space) -> tuple[str, tuple[in
 
 
 def describe_actions(name: str, space: spaces.Space) -> dict[str, Any]:
-    """The fields of EnvSpec about actions."""
+    """Return EnvSpec's fields about actions."""
     if isinstance(space, spaces.Discrete):
         return {"num_actions": int(space.n)}
     if isinstance(space, spaces.Box) and np.issubdtype(space.dtype, np.floating) and 0 not in space.shape:
@@ -232,7 +234,7 @@ def describe_actions(name: str, space: spaces.Space) -> dict[str, Any]:
 
 
 def action_converter(space: spaces.Space) -> Callable[[np.ndarray], Any]:
-    """From a row of actions `[1, *action_shape]` to what the environment's step takes."""
+    """Make the function from a row of actions `[1, *action_shape]` to what the environment's step takes."""
     if isinstance(space, spaces.Discrete):
         start = int(space.start)
         return lambda actions: actions.item() + start

@@ -17,6 +17,10 @@ class Env(Protocol):
 
     spec: EnvSpec
 
+    @property
+    def metadata(self) -> dict[str, Any]:
+        """Gymnasium's: what `render_modes` there are, and `render_fps`."""
+
     def bind(
         self, observations: np.ndarray, rewards: np.ndarray, terminated: np.ndarray, truncated: np.ndarray
     ) -> None:
@@ -37,7 +41,7 @@ class Env(Protocol):
 
 
 def make_env(env: EnvName, render_mode: str | None = None) -> Env:
-    """The environment of that name. UserError (one line) for an unknown name, a bad setting or an unfit space."""
+    """Make the environment. UserError (one line) for an unknown name, a bad setting or an unfit space."""
     if env.name in GAMES:
         from metta.envs.mettagrid.env import MettaGridEnv
 
@@ -48,16 +52,16 @@ def make_env(env: EnvName, render_mode: str | None = None) -> Env:
 
 
 def spec_of(env: EnvName) -> EnvSpec:
-    """What an agent must know of the environment, which is made for it. UserError as from `make_env`."""
+    """Make the environment only to read its spec. UserError as from `make_env`."""
     made = make_env(env)
     made.close()
     return made.spec
 
 
 def check_env(env: EnvName) -> EnvName:
-    """The canonical name. UserError unless the environment exists and takes these settings; quick, for it makes none.
+    """Return the canonical name. UserError unless the environment exists and takes these settings; makes none.
 
-    Where a setting's default is known, `1` and `1.0` are one value, and the default is as if it were not given.
+    If a setting's default is known, `1` and `1.0` are one value, and the default is left out.
     """
     if env.name in GAMES:
         return EnvName(env.name, GAMES[env.name].of(env).settings())
@@ -67,7 +71,7 @@ def check_env(env: EnvName) -> EnvName:
 
 
 def has_step_limit(name: str) -> bool:
-    """Whether the environment's episodes end after a known number of steps at the latest, without a setting."""
+    """Tell whether the episodes have a step limit by default."""
     if name in GAMES:
         return True
     from metta.envs.gymnasium_env import find_gymnasium_spec

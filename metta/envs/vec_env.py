@@ -44,7 +44,7 @@ class DealtSeeds:
 
 @dataclass
 class Episode:
-    """A whole episode, over."""
+    """A finished episode."""
 
     env_index: int
     episode_index: int
@@ -56,7 +56,7 @@ class Episode:
 
 
 class ActionLog:
-    """The actions `[B, *action_shape]` of every step since the oldest unfinished episode began."""
+    """Stores the actions `[B, *action_shape]` of every step since the oldest unfinished episode began."""
 
     def __init__(self, row_shape: tuple[int, ...], dtype: np.dtype, num_steps: int = 0):
         self.rows = np.zeros((max(64, 2 * num_steps), *row_shape), dtype)
@@ -68,7 +68,7 @@ class ActionLog:
         return self.next_step - self.first_step == len(self.rows)
 
     def make_room(self, oldest: int) -> None:
-        """Forget the actions before step `oldest`, and grow where that does not free half of the memory."""
+        """Drop the actions before step `oldest`; double the memory unless that freed half of it."""
         kept = self.rows[oldest - self.first_step :]
         if 2 * len(kept) > len(self.rows):
             self.rows = np.zeros((2 * len(self.rows), *self.rows.shape[1:]), self.rows.dtype)
@@ -80,7 +80,7 @@ class ActionLog:
         self.next_step += 1
 
     def since(self, step: int, rows: slice) -> np.ndarray:
-        """A copy of the actions in these rows from `step` on, `[steps, rows, *action_shape]`."""
+        """Copy the actions in these rows from `step` on, `[steps, rows, *action_shape]`."""
         return self.rows[step - self.first_step : self.next_step - self.first_step, rows].copy()
 
 
@@ -164,7 +164,7 @@ class VecEnv:
         return self.observations
 
     def step(self, actions: np.ndarray) -> list[Episode]:
-        """One step of every environment with actions `[B, *action_shape]`; returns the episodes that it ended."""
+        """Step every environment with actions `[B, *action_shape]`; returns the episodes that ended."""
         assert actions.shape == self._arrays.actions.shape
         self._arrays.actions[:] = actions
         if self._log.full:
@@ -184,7 +184,7 @@ class VecEnv:
         return episodes
 
     def state_dict(self) -> dict[str, Any]:
-        """What `load_state_dict` needs to come back to this step, as plain arrays."""
+        """Return what `load_state_dict` needs to resume at this step, as plain arrays."""
         starts = np.where(self.active, self._starts, self._log.next_step)
         return {
             "episode_index": self._episode_index.copy(),
@@ -238,7 +238,7 @@ class VecEnv:
         self._require_finite("observation", self.observations)
 
     def _began(self, index: int) -> None:
-        """Take note that environment `index` has begun the episode `_episode_index[index]`."""
+        """Note that environment `index` has begun the episode `_episode_index[index]`."""
         self._seeds[index] = self._arrays.next_seeds[index]
         self.active[index] = self._seeds[index] >= 0
         self._starts[index] = self._log.next_step
@@ -257,7 +257,7 @@ class VecEnv:
         )
 
     def _finish(self, index: int, metrics: dict[str, float]) -> Episode:
-        """The episode that environment `index` just ended; it has begun the next already."""
+        """Collect the episode that environment `index` just ended; it has begun the next already."""
         rows, seed, number = self._rows(index), int(self._seeds[index]), int(self._episode_index[index])
         actions = self._log.since(self._starts[index], rows)
         episode = Episode(index, number, seed, len(actions), self._returns[rows].copy(), metrics, actions)

@@ -84,7 +84,7 @@ class Comparison:
 
 
 def compare(db: EvalDB, groups: Sequence[Group]) -> Comparison:
-    """Everything about these groups. ComparisonError: a run without scores, or no environment that all have some in."""
+    """Compare the groups. ComparisonError if a run has no scores, or all runs have no environment in common."""
     scores = {run: db.get_scores(run) for group in groups for run in group.runs}
     missing = [run for run, history in scores.items() if not history]
     if missing:
@@ -92,20 +92,18 @@ def compare(db: EvalDB, groups: Sequence[Group]) -> Comparison:
         raise ComparisonError(
             f"{which} no scores in {db.path}: `metta sim run={missing[0]} epoch=all` evaluates every checkpoint"
         )
-    notes = seed_notes(groups)
+    notes: list[str] = []
+    note_few_seeds(groups, notes)
     envs = [compare_env(db, groups, scores, env, notes) for env in common_envs(scores, notes)]
     return Comparison(list(groups), scores, envs, over_envs(scores, groups, envs), notes)
 
 
-def seed_notes(groups: Sequence[Group]) -> list[str]:
-    few = [group.name for group in groups if len(group.runs) < FEW_SEEDS]
-    if not few:
-        return []
-    text = (
-        f"{enumeration(few)}: fewer than {FEW_SEEDS} seeds, so the interval means little: another training seed may"
-        " end elsewhere. A single run's interval is over its episodes."
-    )
-    return [text]
+def note_few_seeds(groups: Sequence[Group], notes: list[str]) -> None:
+    if few := [group.name for group in groups if len(group.runs) < FEW_SEEDS]:
+        notes.append(
+            f"{enumeration(few)}: fewer than {FEW_SEEDS} seeds, so the interval means little: another training seed may"
+            " end elsewhere. A single run's interval is over its episodes."
+        )
 
 
 def envs_of(history: dict[int, Scores]) -> set[str]:
@@ -113,7 +111,7 @@ def envs_of(history: dict[int, Scores]) -> set[str]:
 
 
 def common_envs(scores: RunScores, notes: list[str]) -> list[str]:
-    """The environments in which every run was evaluated, by name; a note on those in which only some were."""
+    """List the environments in which every run was evaluated, by name; note those in which only some were."""
     by_run = {run: envs_of(history) for run, history in scores.items()}
     common = set.intersection(*by_run.values())
     if not common:
@@ -157,7 +155,7 @@ def history_in(history: dict[int, Scores], env: str) -> dict[int, Score]:
 
 
 def score_curve(group: Group, env: str, runs: Sequence[dict[int, Score]], notes: list[str]) -> Curve:
-    """Mean reward over epochs: of one run with its interval over episodes, of several with an interval over runs."""
+    """Compute mean reward over epochs: of one run with its interval over episodes, of several over runs."""
     if len(runs) == 1:
         epochs, points = list(runs[0]), list(runs[0].values())
         columns = np.array([(point.mean, point.low, point.high) for point in points]).T
@@ -176,7 +174,7 @@ def score_curve(group: Group, env: str, runs: Sequence[dict[int, Score]], notes:
 
 
 def best_epoch(curve: Curve) -> int | None:
-    """Where the curve is highest, the later one of equals."""
+    """Find the epoch at which the curve is highest, the later one of equals."""
     return int(max(zip(curve.y, curve.x, strict=True))[1]) if len(curve.x) else None
 
 
@@ -206,7 +204,7 @@ def final_scores(db: EvalDB, group: Group, env: str, runs: Sequence[dict[int, Sc
 
 
 def probability(finals: Sequence[Final], a: int, b: int) -> Better | None:
-    """P(A > B), paired by episode seed; None where they share none."""
+    """Estimate P(A > B), paired by episode seed; None if they share none."""
     _, in_a, in_b = np.intersect1d(finals[a].seeds, finals[b].seeds, return_indices=True)
     if len(in_a) == 0:
         return None
@@ -215,7 +213,7 @@ def probability(finals: Sequence[Final], a: int, b: int) -> Better | None:
 
 
 def profiles(finals: Sequence[Final]) -> list[Curve]:
-    """From just below the lowest reward of any, where each profile is 1, to the highest, where each is 0."""
+    """Compute performance profiles from just below the lowest reward of all (there each is 1) to the highest (0)."""
     low = min(float(final.rewards.min()) for final in finals)
     high = max(float(final.rewards.max()) for final in finals)
     margin = 0.02 * (high - low) or 1.0
@@ -224,7 +222,7 @@ def profiles(finals: Sequence[Final]) -> list[Curve]:
 
 
 def over_envs(scores: RunScores, groups: Sequence[Group], envs: Sequence[EnvComparison]) -> list[Estimate]:
-    """Interquartile mean over runs and environments of the final mean rewards, with the stratified bootstrap.
+    """Compute the interquartile mean of the final mean rewards over runs and environments, by stratified bootstrap.
 
     Rewards of different environments are made comparable by a scale for each, 0 at the lowest and 1 at the highest
     mean reward that any evaluation of these runs reached. A single run has no interval: its own value is both ends.

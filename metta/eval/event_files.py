@@ -26,7 +26,7 @@ Points: TypeAlias = tuple[Floats, Floats]  # agent steps [N], values [N]
 
 
 def read_curves(run_dir: Path) -> dict[str, Points]:
-    """{name: points} of every scalar in the run's event files, by agent step; {} where there is none.
+    """Read every scalar in the run's event files: {name: points}, by agent step; {} if there is none.
 
     A process that went on from a checkpoint says from which step on what was logged before it is void (TensorBoard's
     `purge_step`). One that went on from step 0 does not, so any step that goes back voids what it goes back over.
@@ -57,7 +57,7 @@ def _points(points: dict[int, float]) -> Points:
 
 
 def _events(run_dir: Path) -> Iterator["Event"]:
-    """All events, file after file in the order in which the files were begun."""
+    """Yield all events, file after file in the order in which the files were begun."""
     from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
     from tensorboard.compat.proto.event_pb2 import Event
 
@@ -78,7 +78,7 @@ def _events(run_dir: Path) -> Iterator["Event"]:
 
 
 def _records(content: bytes) -> Iterator[bytes]:
-    """The whole records; the last one may still be on its way to the disk."""
+    """Yield the complete records; the last one may still be on its way to the disk."""
     at = 0
     while at + HEADER.size <= len(content):
         length, _ = HEADER.unpack_from(content, at)
@@ -90,7 +90,7 @@ def _records(content: bytes) -> Iterator[bytes]:
 
 
 def thinned(points: Points, limit: int) -> Points:
-    """At most `limit` points, each the mean of its neighbours where there are more."""
+    """Reduce to at most `limit` points by averaging neighbours."""
     steps, values = points
     if len(steps) <= limit:
         return points
@@ -100,7 +100,7 @@ def thinned(points: Points, limit: int) -> Points:
 
 
 def over_runs(runs: Sequence[Points], limit: int) -> Curve:
-    """One run's curve as it is; of several the mean with a 95% interval over runs, as far as all of them have got.
+    """Return one run's curve as it is; of several the mean with a 95% interval over runs, as far as all have got.
 
     Runs that logged at different steps are interpolated linearly at all of these steps, or at `limit` even ones.
     """

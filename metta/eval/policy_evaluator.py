@@ -5,7 +5,6 @@ from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from types import TracebackType
 from typing import Any, Self
 
 import numpy as np
@@ -109,7 +108,7 @@ class PolicyEvaluator:
         episodes: int = 100,
         seed: int = 0,
     ) -> Score:
-        """Play with an agent that has been loaded, otherwise as `evaluate`."""
+        """Do what `evaluate` does, with an agent that is loaded already."""
         simulations = self._simulate(env or loaded.own_env(), episodes)
         played = simulations.play(loaded.agent, range(seed, seed + episodes))
         label = simulations.spec.env.label
@@ -123,7 +122,7 @@ class PolicyEvaluator:
         return stored.get(label) or Score.of([row.reward for row in rows])  # its file may have been replaced meanwhile
 
     def evaluate_random(self, env: EnvName | str, episodes: int = 100, seed: int = 0) -> Score:
-        """What a random agent scores on the same episodes; not stored."""
+        """Score a random agent on the same episodes; the score is not stored."""
         simulations = self._simulate(env, episodes)
         played = simulations.play(None, range(seed, seed + episodes))
         return Score.of([float(e.returns.mean()) for e in played])
@@ -150,17 +149,20 @@ class PolicyEvaluator:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()
 
 
 def load_with_crc(path: Path, load: Callable[[], nn.Module]) -> tuple[PolicyAgent, str]:
-    """Load the agent in a file, with the fingerprint of that very file: again if it was replaced meanwhile."""
+    """Load the agent in a file, with the fingerprint of that very file: again if it was replaced meanwhile.
+
+    CheckpointError if it holds something else.
+    """
     while True:
         before = identity(path)
-        agent = as_agent(load(), path)
+        agent = load()
+        if not isinstance(agent, PolicyAgent):
+            raise CheckpointError(f"{path} holds a {type(agent).__name__}, which is no metta agent")
         with suppress(FileNotFoundError, zipfile.BadZipFile):  # of a file that `load` did not see yet
             agent_crc = fingerprint(path)
             if identity(path) == before:
@@ -168,7 +170,7 @@ def load_with_crc(path: Path, load: Callable[[], nn.Module]) -> tuple[PolicyAgen
 
 
 def identity(path: Path) -> tuple[int, int, int] | None:
-    """Which file is there now; saving anew makes another one. None where there is none."""
+    """Identify the file that is there now (saving makes a new one); None if there is none."""
     try:
         status = path.stat()
     except OSError:
@@ -176,15 +178,8 @@ def identity(path: Path) -> tuple[int, int, int] | None:
     return status.st_dev, status.st_ino, status.st_mtime_ns
 
 
-def as_agent(loaded: nn.Module, path: str | Path) -> PolicyAgent:
-    """The module as what it must be. CheckpointError otherwise."""
-    if not isinstance(loaded, PolicyAgent):
-        raise CheckpointError(f"{path} holds a {type(loaded).__name__}, which is no metta agent")
-    return loaded
-
-
 def check_acts(agent: PolicyAgent, path: str | Path) -> None:
-    """CheckpointError unless the agent can act: a trusted file may lack anything that an agent has."""
+    """Raise CheckpointError unless the agent can act: a trusted file may lack anything that an agent has."""
     try:
         observations = np.zeros((1, *agent.env.observation_shape), agent.env.observation_dtype)
         agent.act(observations, agent.initial_state(1), np.ones(1, dtype=bool))

@@ -28,7 +28,7 @@ class Estimate(NamedTuple):
 
 
 def mean(scores: ArrayLike) -> float:
-    """Mean of all scores."""
+    """Compute the mean of all scores."""
     return float(means(_values(scores).reshape(1, -1))[0])
 
 
@@ -144,7 +144,7 @@ def _wins(a: Floats, b: Floats) -> Floats:
 
 
 def _percentiles(resampled: Floats) -> tuple[Floats, Floats]:
-    """The interval's ends of each row of [E, resamples]."""
+    """Compute the ends of the interval of each row of [E, resamples]."""
     tail = (1 - CONFIDENCE) / 2
     low, high = np.quantile(resampled, [tail, 1 - tail], axis=1)
     return low, high
@@ -162,7 +162,7 @@ def _small(size: int) -> Floats:
 
 
 def _blocks(size: int) -> Iterator[tuple[int, Floats]]:
-    """All resamples of `size` values as (first resample, counts [resamples in the block, size])."""
+    """Yield all resamples of `size` values as (first resample, counts [resamples in the block, size])."""
     if size * RESAMPLES <= BLOCK_VALUES:
         yield 0, _small(size)
         return

@@ -14,7 +14,7 @@ NOISE_STEPS = 64  # of an episode's noise are drawn at once
 
 
 class Player(Protocol):
-    """Chooses actions for all rows; `begin` tells it that an episode with this seed starts in that environment."""
+    """Chooses actions for all rows; call `begin` when an episode with this seed starts in that environment."""
 
     def begin(self, env_index: int, seed: int) -> None: ...
 
@@ -88,7 +88,7 @@ class RandomPlayer:
 
 
 def make_player(agent: PolicyAgent | None, spec: EnvSpec, num_envs: int) -> Player:
-    """Who plays in num_envs environments; agent None: chance. UserError unless the agent can act in them."""
+    """Make the player for num_envs environments; agent None: random. UserError unless the agent can act in them."""
     if agent is None:
         return RandomPlayer(spec, num_envs)
     check_fit(agent.env, spec)

@@ -9,7 +9,6 @@ import numpy as np
 
 from metta.envs.env_spec import EnvName
 from metta.envs.vec_env import Episode
-from metta.errors import UserError
 from metta.files.durable import rename_over, written_beside
 from metta.run_folder import RunFolder
 
@@ -36,18 +35,18 @@ class Source:
 
 
 def recording_path(run: RunFolder, epoch: int, label: str) -> Path:
-    """`replays/epoch_100_arena.npz`, a file of its own for each label: odd characters become %2F and the like."""
+    """Name the file of an evaluation: `replays/epoch_100_arena.npz`; odd characters become %2F and the like."""
     return run.replays / f"epoch_{epoch}_{quote(label, safe='[]=,+')}.npz"
 
 
 def recorded_in(name: str) -> tuple[int, str] | None:
-    """Epoch and label of a file in `replays/`, by its name: of recordings, or of what was made of one."""
+    """Read epoch and label from the name of a file in `replays/`: recordings, or a film or page of one. Else None."""
     found = RECORDED.fullmatch(name)
     return (int(found[1]), unquote(found[2] or found[3])) if found else None
 
 
 def save_recordings(path: Path, episodes: list[Episode]) -> None:
-    """Write them in place of an earlier evaluation's, whole or not at all."""
+    """Replace an earlier evaluation's recordings by these, atomically."""
     arrays: dict[str, np.ndarray] = {}
     for episode in episodes:
         arrays[f"{episode.seed}.actions"] = episode.actions
@@ -57,7 +56,7 @@ def save_recordings(path: Path, episodes: list[Episode]) -> None:
 
 
 def recorded_seeds(path: Path) -> list[int]:
-    """The seeds recorded in the file, in order; none where there is no such file."""
+    """List the seeds recorded in the file, ascending; [] if there is no such file."""
     if not path.exists():
         return []
     with np.load(path) as arrays:
@@ -65,10 +64,6 @@ def recorded_seeds(path: Path) -> list[int]:
 
 
 def load_recording(path: Path, seed: int) -> Recording:
-    """One recorded episode. UserError where that seed was not recorded."""
-    seeds = recorded_seeds(path)
-    if seed not in seeds:
-        have = f"has seeds {seeds[0]} to {seeds[-1]}" if seeds else "does not exist"
-        raise UserError(f"no recorded episode with seed={seed}: {path} {have}")
+    """Load the episode of one of the `recorded_seeds`."""
     with np.load(path) as arrays:
         return Recording(seed, arrays[f"{seed}.actions"], arrays[f"{seed}.returns"])

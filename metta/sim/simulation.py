@@ -27,7 +27,7 @@ HELP_AFTER_S = 2.0  # of playing: about what it costs to start a process
 
 
 def default_num_envs(spec: EnvSpec, episodes: int) -> int:
-    """Batches of one size, two at least: one for each core of a small machine.
+    """Choose a batch size that gives equal batches, at least two: one for each core of a small machine.
 
     Never a function of the machine: the same evaluation is the same computation everywhere.
     """
@@ -43,13 +43,13 @@ class Simulation:
         self.envs = VecEnv(spec, num_envs, DealtSeeds(()))
 
     def player(self, agent: PolicyAgent | None) -> Player:
-        """Who plays for this agent; None: a random one. UserError unless it can act here."""
+        """Make the player of this agent; None: a random one. UserError unless it can act here."""
         if agent is not None:
             agent = agent.to(self.device).eval()
         return make_player(agent, self.envs.spec, self.envs.num_envs)
 
     def play(self, player: Player, seeds: range) -> list[Episode]:
-        """One episode of each of these seeds, at most num_envs of them; in the order in which they end."""
+        """Play an episode of each of these seeds, at most num_envs of them; returns them in the order they end."""
         envs = self.envs
         envs.reset(DealtSeeds(seeds))
         for env_index, seed in enumerate(seeds):
@@ -84,7 +84,7 @@ class SimulationPool:
         return self._here.envs.spec
 
     def play(self, agent: PolicyAgent | None, seeds: range) -> list[Episode]:
-        """One episode of each seed, in their order. agent None: a random one.
+        """Play an episode of each seed; returns them in that order. agent None: a random one.
 
         UserError unless the agent can act here. EnvError where an environment or a process fails: then it is closed.
         """

@@ -35,7 +35,7 @@ class SingleEnv:
         self.env.reset(seed)
 
     def step(self, actions: np.ndarray) -> None:
-        """actions `[num_agents, *action_shape]`."""
+        """Step with actions `[num_agents, *action_shape]`."""
         self._arrays.actions[:] = actions
         self.env.step(self._arrays.actions)
         np.logical_or(self._arrays.terminated, self._arrays.truncated, out=self.starts)
@@ -43,7 +43,7 @@ class SingleEnv:
         self.steps += 1
 
     def picture(self) -> np.ndarray:
-        """What an environment of render_mode "rgb_array" draws, as uint8 `[height, width, 3]`."""
+        """Draw an environment of render_mode "rgb_array" as uint8 `[height, width, 3]`."""
         drawn = np.asarray(self.env.render())
         if drawn.dtype.kind == "f":  # MinAtar draws from 0 to 1
             drawn = drawn * 255
@@ -56,7 +56,7 @@ class SingleEnv:
 
 
 def replay_steps(single: SingleEnv, recording: Recording) -> Iterator[int]:
-    """Play the recording, and stop at step 0, the beginning, and after each step."""
+    """Replay the recording, yielding the step number at the start (0) and after each step."""
     single.reset(recording.seed)
     yield 0
     for actions in recording.actions:
@@ -67,7 +67,7 @@ def replay_steps(single: SingleEnv, recording: Recording) -> Iterator[int]:
 
 
 def difference(single: SingleEnv, recording: Recording) -> str | None:
-    """What went otherwise than recorded, in words; None where length and every agent's return are the same."""
+    """Describe how the episode differs from its recording; None if length and every agent's return are equal."""
     length = len(recording.actions)
     if single.steps != length:
         return f"the recorded episode ended after {length} steps, this one after {single.steps}"

@@ -35,7 +35,7 @@ def main(argv: Sequence[str]) -> int:
     report = make_report(db, train_dir, groups)
     names = [group.name for group in groups]
     for env in report.comparison.envs:
-        print_scores(names, [len(group.runs) for group in groups], env)
+        print_scores(groups, env)
         print_better(names, env)
         print()
     for note in report.notes:
@@ -45,7 +45,7 @@ def main(argv: Sequence[str]) -> int:
 
 
 def group_runs(config: AnalyzeConfig, known: Sequence[str]) -> list[Group]:
-    """A group for each name and each pattern in runs=. UserError where one finds nothing, or a run is found twice."""
+    """Make a group of each name and pattern in runs=. UserError if one matches nothing, or a run is matched twice."""
     groups = [Group(name, matching(name, config.train_dir, known)) for name in config.runs.split(",")]
     found: dict[str, str] = {}
     for group in groups:
@@ -57,7 +57,7 @@ def group_runs(config: AnalyzeConfig, known: Sequence[str]) -> list[Group]:
 
 
 def matching(name: str, train_dir: str, known: Sequence[str]) -> tuple[str, ...]:
-    """The run of this name, or those that match the pattern."""
+    """Find the run of this name, or those that match the pattern."""
     pattern = not PATTERN.isdisjoint(name)
     runs = tuple(fnmatch.filter(known, name)) if pattern else (name,)
     for run in runs:
@@ -69,14 +69,14 @@ def matching(name: str, train_dir: str, known: Sequence[str]) -> tuple[str, ...]
 
 
 def out_path(config: AnalyzeConfig) -> Path:
-    """The report, or the folder of the pictures or tables."""
+    """Choose where to write: the report, or the folder of pictures or tables."""
     if config.out is not None:
         return Path(config.out)
     return Path(config.train_dir) / ("report.html" if config.format == "html" else f"report_{config.format}")
 
 
 def check_out(config: AnalyzeConfig) -> None:
-    """UserError where something else is in the way, or matplotlib is missing, before the work is done."""
+    """Raise UserError, before any work is done, if out= cannot be written or matplotlib is missing."""
     path = out_path(config)
     if config.format == "html":
         if path.is_dir():
@@ -91,7 +91,7 @@ def check_out(config: AnalyzeConfig) -> None:
 
 
 def make_report(db: EvalDB, train_dir: Path, groups: Sequence[Group]) -> Report:
-    """ComparisonError where there is nothing to compare."""
+    """Compare the groups and read what their folders hold. ComparisonError if there is nothing to compare."""
     comparison = compare(db, groups)
     training = {run: read_curves(RunFolder(train_dir, run).path) for run in comparison.scores}
     notes = [*comparison.notes, *setting_notes(train_dir, groups)]
@@ -105,24 +105,24 @@ def make_report(db: EvalDB, train_dir: Path, groups: Sequence[Group]) -> Report:
     return Report(train_dir, comparison, sections(comparison, training), files, notes)
 
 
-def print_scores(names: Sequence[str], sizes: Sequence[int], env: EnvComparison) -> None:
-    """The groups' last evaluations in one environment."""
+def print_scores(groups: Sequence[Group], env: EnvComparison) -> None:
+    """Print the groups' last evaluations in one environment."""
     rows = [
         (
-            names[index],
+            group.name,
             ", ".join(map(str, sorted(set(final.epochs)))),
             estimate_text(final.mean),
             estimate_text(final.iqm),
             "" if best is None else str(best),
-            interval_over(sizes[index]),
+            interval_over(len(group.runs)),
         )
-        for index, (final, best) in enumerate(zip(env.finals, env.best, strict=True))
+        for group, final, best in zip(groups, env.finals, env.best, strict=True)
     ]
     print_table((env.env, "epoch", "mean [95%]", "IQM [95%]", "best", "over"), rows)
 
 
 def print_better(names: Sequence[str], env: EnvComparison) -> None:
-    """Every pair, or of many groups those with the first one."""
+    """Print P(A > B) of every pair; with many groups, only of the pairs with the first group."""
     rows = [
         (f"{names[one.a]} > {names[one.b]}", estimate_text(one.probability), str(one.episodes))
         for one in env.better
@@ -138,7 +138,7 @@ def estimate_text(estimate: Estimate) -> str:
 
 
 def write(report: Report, config: AnalyzeConfig) -> str:
-    """Write what format= asks for; returns what to say of it."""
+    """Write what format= asks for; return a line that says where it is."""
     path = out_path(config)
     if config.format == "html":
         size = path.write_bytes(page(report, path).encode())
@@ -147,11 +147,11 @@ def write(report: Report, config: AnalyzeConfig) -> str:
     names = [group.name for group in report.comparison.groups]
     plots = [(section.title, plot) for section in report.sections for plot in section.plots]
     if config.format == "csv":
-        from metta.eval.report.numbers import csv_text, plot_rows, score_rows
+        from metta.eval.report.numbers import plot_rows, score_rows, write_csv
 
-        (path / "scores.csv").write_text(csv_text(score_rows(report.comparison)), encoding="utf-8")
+        write_csv(path / "scores.csv", score_rows(report.comparison))
         for _, plot in plots:
-            (path / f"{plot.id}.csv").write_text(csv_text(plot_rows(plot, names)), encoding="utf-8")
+            write_csv(path / f"{plot.id}.csv", plot_rows(plot, names))
         return f"wrote scores.csv and {len(plots)} other tables to {path}"
     logging.getLogger("matplotlib").setLevel(logging.ERROR)  # or it says that it looks for fonts, the first time
     from metta.eval.report.png import save_png

@@ -30,7 +30,7 @@ def main(argv: Sequence[str]) -> int:
 
 
 def played_agent(config: PlayConfig) -> Target | None:
-    """Whose agent acts, or None for a random one that needs no run. Says what is wrong before torch is imported."""
+    """Find the agent to watch; None: a random one. UserError, before torch is imported, for what is wrong."""
     if config.run is not None and config.agent is not None:
         raise UserError(f"give run={config.run} or agent={config.agent}, not both")
     if config.run is not None or config.agent is not None:
@@ -43,7 +43,7 @@ def played_agent(config: PlayConfig) -> Target | None:
 
 
 def play(config: PlayConfig, target: Target | None) -> int:
-    """From here on torch is imported."""
+    """Play and return the exit status; imports torch."""
     from metta.sim.players import make_player
     from metta.tools.cli.play_views import open_view
     from metta.tools.cli.terminal import Terminal, interactive
@@ -84,7 +84,7 @@ def name_of(config: PlayConfig, target: Target | None) -> str:
 
 
 class Session:
-    """Episodes one after the other, from `seed` on, watched or not."""
+    """Plays one episode after the other, from `seed` on, watched or not."""
 
     def __init__(self, name: str, single: SingleEnv, player: Player, seed: int):
         from metta.sim.replay.films import frames_per_second
@@ -109,7 +109,7 @@ class Session:
             self.step()
 
     def watch(self, terminal: Terminal, view: View) -> None:
-        """Until the user quits: draw, step when it is time, do what the keys say."""
+        """Draw, step on time and obey the keys, until the user quits."""
         next_step, drawn = time.monotonic(), 0.0
         while True:
             now = time.monotonic()
@@ -145,7 +145,7 @@ class Session:
             self.begin(self.seed + (key == "n"))
 
     def screen(self, view: View, columns: int, rows: int) -> list[str]:
-        """A line of facts, the environment, a line of keys: `rows` lines."""
+        """Compose `rows` lines: one of facts, the environment, one of keys."""
         body = view.lines(self.single, columns, max(1, rows - 2))
         body += [""] * (rows - 2 - len(body))
         state = "the end" if self.single.over else "paused" if self.paused else f"{SPEEDS[self.speed]} steps/s"

@@ -44,7 +44,7 @@ def main(argv: Sequence[str]) -> int:
 
 
 def chosen_epoch(config: ReplayConfig, manager: TinyCheckpointManager) -> int:
-    """A number may be that of a checkpoint that is gone: its recorded episodes need none."""
+    """Choose the epoch that epoch= means; recorded episodes outlive their checkpoint, so that may be gone."""
     if config.epoch == "latest":
         return manager.list_epochs()[-1]
     if config.epoch == "best":
@@ -60,7 +60,7 @@ def recorded_epochs(config: ReplayConfig) -> list[int]:
 
 
 def own_env(manager: TinyCheckpointManager) -> EnvName:
-    """The environment that the run was trained on, from the newest trainer file; without one, from the newest agent."""
+    """Read the run's environment from the newest readable trainer file, else from the newest agent."""
     saved = newest_config(manager, "env", "env_settings")
     if saved is not None:
         return EnvName(saved["config"]["env"], saved["config"]["env_settings"])
@@ -71,7 +71,7 @@ def own_env(manager: TinyCheckpointManager) -> EnvName:
 
 
 def find_recording(config: ReplayConfig, epoch: int, env: EnvName, recordings: Path) -> Recording:
-    """The recorded episode. UserError where there is none, with the command that records it."""
+    """Load the recorded episode. UserError if there is none, with the command that records it."""
     command = f"{sim_command(config)} epoch={epoch}"
     try:
         seeds = recorded_seeds(recordings)
@@ -93,7 +93,7 @@ def find_recording(config: ReplayConfig, epoch: int, env: EnvName, recordings: P
 
 
 def chosen_format(config: ReplayConfig, env: EnvName) -> str:
-    """What format= says, else what the name in out= ends with, else what suits the environment."""
+    """Choose the format by format=, else by the suffix of out=, else by the environment."""
     if config.format != "auto":
         return config.format
     for format, suffix in SUFFIXES.items():

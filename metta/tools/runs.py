@@ -39,7 +39,7 @@ def main(argv: Sequence[str]) -> int:
 
 
 def describe(run: str, train_dir: str, scores: EvalDB) -> tuple[str, ...]:
-    """A run's row; what cannot be read is said on stderr, and is a '-' here."""
+    """Make a run's row; what cannot be read is '-', with a line on stderr."""
     manager = TinyCheckpointManager(run, train_dir)
     folder = RunFolder(train_dir, run)
     epochs = manager.list_epochs()
@@ -59,7 +59,7 @@ def say(error: CheckpointError) -> None:
 
 
 def latest_score(scores: EvalDB, run: str, env: str) -> tuple[str, str]:
-    """Score and epoch of the last evaluation: in the run's own environment, else in the first by name, then named."""
+    """Format score and epoch of the last evaluation: in the run's own environment, else in the first by name."""
     latest = scores.latest_score(run)
     if latest is None:
         return "-", "-"
@@ -70,7 +70,7 @@ def latest_score(scores: EvalDB, run: str, env: str) -> tuple[str, str]:
 
 
 def is_locked(path: Path) -> bool:
-    """Whether another process holds the lock file; asks (F_GETLK) and does not take it from a trainer."""
+    """Ask whether a trainer holds the lock file (F_GETLK), without taking the lock."""
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     except FileNotFoundError:
@@ -83,7 +83,7 @@ def is_locked(path: Path) -> bool:
 
 
 def size_of(folder: Path) -> int:
-    """Bytes of all files in it; one that goes meanwhile (retention) counts nothing."""
+    """Add up the bytes of all files in the folder; one deleted meanwhile (retention) counts nothing."""
     total = 0
     for place, _, names in os.walk(folder):
         for name in names:

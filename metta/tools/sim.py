@@ -50,7 +50,7 @@ def evaluate(config: SimConfig, target: Target) -> int:
 
 
 class Evaluation:
-    """One call of `metta sim`: the scores so far, in the order they were played."""
+    """Plays what one call of `metta sim` asks for and collects the scores in that order."""
 
     def __init__(self, config: SimConfig, target: Target, evaluator: PolicyEvaluator):
         self.config, self.target, self.evaluator = config, target, evaluator
@@ -59,7 +59,7 @@ class Evaluation:
         self.unread: list[int] = []  # epochs whose checkpoint could not be read
 
     def play(self) -> None:
-        """Everything that was asked for."""
+        """Play everything that was asked for."""
         if self.target.file is not None:
             self.play_file(self.target.file)
         elif self.config.watch:
@@ -70,7 +70,7 @@ class Evaluation:
             self.play_random()
 
     def play_epochs(self, epochs: Sequence[int]) -> None:
-        """Among several checkpoints one that cannot be read is named and passed over; alone it is an error."""
+        """Play these checkpoints; skip and report one that cannot be read, unless it is the only one."""
         for epoch in epochs:
             try:
                 self.play_epoch(epoch)
@@ -101,7 +101,7 @@ class Evaluation:
         self.scores.append(("random", "-", self.evaluator.evaluate_random(**self.episodes())))
 
     def watch(self) -> None:
-        """Play each new checkpoint as it comes, one line for each, until Ctrl-C."""
+        """Play each new checkpoint when it appears and print a line for it, until Ctrl-C."""
         manager = TinyCheckpointManager(str(self.target.run), self.config.train_dir)
         waiting, seen = self.target.epochs, set(manager.list_epochs())
         while True:

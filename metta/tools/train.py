@@ -31,7 +31,7 @@ def main(argv: Sequence[str]) -> int:
 
 
 def check(config: TrainConfig, given: frozenset[str]) -> None:
-    """UserError for whatever can be known to be wrong before torch is imported and a file is made."""
+    """Raise UserError for every mistake that shows before torch is imported or a file is made."""
     manager = open_run(config.run, config.train_dir)
     if not manager.exists():
         check_new(config)
@@ -47,7 +47,7 @@ def check(config: TrainConfig, given: frozenset[str]) -> None:
 
 
 def check_new(config: TrainConfig) -> None:
-    """Whether a run can begin so."""
+    """Raise UserError unless a new run can start with these settings."""
     if config.env is None:
         raise UserError(f"missing env=: run {config.run} is new, so say what to train on, as in env=arena")
     check_env(config.env_name)
@@ -56,7 +56,7 @@ def check_new(config: TrainConfig) -> None:
 
 
 def train(config: TrainConfig, given: frozenset[str]) -> int:
-    """Returns the exit status. From here on torch is imported, which takes seconds."""
+    """Train and return the exit status; imports torch, which takes seconds."""
     if config.display in ("auto", "rich") and sys.stderr is not None and sys.stderr.isatty():
         print(f"run={config.run}: starting", file=sys.stderr, flush=True)
     from metta.rl import trainer
@@ -67,7 +67,7 @@ def train(config: TrainConfig, given: frozenset[str]) -> int:
 
 
 class RunScores:
-    """What training asks of eval.db. What is wrong with the file is said once, and costs training nothing."""
+    """Answers what training asks of eval.db. A fault of the file is reported once and never stops training."""
 
     def __init__(self, config: TrainConfig):
         self._run, self._path = config.run, TrainDir(config.train_dir).eval_db
@@ -86,11 +86,11 @@ class RunScores:
             print(f"metta train: {said} {earlier}", file=sys.stderr)
 
     def spared(self) -> list[int]:
-        """The epochs that retention spares: the best evaluated one; all of them where nobody can tell."""
+        """List the epochs that retention must keep: the best evaluated one; all of them if eval.db cannot be read."""
         return self._ask(self._best, self._manager.list_epochs())
 
     def latest(self) -> str:
-        """For the display: "epoch 100: arena 3.20 [3.10, 3.30]"."""
+        """Format the last evaluation for the display: "epoch 100: arena 3.20 [3.10, 3.30]"."""
         return self._ask(self._latest, "-")
 
     def _best(self, db: EvalDB) -> list[int]:

@@ -1,7 +1,7 @@
 """MettaGrid as an environment of many agents."""
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -19,6 +19,8 @@ class MettaGridEnv:
     It steps MettaGrid's C++ core without the Simulation around it (1.5 times the speed, same bytes) and converts the
     configuration once, not at each reset (1.6 ms instead of 7).
     """
+
+    metadata: ClassVar[dict[str, Any]] = {"render_modes": ["rgb_array", "ansi"], "render_fps": 10}
 
     def __init__(self, env: EnvName, render_mode: str | None = None):
         self.game = GAMES[env.name].of(env)
@@ -45,7 +47,7 @@ class MettaGridEnv:
                 action_names=action_names,
             ),
         )
-        self._resources = game.resource_names
+        self.resources = game.resource_names
         self._actions = np.zeros(game.num_agents, np.int32)
         self._vibe_actions = np.zeros(game.num_agents, np.int32)
 
@@ -73,28 +75,24 @@ class MettaGridEnv:
         self._core.step()
 
     def metrics(self) -> dict[str, float]:
-        """Means over agents: of each resource gained, cells visited, and moves that went nowhere."""
+        """Average over agents: each resource gained, cells visited, and moves that went nowhere."""
         agents = self._core.get_episode_stats()["agent"]
         keys = [*(f"{name}.gained" for name in self.game.most_held()), "cell.unique_visited", "action.move.failed"]
         return {key: sum(stats.get(key, 0.0) for stats in agents) / len(agents) for key in keys}
 
     def objects(self, ignore: Sequence[str] = ()) -> list[dict[str, Any]]:
-        """What is on the map, but for the types to ignore, in MettaGrid's words.
+        """List what is on the map, without the types to ignore, in MettaGrid's words.
 
         Among them id, type_name, r(ow), c(olumn), inventory (amount by index in `resources`), agent_id (agents only).
         """
         return list(self._core.grid_objects(-1, -1, -1, -1, list(ignore)).values())
 
-    @property
-    def resources(self) -> list[str]:
-        return self._resources
-
     def look_of(self, thing: dict[str, Any]) -> str:
-        """Which of the game's `looks` one of `objects` has now."""
-        return self.game.look_of(thing["type_name"], [self._resources[resource] for resource in thing["inventory"]])
+        """Choose among the game's `looks` for one of `objects`, as it is now."""
+        return self.game.look_of(thing["type_name"], [self.resources[resource] for resource in thing["inventory"]])
 
     def render(self) -> np.ndarray | str | None:
-        """The whole map: a picture, uint8 `[height, width, 3]`, for rgb_array; a text for ansi; else nothing."""
+        """Draw the whole map: a picture, uint8 `[height, width, 3]`, for rgb_array; a text for ansi; else None."""
         height, width = self.game.height, self.game.width
         if self._render_mode == "ansi":
             text = np.full((height, width), ".")

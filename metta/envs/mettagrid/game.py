@@ -56,23 +56,23 @@ class Game(ABC):
 
     @abstractmethod
     def rules(self) -> dict[str, Any]:
-        """The fields of MettaGrid's GameConfig that make the game: resource_names, agent, objects (but for walls)."""
+        """Return GameConfig's fields that make the game: resource_names, agent, objects (walls are added to them)."""
 
     @abstractmethod
     def most_held(self) -> dict[str, int]:
-        """An upper bound for each resource that an agent can hold."""
+        """Bound from above what an agent can hold of each resource."""
 
     @abstractmethod
     def most_objects(self) -> int:
-        """An upper bound for the tokens of all that is in one window but agents, walls included."""
+        """Bound from above the tokens of all that is in one window but agents, walls included."""
 
     def look_of(self, kind: str, held: list[str]) -> str:
-        """Which of `looks` a thing of this kind has while it holds these resources."""
+        """Choose among `looks` for a thing of this kind that holds these resources."""
         return kind
 
     @classmethod
     def of(cls, env: EnvName) -> Self:
-        """The game with these settings. UserError for one that does not exist, or has an unfit value."""
+        """Make the game with these settings. UserError for an unknown setting or an unfit value."""
         fields = {field.name: field.type for field in dataclasses.fields(cls)}
         values: dict[str, Any] = {}
         for key, value in env.settings.items():
@@ -96,12 +96,12 @@ class Game(ABC):
         return game
 
     def settings(self) -> dict[str, Any]:
-        """Those that are not the defaults."""
+        """Return the settings that are not the defaults."""
         defaults, own = vars(type(self)()), vars(self)
         return {key: value for key, value in own.items() if value != defaults[key]}
 
     def draw_map(self, seed: int) -> np.ndarray:
-        """The map of an episode: names of objects `[height, width]`. UserError if it is too small for them."""
+        """Draw the map of an episode: names of objects `[height, width]`. UserError if it is too small for them."""
         rng = np.random.default_rng(seed)
         grid = np.full((self.height, self.width), "empty", dtype=object)
         grid[[0, -1]] = grid[:, [0, -1]] = "wall"
@@ -110,7 +110,7 @@ class Game(ABC):
         return grid
 
     def config(self) -> "GameConfig":
-        """MettaGrid's configuration of the game, but for its map."""
+        """Make MettaGrid's configuration of the game, without a map."""
         from mettagrid.config import mettagrid_config as config
 
         rules = self.rules()
@@ -125,7 +125,7 @@ class Game(ABC):
         )
 
     def most_tokens(self) -> int:
-        """A number of tokens that no observation exceeds: MettaGrid stops with an error where one does."""
+        """Bound the tokens of an observation from above: MettaGrid stops with an error if one exceeds it."""
         agents = min(self.num_agents, WINDOW * WINDOW)
         # An agent is its tag, group, id and what it holds: a token for each resource, from 256 of it on a second one.
         each = 3 + sum(1 if most < 256 else 2 for most in self.most_held().values())
@@ -133,7 +133,7 @@ class Game(ABC):
         return max(USUAL_TOKENS, GLOBAL_TOKENS + each * agents + objects)
 
     def episode_config(self, seed: int) -> "MettaGridConfig":
-        """One episode for MettaGrid's own Simulation, map included."""
+        """Configure one episode, map included, for MettaGrid's own Simulation."""
         from mettagrid.config.mettagrid_config import MettaGridConfig
         from mettagrid.map_builder.ascii import AsciiMapBuilderConfig
 
@@ -146,7 +146,7 @@ class Game(ABC):
 
 
 def place(grid: np.ndarray, free: np.ndarray, counts: dict[str, int], rng: np.random.Generator) -> None:
-    """Put so many of each object on cells of the mask `free`, at random."""
+    """Put `counts` of each object on random cells of the mask `free`. UserError if there is no room."""
     cells, names = np.flatnonzero(free), np.repeat(list(counts), list(counts.values()))
     if len(names) > len(cells):
         wanted = ", ".join(f"{count} {name.removeprefix('agent.')}" for name, count in counts.items())
@@ -155,7 +155,7 @@ def place(grid: np.ndarray, free: np.ndarray, counts: dict[str, int], rng: np.ra
 
 
 def machine(name: str, takes: dict[str, int], gives: dict[str, int]) -> "GridObjectConfig":
-    """An object that exchanges resources with whoever uses it and has what it takes."""
+    """Make an object that exchanges resources with an agent that uses it and has what it takes."""
     from mettagrid.config.handler_config import Handler, actorHas, updateActor
     from mettagrid.config.mettagrid_config import GridObjectConfig
 

@@ -20,7 +20,7 @@ function draw(parent, tag, attributes, text) {
   return parent.appendChild(made);
 }
 
-const colour = (group) => (group === null ? "var(--ink)" : `var(--s${group % HUES})`);
+const colour = (group) => `var(--s${group % HUES})`;
 const dash = (group) => DASHES[Math.floor(group / HUES) % DASHES.length];
 
 function swatch(parent, group) {
@@ -203,7 +203,7 @@ function showTip(svg, x, y, heading, rows) {
 }
 
 function drawIntervals(figure, plot, width, state) {
-  const rows = plot.rows.filter((row) => row.group === null || !state.hidden.has(row.group));
+  const rows = plot.rows.filter((row) => !state.hidden.has(row.group));
   if (!rows.length) return void add(figure, "p", { class: "empty" }, "Nothing to show for these runs.");
   const wanted = Math.max(...rows.map((row) => row.label.length)) * 7.4 + 16;
   const above = width < 460 && wanted > width * 0.32, step = above ? 46 : 32;

@@ -1,8 +1,8 @@
 """The numbers of a report as CSV: a file for each plot, and one with every score."""
 
 import csv
-import io
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import TypeAlias
 
 from metta.eval.comparison import Comparison
@@ -11,15 +11,14 @@ from metta.eval.report.plots import Intervals, Lines, Matrix, Plot
 Table: TypeAlias = Iterator[Sequence[object]]
 
 
-def csv_text(rows: Table) -> str:
-    """Numbers are written in full: what is read back is what was computed."""
-    text = io.StringIO()
-    csv.writer(text, lineterminator="\n").writerows(rows)
-    return text.getvalue()
+def write_csv(path: Path, rows: Table) -> None:
+    """Write numbers in full: what is read back is what was computed."""
+    with open(path, "w", newline="", encoding="utf-8") as file:
+        csv.writer(file, lineterminator="\n").writerows(rows)
 
 
 def score_rows(comparison: Comparison) -> Table:
-    """Every evaluation of every run, as EvalDB.get_scores has it."""
+    """List every evaluation of every run, as EvalDB.get_scores returns it."""
     yield "runs", "run", "epoch", "env", "mean", "low", "high", "iqm", "episodes"
     for group in comparison.groups:
         for run in group.runs:
@@ -29,7 +28,7 @@ def score_rows(comparison: Comparison) -> Table:
 
 
 def plot_rows(plot: Plot, names: Sequence[str]) -> Table:
-    """`names`: of the groups. A curve without a band has empty low and high."""
+    """List a plot's numbers. names: of the groups. A curve without a band has empty low and high."""
     match plot:
         case Lines():
             yield "runs", plot.x, plot.y or "value", "low", "high"

@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -41,7 +41,7 @@ class Report:
 
 
 def page(report: Report, path: Path) -> str:
-    """The HTML of a report that will lie at `path`, from where its links to checkpoints and replays lead."""
+    """Make the HTML of a report that will lie at `path`; links to checkpoints and replays are relative to it."""
     content = page_data(report, path)
     return html_page(Path(__file__).parent, SCRIPTS, f"{content['title']} · metta", content)
 
@@ -74,7 +74,7 @@ def title(names: Sequence[str]) -> str:
 
 
 def summary(comparison: Comparison) -> list[dict[str, Any]]:
-    """A row for each environment and group."""
+    """Make the rows of the first table: one for each environment and group."""
     return [
         {
             "group": index,
@@ -98,7 +98,7 @@ def interval_over(runs: int) -> str:
 
 
 class Axes:
-    """The x values of all curves, each list once: the curves of a run mostly share theirs."""
+    """Stores the x values of all curves, each list once: the curves of a run mostly share theirs."""
 
     def __init__(self) -> None:
         self.values: list[list[float]] = []
@@ -113,7 +113,7 @@ class Axes:
 
 
 def plot_data(plot: Plot, axes: Axes) -> dict[str, Any]:
-    shared = {"id": plot.id, "title": plot.title, "caption": plot.caption}
+    """Convert a plot for page.js: its fields and its kind."""
     match plot:
         case Lines():
             training = plot.id.startswith("training_")
@@ -124,17 +124,16 @@ def plot_data(plot: Plot, axes: Axes) -> dict[str, Any]:
                 "dots": plot.id.startswith("score_"),
                 "ends": not plot.id.startswith("profile_"),
             }
-            return {**shared, "kind": "lines", "x": plot.x, "y": plot.y, "focus": plot.focus, "curves": curves, **flags}
+            return {**vars(plot), "kind": "lines", "curves": curves, **flags}
         case Intervals():
             rows = [{"label": row.label, "group": row.group, **row.estimate._asdict()} for row in plot.rows]
-            extra = {"reference": plot.reference, "domain": plot.domain}
-            return {**shared, "kind": "intervals", "x": plot.x, "rows": rows, **extra}
+            return {**vars(plot), "kind": "intervals", "rows": rows}
         case Matrix():
-            return {**shared, "kind": "matrix", "labels": plot.labels, "cells": plot.cells}
+            return {**vars(plot), "kind": "matrix"}
 
 
 def curve_data(curve: Curve, axes: Axes, rounded: bool) -> dict[str, Any]:
-    """Scores are exact; training curves, of which there are many points, have 5 digits."""
+    """Convert a curve for page.js; `rounded` keeps 5 digits of training curves, which have many points."""
 
     def values(column: Floats | None) -> list[float] | None:
         if column is None:
@@ -145,15 +144,7 @@ def curve_data(curve: Curve, axes: Axes, rounded: bool) -> dict[str, Any]:
 
 
 def run_data(run: RunFiles, train_dir: Path, path: Path) -> dict[str, Any]:
-    folder = os.path.relpath(RunFolder(train_dir, run.run).path, path.parent)
-    epochs = [
-        {
-            "epoch": one.epoch,
-            "file": one.file and f"checkpoints/{one.file}",
-            "scores": {env: (s.mean, s.low, s.high, s.iqm, s.episodes) for env, s in one.scores.items()},
-            "replays": one.replays,
-        }
-        for one in run.checkpoints
-    ]
-    about = {"name": run.run, "group": run.group, "folder": f"{quote(folder)}/", "envs": run.envs}
-    return {**about, "best": run.best, "epochs": epochs, "replays": run.replays}
+    """Convert a run for page.js: its fields, each score as a list of numbers, and a link to its folder."""
+    folder = os.path.relpath(RunFolder(train_dir, run.name).path, path.parent)
+    epochs = [{**vars(one), "scores": {env: astuple(s) for env, s in one.scores.items()}} for one in run.epochs]
+    return {**vars(run), "epochs": epochs, "folder": f"{quote(folder)}/"}

@@ -7,7 +7,7 @@ from typing import TypeAlias
 
 import numpy as np
 
-from metta.eval.comparison import Comparison, Curve, EnvComparison, Final, Group
+from metta.eval.comparison import Comparison, Curve, EnvComparison, Group
 from metta.eval.event_files import Points, over_runs
 from metta.eval.statistics import Estimate, Floats
 
@@ -35,7 +35,7 @@ class Row:
     """One estimate; `group` colours it."""
 
     label: str
-    group: int | None
+    group: int
     estimate: Estimate
 
 
@@ -75,7 +75,7 @@ class Section:
 
 
 def sections(comparison: Comparison, training: Mapping[str, Mapping[str, Points]]) -> list[Section]:
-    """All plots: a section for each environment, one over all of them, one of training.
+    """Make all plots: a section for each environment, one over all of them, one of training.
 
     `training`: run -> name of the curve -> points.
     """
@@ -102,7 +102,7 @@ def env_section(groups: Sequence[Group], env: EnvComparison) -> Section:
             "Final score",
             f"Interquartile mean of the last evaluation's rewards with its 95% interval, {over_what(groups)}.",
             "interquartile mean of reward",
-            final_rows(groups, env.finals),
+            estimate_rows(groups, [final.iqm for final in env.finals]),
         ),
     ]
     if env.better:
@@ -121,12 +121,14 @@ def over_what(groups: Sequence[Group]) -> str:
     return "over episodes" if sizes == {False} else "over seeds where there are several, else over episodes"
 
 
-def final_rows(groups: Sequence[Group], finals: Sequence[Final]) -> list[Row]:
-    return [Row(group.name, index, finals[index].iqm) for index, group in enumerate(groups)]
+def estimate_rows(groups: Sequence[Group], estimates: Sequence[Estimate]) -> list[Row]:
+    """Name and colour each group's estimate."""
+    named = zip(groups, estimates, strict=True)
+    return [Row(group.name, index, estimate) for index, (group, estimate) in enumerate(named)]
 
 
 def better_plot(groups: Sequence[Group], env: EnvComparison, name: str) -> Plot:
-    """Of few groups an interval for each pair, of many a matrix."""
+    """Plot P(A > B) as an interval for each pair of few groups, or as a matrix of many."""
     title = "Which is better?"
     caption = (
         "Probability that A gets more reward than B in the same episode (same seed), ties counting half; 95% interval."
@@ -144,10 +146,7 @@ def better_plot(groups: Sequence[Group], env: EnvComparison, name: str) -> Plot:
 
 
 def overall_plot(comparison: Comparison) -> Plot:
-    rows = [
-        Row(group.name, index, estimate)
-        for index, (group, estimate) in enumerate(zip(comparison.groups, comparison.overall, strict=True))
-    ]
+    rows = estimate_rows(comparison.groups, comparison.overall)
     caption = (
         "Interquartile mean over runs and environments of the final mean rewards, with the stratified bootstrap's 95%"
         " interval over seeds (a single run has none). In each environment 0 is the lowest and 1 the highest"
@@ -157,7 +156,7 @@ def overall_plot(comparison: Comparison) -> Plot:
 
 
 def training_plots(groups: Sequence[Group], training: Mapping[str, Mapping[str, Points]]) -> list[Plot]:
-    """A plot for each scalar in the event files, return and length first."""
+    """Make a plot for each scalar in the event files, return and length first."""
     names = {name for curves in training.values() for name in curves}
     ordered = [name for name in MAIN_CURVES if name in names] + sorted(names.difference(MAIN_CURVES))
     limit = max(50, min(CURVE_POINTS, ALL_CURVE_POINTS // max(1, len(ordered) * len(groups))))
@@ -177,7 +176,7 @@ def training_plots(groups: Sequence[Group], training: Mapping[str, Mapping[str, 
 
 
 def focus_of(columns: Sequence[Floats]) -> tuple[float, float] | None:
-    """The range of all but 4% of the values, if all of them together take more than four times as much."""
+    """Find the range of the middle 96% of all values, or None unless their whole range is over 4 times as wide."""
     values = np.concatenate([[], *columns])
     if len(values) < 20:
         return None
@@ -186,5 +185,5 @@ def focus_of(columns: Sequence[Floats]) -> tuple[float, float] | None:
 
 
 def file_name(text: str) -> str:
-    """The text with what a file name should not hold as '-'."""
+    """Replace what a file name should not hold by '-'."""
     return re.sub(r"[^A-Za-z0-9._=,+-]+", "-", text)

@@ -86,7 +86,7 @@ def draw_intervals(plot: Intervals) -> Figure:
     figure = Figure((WIDTH, 0.75 + 0.34 * len(plot.rows)))
     axes = figure.subplots()
     for y, row in enumerate(plot.rows):
-        color, estimate = INK if row.group is None else hue(row.group), row.estimate
+        color, estimate = hue(row.group), row.estimate
         axes.plot([estimate.low, estimate.high], [y, y], color=color, alpha=0.35, linewidth=6)
         axes.plot([estimate.value], [y], "o", color=color, clip_on=False)
         axes.text(1.02, y, f"{estimate.value:.3g}", transform=axes.get_yaxis_transform(), va="center")

@@ -18,7 +18,7 @@ OF_ITS_OWN = CHANGEABLE | {"run", "seed", "train_dir"}  # keys in which the seed
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """An epoch that was saved or evaluated; `file` is the agent file's name if it is still there."""
+    """An epoch that was saved or evaluated; `file` is the agent file, in the run folder, if it is still there."""
 
     epoch: int
     file: str | None
@@ -30,11 +30,11 @@ class Checkpoint:
 class RunFiles:
     """`best`: environment -> epoch. `replays`: files in the run's replays/ that belong to no checkpoint listed."""
 
-    run: str
+    name: str
     group: int
     envs: list[str]
     best: dict[str, int]
-    checkpoints: list[Checkpoint]
+    epochs: list[Checkpoint]
     replays: list[str]
 
 
@@ -46,7 +46,7 @@ def run_files(db: EvalDB, train_dir: Path, run: str, group: int, history: dict[i
     checkpoints = [
         Checkpoint(
             epoch,
-            manager.file("agent", epoch).name if epoch in saved else None,
+            f"checkpoints/{manager.file('agent', epoch).name}" if epoch in saved else None,
             history.get(epoch, {}),
             [name for name in replays if epoch_of(name) == epoch],
         )
@@ -59,20 +59,20 @@ def run_files(db: EvalDB, train_dir: Path, run: str, group: int, history: dict[i
 
 
 def replay_files(folder: Path) -> Sequence[str]:
-    """Names of the files in `replays/`, without those that are being written."""
+    """List the names of the files in `replays/` that are written completely."""
     if not folder.is_dir():
         return []
     return sorted(path.name for path in folder.iterdir() if path.is_file() and not path.name.startswith("."))
 
 
 def epoch_of(name: str) -> int | None:
-    """The epoch that a file in replays/ is of; None for a file that is no recording and no replay."""
+    """Read the epoch from the name of a file in replays/; None if it is no recording and no replay."""
     found = recorded_in(name)
     return None if found is None else found[0]
 
 
 def setting_notes(train_dir: Path, groups: Sequence[Group]) -> list[str]:
-    """Whether the runs of a group are what it takes them for: seeds of one setting."""
+    """Note where the runs of a group are not seeds of one setting."""
     notes = []
     for group in groups:
         if len(group.runs) == 1:

@@ -28,15 +28,15 @@ MIN_FRAME_MS = 20  # browsers show a GIF's shorter frames for 100 ms
 
 
 def replay_path(recordings: Path, seed: int, format: str) -> Path:
-    """`epoch_100_arena_seed_3.html`, beside the file of recordings `epoch_100_arena.npz`."""
+    """Name the replay of a recording: `epoch_100_arena_seed_3.html` beside `epoch_100_arena.npz`."""
     return recordings.with_name(f"{recordings.name.removesuffix('.npz')}_seed_{seed}{SUFFIXES[format]}")
 
 
 def write_replay(source: Source, format: str, path: Path) -> str | None:
-    """Play it again and write the file, whole or not at all.
+    """Replay the episode and write the file atomically.
 
-    Returns None where all went as recorded, else what went otherwise, in words. UserError where the environment
-    cannot be made, or not be drawn in this format.
+    Returns None if all went as recorded, else the difference in words. UserError if the environment cannot be made, or
+    cannot be drawn in this format.
     """
     check_format(format, source.env)
     with written_beside(path) as partial:
@@ -48,7 +48,7 @@ def write_replay(source: Source, format: str, path: Path) -> str | None:
 
 
 def check_format(format: str, env: EnvName) -> None:
-    """UserError where this kind of file cannot be made of this environment; quick, for it makes none."""
+    """Raise UserError if this environment has no file of this format, without making the environment."""
     if format in ("html", "mettascope") and env.name not in GAMES:
         raise UserError(f"format={format} is for MettaGrid ({', '.join(GAMES)}): {env.name} takes gif or mp4")
     if format == "mp4" and importlib.util.find_spec("imageio_ffmpeg") is None:
@@ -59,7 +59,7 @@ def check_format(format: str, env: EnvName) -> None:
 
 @contextmanager
 def written_beside(path: Path) -> Iterator[Path]:
-    """A path to write to, renamed to `path` at the end; the suffixes are kept, for they say the format."""
+    """Give a path to write to and rename it to `path` at the end; it keeps the suffix, which tells the format."""
     partial = path.with_name(f".{os.getpid()}.{path.name}")
     try:
         yield partial
@@ -69,7 +69,7 @@ def written_beside(path: Path) -> Iterator[Path]:
 
 
 def write_film(source: Source, format: str, path: Path) -> str | None:
-    """A GIF or MP4 of the environment's own pictures, at its own speed."""
+    """Write a GIF or MP4 of the environment's own pictures, at its own speed."""
     env = make_env(source.env, "rgb_array")
     try:
         check_pictures(env)
@@ -86,18 +86,18 @@ def write_film(source: Source, format: str, path: Path) -> str | None:
 
 
 def check_pictures(env: Env) -> None:
-    modes = getattr(env, "metadata", {}).get("render_modes", ["rgb_array"])
+    modes = env.metadata.get("render_modes", ["rgb_array"])
     if "rgb_array" not in modes:
         have = " and ".join(modes) or "none"
         raise UserError(f"env={env.spec.env.name} draws no pictures: it has render_mode {have}")
 
 
 def frames_per_second(env: Env) -> float:
-    return float(getattr(env, "metadata", {}).get("render_fps") or (10 if env.spec.tokens else 30))
+    return float(env.metadata.get("render_fps") or 30)
 
 
 def write_gif(frames: Iterator[np.ndarray], num_frames: int, fps: float, path: Path) -> None:
-    """Each frame is quantised by itself: 2 ms for 600x400, where an adaptive palette takes 20."""
+    """Write a GIF. Each frame is quantised by itself: 2 ms for 600x400, where an adaptive palette takes 20."""
     from PIL import Image
 
     skip = max(math.ceil(num_frames / GIF_FRAMES), math.ceil(fps * MIN_FRAME_MS / 1000))
@@ -113,7 +113,7 @@ def write_gif(frames: Iterator[np.ndarray], num_frames: int, fps: float, path: P
 
 
 def sized(picture: Any) -> Any:
-    """A Pillow picture, reduced or enlarged by a whole number where it is too large or too small to be looked at."""
+    """Resize a Pillow picture by a whole number if it is too large or too small to look at."""
     largest = max(picture.size)
     if largest > GIF_SIDE:
         return picture.reduce(math.ceil(largest / GIF_SIDE))
@@ -133,7 +133,7 @@ def write_mp4(frames: Iterator[np.ndarray], fps: float, path: Path) -> None:
 
 
 def write_mettascope(source: Source, path: Path) -> str | None:
-    """MettaGrid's own replay file, by MettaGrid's own Simulation, which must pay the same rewards at every step."""
+    """Write MettaGrid's own replay file by its own Simulation, which must pay the same rewards at every step."""
     from mettagrid.simulator import Simulation
     from mettagrid.simulator.replay_log_writer import EpisodeReplay
 

@@ -20,7 +20,7 @@ SIGNIFICANT = 6  # digits of a reward in the page: float32 has no more
 
 
 class EpisodeLog:
-    """What the page shows of an episode, taken from the environment after each step."""
+    """Collects what the page shows of an episode from the environment after each step."""
 
     def __init__(self, env: MettaGridEnv):
         self.env = env
@@ -50,7 +50,7 @@ class EpisodeLog:
             self._note_items(0, self.index[thing["id"]], thing["inventory"])
 
     def step(self, step: int, actions: Any, rewards: Any) -> None:
-        """actions and rewards `[num_agents]`."""
+        """Log a step; actions and rewards `[num_agents]`."""
         for thing in self.env.objects(ignore=["wall"]):
             index = self.index[thing["id"]]
             cell = thing["r"] * self.width + thing["c"]
@@ -97,7 +97,7 @@ def encode(codes: list[int]) -> str:
 
 
 def steps_apart(events: list[Any], size: int) -> list[Any]:
-    """Events of `size` numbers each, the first being the step, with steps counted from the event before."""
+    """Encode the steps of events (`size` numbers each, the step first) as differences from the event before."""
     result, last = list(events), 0
     for at in range(0, len(events), size):
         result[at], last = events[at] - last, events[at]
@@ -105,7 +105,7 @@ def steps_apart(events: list[Any], size: int) -> list[Any]:
 
 
 def write_page(source: Source, path: Path) -> str | None:
-    """Play the recording and write the page. Returns what went otherwise than recorded, or None; the page says it."""
+    """Replay the recording and write the page. Returns its `difference`, which the page shows too."""
     env = MettaGridEnv(source.env)
     single, recording, log = SingleEnv(env), source.recording, EpisodeLog(env)
     for step in replay_steps(single, recording):

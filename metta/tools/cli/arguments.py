@@ -19,9 +19,9 @@ WIDTH, INDENT = 80, 24  # of --help, in columns
 
 
 def parse(config_class: type[T], argv: Sequence[str], prog: str) -> tuple[T, frozenset[str]]:
-    """The configuration, and the keys as they were given ("seed", "env.max_steps").
+    """Parse arguments to a configuration and the keys that were given ("seed", "env.max_steps").
 
-    UserError for anything but the class's keys with values that fit them; --help prints them and exits with 0.
+    UserError for an unknown, repeated, missing or mistyped key; --help prints the keys and exits with 0.
     """
     if any(argument in HELP for argument in argv):
         print(help_text(config_class, prog))
@@ -64,7 +64,7 @@ def _split(argv: Sequence[str]) -> dict[str, str]:
 
 
 def literal(text: str) -> bool | int | float | str:
-    """The value of env.KEY=text: true or false, a whole number, a finite number, else the text itself."""
+    """Read the value of env.KEY=text: true or false, a whole number, a finite number, else the text itself."""
     if text.lower() in ("true", "false"):
         return text.lower() == "true"
     for kind in (int, float):
@@ -77,14 +77,14 @@ def literal(text: str) -> bool | int | float | str:
 
 
 def _nearest(name: str, known: Iterable[str], prog: str) -> str:
-    """What the user may have meant by `name`: by spelling, or by its initials (lr)."""
+    """Suggest the key that the user may have meant, by its spelling or its initials (lr)."""
     known = list(known)
     found = get_close_matches(name, known, n=1) or [k for k in known if name == "".join(w[0] for w in k.split("_"))]
     return f"did you mean {found[0]}?" if found else f"`{prog} --help` lists the keys"
 
 
 def help_text(config_class: type[Config], prog: str) -> str:
-    """All keys with type, meaning and [default], in WIDTH columns."""
+    """Format all keys with type, meaning and [default], in WIDTH columns."""
     shown = {
         name: (f"{name}={type_text(kinds(config_class)[name][0])}", field) for name, field in keys(config_class).items()
     }

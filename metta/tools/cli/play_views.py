@@ -162,7 +162,7 @@ def open_view(name: EnvName, seed: int, terminal: bool) -> tuple[SingleEnv, View
         game = MettaGridEnv(name)
         return SingleEnv(game), MapView(game) if terminal else None
     env = make_env(name)
-    modes = getattr(env, "metadata", {}).get("render_modes") or []
+    modes = env.metadata.get("render_modes") or []
     if has_screen() and ("human" in modes or "rgb_array" in modes):
         window = opened_window(name, seed)
         if window is not None:

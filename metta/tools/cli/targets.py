@@ -21,7 +21,7 @@ RunAsked: TypeAlias = AgentAsked | ReplayConfig  # whose keys choose a run and a
 
 @dataclass(frozen=True)
 class Target:
-    """Whose agents are meant: `epochs` of a run; or the file of agent=, as run and epoch if these are known."""
+    """Which agents to play: `epochs` of a run, or the file of agent= (with its run and epoch if known)."""
 
     run: str | None
     epochs: list[int]
@@ -29,7 +29,7 @@ class Target:
 
 
 def open_run(run: str, train_dir: str) -> TinyCheckpointManager:
-    """The run's checkpoints, which need not exist yet. UserError where the name or the place cannot be a run's."""
+    """Open the run's checkpoints, which need not exist yet. UserError for a bad name, or a file in the way."""
     for folder in (Path(train_dir), RunFolder(train_dir, run).path):
         if folder.exists() and not folder.is_dir():
             raise UserError(f"{folder} is not a folder")
@@ -37,7 +37,7 @@ def open_run(run: str, train_dir: str) -> TinyCheckpointManager:
 
 
 def existing_run(run: str, train_dir: str) -> TinyCheckpointManager:
-    """The checkpoints of a run that has some."""
+    """Open the checkpoints of a run. UserError if it has none."""
     manager = open_run(run, train_dir)
     if not manager.exists():
         have = f"have {enumeration(runs)}" if (runs := list_runs(train_dir)) else "there is none yet"
@@ -46,15 +46,15 @@ def existing_run(run: str, train_dir: str) -> TinyCheckpointManager:
 
 
 def list_runs(train_dir: str) -> list[str]:
-    """Names of the runs in train_dir that have a checkpoint, sorted."""
+    """List the runs in train_dir that have a checkpoint, by name."""
     names = [run.name for run in TrainDir(train_dir).runs()]
     return [name for name in names if TinyCheckpointManager(name, train_dir).exists()]
 
 
 def find_target(asked: AgentAsked, watch: bool = False) -> Target:
-    """Find what is asked for. UserError or EvalDBError for whatever can be known to be wrong without torch.
+    """Find what is asked for. UserError or EvalDBError for every mistake that shows without torch.
 
-    watch: the run's first checkpoint may be yet to come.
+    watch: the run need not have a checkpoint yet.
     """
     given_env(asked)
     if asked.agent is not None:
@@ -65,7 +65,7 @@ def find_target(asked: AgentAsked, watch: bool = False) -> Target:
 
 
 def file_target(asked: AgentAsked, path: Path, watch: bool) -> Target:
-    """A checkpoint of a run in train_dir has its run and epoch. Its file is trusted no more than one from elsewhere."""
+    """Find the run and epoch of an agent file, which is not trusted any more for lying in train_dir."""
     if not path.is_file():
         raise UserError(f"agent={path}: no such file")
     if not asked.trust and not zipfile.is_zipfile(path):
@@ -90,13 +90,13 @@ def file_target(asked: AgentAsked, path: Path, watch: bool) -> Target:
 
 
 def run_of(path: Path, train_dir: str) -> str | None:
-    """The run among whose checkpoints a file lies; None for one from elsewhere."""
+    """Name the run whose checkpoint the file is; None for a file from elsewhere."""
     runs = TrainDir(Path(train_dir).resolve()).runs()
     return next((run.name for run in runs if run.checkpoints == path.resolve().parent), None)
 
 
 def chosen_epochs(asked: AgentAsked, run: str) -> list[int]:
-    """The checkpoints of the run that epoch= means."""
+    """List the run's checkpoints that epoch= selects."""
     manager = existing_run(run, asked.train_dir)
     match asked.epoch:
         case "all":
@@ -110,7 +110,7 @@ def chosen_epochs(asked: AgentAsked, run: str) -> list[int]:
 
 
 def watched_epochs(asked: AgentAsked, run: str) -> list[int]:
-    """Those to begin with, of a run whose first checkpoint may be yet to come."""
+    """List the checkpoints to start watching with; the run need not have one yet."""
     manager = open_run(run, asked.train_dir)
     if not manager.folder.is_dir():
         existing_run(run, asked.train_dir)
@@ -121,7 +121,7 @@ def watched_epochs(asked: AgentAsked, run: str) -> list[int]:
 
 
 def existing_epochs(manager: TinyCheckpointManager, wanted: int | range) -> list[int]:
-    """The checkpoint of that number, or those in that range: at least one."""
+    """List the existing checkpoints of that number or range. UserError if there is none."""
     epochs = manager.list_epochs()
     found = [epoch for epoch in epochs if epoch == wanted or (isinstance(wanted, range) and epoch in wanted)]
     if not found:
@@ -131,7 +131,7 @@ def existing_epochs(manager: TinyCheckpointManager, wanted: int | range) -> list
 
 
 def best_epoch(asked: RunAsked, run: str) -> int:
-    """The epoch of the run with the highest score, in the environment of env= if that is given."""
+    """Find the run's epoch with the highest score, in the environment of env= if given."""
     env = given_env(asked)
     best = EvalDB(TrainDir(asked.train_dir).eval_db).best_epoch(run, None if env is None else env.label)
     if best is None:
@@ -141,17 +141,17 @@ def best_epoch(asked: RunAsked, run: str) -> int:
 
 
 def given_env(asked: RunAsked) -> EnvName | None:
-    """The environment that env= and its settings name, in canonical form; None without env=. UserError if unfit."""
+    """Check env= and its settings; return the canonical name, or None without env=. UserError if unfit."""
     return None if asked.env is None else check_env(EnvName(asked.env, asked.env_settings))
 
 
 def chosen_env(asked: RunAsked, own: Callable[[], EnvName]) -> EnvName:
-    """The environment to play in: that of env=, else an agent's own with the settings that are given."""
+    """Choose the environment of env=, else the agent's own with the given settings."""
     return given_env(asked) or check_env(own().with_(asked.env_settings))
 
 
 def sim_command(asked: RunAsked) -> str:
-    """The `metta sim` command for the run and environment asked for, but for its epoch."""
+    """Write the `metta sim` command for this run and environment, without epoch=."""
     words = [f"metta sim run={asked.run}"]
     words += [f"env={asked.env}"] if asked.env is not None else []
     words += [f"env.{key}={value}" for key, value in asked.env_settings.items()]
