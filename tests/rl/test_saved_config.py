@@ -106,7 +106,8 @@ def test_a_state_without_configuration(tmp_path: Path) -> None:
         ({"epoch": 1, "agent_steps": "two", "config": {}}, "no agent_steps"),
         ([], "no config, no epoch, no agent_steps"),
     ):
-        manager.save_checkpoint(nn.Linear(1, 1), 1, state)  # type: ignore[arg-type]
+        manager.folder.mkdir(parents=True, exist_ok=True)
+        torch.save(state, manager.file("trainer", 1))
         with pytest.raises(CheckpointError, match=f"trainer_epoch_1.pt is not of `metta train`: it has {lacks}$"):
             read_saved_config(manager.file("trainer", 1))
 
