@@ -20,8 +20,10 @@ from pathlib import Path
 
 import pytest
 
-from metta.rl.saving.checkpoint_saver import CheckpointSaver, SaveError
+from metta.errors import SaveError
+from metta.rl.saving.checkpoint_saver import CheckpointSaver
 from metta.rl.tiny_checkpoint_manager import TinyCheckpointManager
+from tests.helpers.exact import differences
 from tests.helpers.small_checkpoints import Agent, Large, assert_latest, save, state_of
 
 ROOT = Path(__file__).parents[2]
@@ -35,7 +37,7 @@ import ctypes, json, os, sys
 import torch, metta.files.portable_pickle
 from metta.rl.saving.retention import Retention
 from metta.rl.tiny_checkpoint_manager import TinyCheckpointManager
-from tests.helpers.small_checkpoints import save
+from tests.helpers.small_checkpoints import Agent, save, state_of
 
 save(TinyCheckpointManager("warm-up", sys.argv[1]), 0)  # so that nothing is imported later
 Retention(TinyCheckpointManager("warm-up", sys.argv[1]), 1, tuple).apply()
@@ -52,6 +54,8 @@ for line in sys.stdin:
         try:
             if what == "save":
                 save(manager, 3)
+            elif what == "save again":
+                manager.save_checkpoint(Agent(7), 2, state_of(7))
             else:
                 Retention(manager, 1, tuple).apply()
         except OSError:
@@ -115,14 +119,20 @@ def faults(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Faults]:
         faults.close()
 
 
-def fresh(faults: Faults) -> TinyCheckpointManager:
-    """A run with epochs 1 and 2, the state before each point."""
+LEFTOVERS = ("agent_epoch_2.pt.0123abcd.tmp", "trainer_epoch_3.pt.0123abcd.tmp", "trainer_epoch_3.pt")
+
+
+def fresh(faults: Faults, what: str) -> TinyCheckpointManager:
+    """A run with epochs 1 and 2, the state before each point; for retention, what killed saves left besides."""
     base, now = faults.folder / "base", faults.folder / "now"
     if not base.exists():
         save(TinyCheckpointManager("a", base), 1, 2)
     shutil.rmtree(now, ignore_errors=True)
     shutil.copytree(base, now)
-    return TinyCheckpointManager("a", now)
+    manager = TinyCheckpointManager("a", now)
+    for name in LEFTOVERS if what == "retention" else ():
+        (manager.folder / name).write_bytes(b"part")
+    return manager
 
 
 def calls_of(log: str) -> dict[str, int]:
@@ -132,7 +142,7 @@ def calls_of(log: str) -> dict[str, int]:
 
 def points(faults: Faults, what: str) -> list[tuple[str, str]]:
     """(call, fault) for every occurrence of every call that `what` makes, as strace's `inject` takes them."""
-    status, log = faults.run(what, fresh(faults).folder.parent.parent, "-e", f"trace={CALLS}")
+    status, log = faults.run(what, fresh(faults, what).folder.parent.parent, "-e", f"trace={CALLS}")
     assert status == 0
     effects = [f"error={error}" for error in ERRORS] + ["signal=SIGKILL"]
     return [
@@ -157,7 +167,7 @@ def some_of(points: list[tuple[str, str]]) -> list[tuple[str, str]]:
 
 
 def hit(faults: Faults, what: str, call: str, fault: str) -> tuple[TinyCheckpointManager, int]:
-    manager = fresh(faults)
+    manager = fresh(faults, what)
     status, log = faults.run(what, manager.folder.parent.parent, "-e", f"trace={call}", "-e", f"inject={call}:{fault}")
     if "SIGKILL" in fault:
         assert status == -signal.SIGKILL, log
@@ -199,6 +209,69 @@ def test_faults_in_a_save(faults: Faults, how_many: str) -> None:
         outcomes[f"{'killed' if status < 0 else 'failed' if status else 'done'}, {'new' if epochs[2:] else 'old'}"] += 1
     print(f"save: {len(chosen)} points hit; afterwards: {dict(outcomes)}")
     assert outcomes["killed, old"] and outcomes["failed, old"] and outcomes["killed, new"]
+
+
+@pytest.mark.parametrize("how_many", ["some", pytest.param("all", marks=pytest.mark.slow)])
+def test_faults_in_a_save_over_another(faults: Faults, how_many: str) -> None:
+    """Prevents a save over an epoch that exists, hit anywhere, from being resumed in part or losing both."""
+    chosen = points(faults, "save again")
+    chosen = some_of(chosen) if how_many == "some" else chosen
+    outcomes: collections.Counter[str] = collections.Counter()
+    for call, fault in chosen:
+        manager, status = hit(faults, "save again", call, fault)
+        try:
+            found = manager.load_latest()
+            assert found is not None and found[0] == 2
+            (seed,) = [seed for seed in (2, 7) if differences(found[1:], (Agent(seed), state_of(seed))) == []]
+            assert status != 0 or seed == 7
+            assert manager.load_trainer_state(1)["epoch"] == 1
+            assert_next_save_works(manager, 3)
+        except BaseException as error:
+            error.add_note(f"at {call}:{fault}")
+            raise
+        outcomes[f"{'killed' if status < 0 else 'failed' if status else 'done'}, {'new' if seed == 7 else 'old'}"] += 1
+    print(f"save over another: {len(chosen)} points hit; afterwards: {dict(outcomes)}")
+    assert outcomes["killed, old"] and outcomes["failed, old"] and outcomes["killed, new"]
+
+
+def steps(faults: Faults, what: str, train_dir: Path) -> list[str]:
+    """The calls, in order, that make durable, commit, delete and make folders: each with the name of its file."""
+    calls = "fsync,fdatasync,rename,renameat,renameat2,unlink,unlinkat,mkdir,mkdirat"
+    status, log = faults.run(what, train_dir, "-y", "-e", f"trace={calls}")
+    assert status == 0
+    made = re.findall(r"^\d+ +([a-z]+)\w*\((.*)\) += 0$", log, re.MULTILINE)
+    names = [(call, re.findall(r"[<\"]([^>\"]+)[>\"]", arguments)[-1]) for call, arguments in made]
+    return [f"{call} {re.sub('[0-9a-f]{8}.tmp', 'TMP', Path(name).name)}" for call, name in names]
+
+
+SAVED = [
+    "fsync agent_epoch_3.pt.TMP",
+    "fsync trainer_epoch_3.pt.TMP",
+    "rename trainer_epoch_3.pt",
+    "fsync checkpoints",
+    "rename agent_epoch_3.pt",
+    "fsync checkpoints",
+]
+
+
+def test_a_save_is_durable_step_by_step(faults: Faults, tmp_path: Path) -> None:
+    """Prevents a file whose name reaches the disk before its content, and names that never do, when the power goes."""
+    assert steps(faults, "save", fresh(faults, "save").folder.parent.parent) == SAVED
+    made = ["mkdir td", f"fsync {tmp_path.name}", "mkdir a", "fsync td", "mkdir checkpoints", "fsync a"]
+    assert steps(faults, "save", tmp_path / "td") == made + SAVED
+
+
+def test_a_deletion_is_durable_step_by_step(faults: Faults) -> None:
+    """Prevents an agent file from coming back without its trainer file when the power goes."""
+    assert steps(faults, "retention", fresh(faults, "retention").folder.parent.parent) == [
+        "unlink agent_epoch_1.pt",
+        "fsync checkpoints",
+        "unlink trainer_epoch_1.pt",
+        "fsync checkpoints",
+        "unlink agent_epoch_2.pt.TMP",
+        "unlink trainer_epoch_3.pt",
+        "unlink trainer_epoch_3.pt.TMP",
+    ]
 
 
 @pytest.mark.parametrize("how_many", ["some", pytest.param("all", marks=pytest.mark.slow)])
