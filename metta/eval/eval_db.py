@@ -256,8 +256,11 @@ class EvalDB:
                 connection.execute(f"PRAGMA user_version = {VERSION}")
                 connection.execute(TABLE)
                 connection.execute("PRAGMA journal_mode = WAL")
-            with contextlib.suppress(FileExistsError):
+            try:
                 os.link(draft, self.path)
+            except OSError:  # it is there by now, or the file system has no hard links (exFAT, SMB)
+                if not self.path.exists():
+                    os.rename(draft, self.path)
         except (OSError, sqlite3.Error) as error:
             raise EvalDBError(f"cannot create {self.path}: {error}") from error
         finally:

@@ -1,4 +1,5 @@
 import contextlib
+import errno
 import json
 import os
 import random
@@ -366,3 +367,18 @@ def test_a_folder_that_may_not_be_written_can_be_read(db, monkeypatch):
     with pytest.raises(EvalDBError, match="attempt to write a readonly database"):
         db.record("a", 2, "arena", rows(1), "crc")
     assert [file.name for file in db.path.parent.iterdir()] == ["eval.db"]
+
+
+@pytest.mark.parametrize("error", ["EPERM", "ENOTSUP", "ENOSYS"])
+def test_a_file_system_without_hard_links(db, monkeypatch, error):
+    """exFAT and SMB have none: the scores of the first evaluation could not be stored, after all its episodes."""
+    number = getattr(errno, error)
+
+    def fail(*_):
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(os, "link", fail)
+    for epoch in (1, 2):
+        db.record("a", epoch, "arena", rows(1), "crc")
+    assert sorted(db.get_scores("a")) == [1, 2]
+    assert [path.name for path in db.path.parent.iterdir() if ".new-" in path.name] == []
