@@ -51,6 +51,8 @@ def newest_config(
         try:
             return read_saved_config(manager.file("trainer", epoch), *needed)
         except CheckpointError as error:
+            if epoch not in manager.list_epochs():  # deleted meanwhile, when there was a newer one
+                return newest_config(manager, *needed, unread=unread)
             unread(error)
     return None
 

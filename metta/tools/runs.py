@@ -51,7 +51,8 @@ def describe(run: str, train_dir: str, scores: EvalDB) -> tuple[str, ...]:
         state = "complete" if saved["agent_steps"] >= saved["config"]["total_timesteps"] else "stopped"
     if is_locked(folder.lock):
         state = "training"
-    return run, env, state, str(epochs[-1]), steps, *latest_score(scores, run, env), decimal(size_of(folder.path))
+    newest = str(epochs[-1]) if epochs else "-"  # deleted meanwhile
+    return run, env, state, newest, steps, *latest_score(scores, run, env), decimal(size_of(folder.path))
 
 
 def say(error: CheckpointError) -> None:

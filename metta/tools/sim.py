@@ -70,11 +70,19 @@ class Evaluation:
             self.play_random()
 
     def play_epochs(self, epochs: Sequence[int]) -> None:
-        """Play these checkpoints; skip and report one that cannot be read, unless it is the only one."""
+        """Play these checkpoints; skip and report one that cannot be read, unless it is the only one.
+
+        If the newest was asked for and has been deleted because there is a newer one, play that one.
+        """
         for epoch in epochs:
             try:
                 self.play_epoch(epoch)
             except CheckpointError as error:
+                left = TinyCheckpointManager(str(self.target.run), self.config.train_dir).list_epochs()
+                if self.config.epoch == "latest" and left and epoch not in left:
+                    if not self.config.watch:  # which sees the newer one itself
+                        self.play_epochs(left[-1:])
+                    return
                 if len(epochs) == 1 and not self.config.watch:
                     raise
                 print(f"metta sim: {one_line(error)}", file=sys.stderr)

@@ -7,14 +7,17 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 from torch import nn
 
 from metta.eval.eval_db import EvalDB
-from metta.eval.policy_evaluator import PolicyEvaluator
+from metta.eval.policy_evaluator import LoadedAgent, PolicyEvaluator
+from metta.rl import saved_config
 from metta.rl.saving.run_lock import RunLock
 from metta.rl.tiny_checkpoint_manager import TinyCheckpointManager, save_checkpoint
+from metta.tools.main import main
 from tests.helpers.commands import ENVIRONMENT, ROOT, run_in
 
 TINY = ("num_envs=2", "horizon=8", "minibatch_size=16", "update_epochs=1")
@@ -144,6 +147,41 @@ def test_a_damaged_newest_checkpoint_is_named_and_training_goes_on_from_the_one_
     _, err = metta(folder, "train", "run=a")
     assert err.startswith("metta train: train_dir/a/checkpoints/agent_epoch_3.pt ")
     assert "run=a goes on at 32 of 48 agent steps" in err and "run=a complete" in err
+
+
+@pytest.mark.parametrize("command", ["sim", "runs"])
+def test_the_newest_checkpoint_may_be_deleted_for_a_newer_one(
+    command: str, folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Beside a trainer with keep_last=1, which deletes what was just listed: an error, or a `-` for what is there."""
+    monkeypatch.chdir(folder)
+    manager = TinyCheckpointManager("a")
+    for epoch in (0, 2):
+        for kind in ("agent", "trainer"):
+            manager.file(kind, epoch).unlink()
+    done = list[None]()
+
+    def overtake() -> None:
+        if not done:
+            done.append(None)
+            for kind in ("agent", "trainer"):
+                manager.file(kind, 3).rename(manager.file(kind, 4))
+
+    def load(self: PolicyEvaluator, run: str, epoch: int) -> LoadedAgent:
+        overtake()
+        return load_agent(self, run, epoch)
+
+    def read(trainer_file: Path, *needed: str) -> dict[str, Any]:
+        overtake()
+        return read_saved_config(trainer_file, *needed)
+
+    load_agent, read_saved_config = PolicyEvaluator.load, saved_config.read_saved_config
+    monkeypatch.setattr(PolicyEvaluator, "load", load)
+    monkeypatch.setattr(saved_config, "read_saved_config", read)
+    assert main([command, "run=a", "episodes=1"] if command == "sim" else [command]) == 0
+    said = capsys.readouterr()
+    assert done and "CartPole-v1" in said.out and "no checkpoint" not in said.err and "cannot be read" not in said.err
+    assert re.search(r"^a +4 +CartPole" if command == "sim" else r"^a +CartPole-v1 +complete ", said.out, re.MULTILINE)
 
 
 def test_sim_watch_plays_each_new_checkpoint(folder: Path) -> None:
