@@ -28,6 +28,7 @@ from torch import nn
 from torch.distributed.checkpoint.staging import DefaultStager, StagingOptions
 
 from benchmarks.summary import WORK, conditions, spread, write
+from metta.machine import keep_freed_memory
 from metta.rl.saving.checkpoint_saver import CheckpointSaver
 from metta.rl.tiny_checkpoint_manager import TinyCheckpointManager
 
@@ -201,7 +202,7 @@ def compare(size: float, rounds: int) -> dict[str, dict[str, list[float]]]:
                 measure(ways[name], Path(folder) / name)
             except ImportError as error:
                 print(f"{name} is left out: {error}")
-                del ways[name]
+                ways.pop(name, None)
         rows = [{name: measure(way, Path(folder) / name) for name, way in ways.items()} for _ in range(rounds)]
         return {
             name: {column: [row[name][column] for row in rows] for column in ("blocked", "durable", "load")}
@@ -251,6 +252,7 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=1)
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
+    keep_freed_memory()  # as training does
     warnings.simplefilter("ignore")  # DCP's and Orbax's advice on each call
     results: dict[str, Any] = {"conditions": conditions(args.threads), "sizes": {}}
     for size in args.only:
