@@ -31,6 +31,7 @@ class WorkerPool(ThreadPoolExecutor):
         self._processes = Processes(holds, cloudpickle.dumps((initializer or bool, initargs, {})))
         super().__init__(max_workers, holds, initializer=self._processes.start)
         self._finalizer = weakref.finalize(self, end_workers, self._processes.workers)
+        self._ending = threading.Lock()  # whoever waits returns once the processes have ended, whoever ends them
 
     def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
         return super().submit(self._call, fn, args, kwargs)
@@ -39,7 +40,8 @@ class WorkerPool(ThreadPoolExecutor):
         """End the processes once the calls are done. Happens by itself when the pool is collected."""
         super().shutdown(wait, cancel_futures=cancel_futures)
         if wait:
-            self._finalizer()
+            with self._ending:
+                self._finalizer()
         else:
             threading.Thread(target=self.shutdown).start()
 

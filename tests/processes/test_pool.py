@@ -25,6 +25,14 @@ def workers_of(pool: WorkerPool) -> list[Worker]:
     return list(pool._processes.workers)
 
 
+def result_once_idle(pool: WorkerPool) -> int:
+    """The number of a process that is idle again: a future has its result a moment before its thread is."""
+    number = pool.submit(os.getpid).result()
+    while pool._idle_semaphore._value == 0:
+        time.sleep(0.001)
+    return number
+
+
 def all_ended(workers: list[Worker]) -> bool:
     return len(workers) > 0 and all(worker._process.returncode is not None for worker in workers)
 
@@ -60,11 +68,14 @@ def test_processes_start_when_a_call_finds_none_idle(tmp_path: Path) -> None:
     """Processes for nothing, or more of them than allowed."""
     with WorkerPool(2, "a test") as pool:
         assert workers_of(pool) == []
-        first = {pool.submit(os.getpid).result() for _ in range(3)}
+        first = {result_once_idle(pool) for _ in range(3)}
         assert len(workers_of(pool)) == len(first) == 1
-        naps = [pool.submit(nap_until, tmp_path / "alarm") for _ in range(4)]
+        nap = begun(pool.submit(nap_until, tmp_path / "alarm"))
+        other = pool.submit(os.getpid).result()  # the first is asleep
+        more = [pool.submit(nap_until, tmp_path / "alarm") for _ in range(3)]
         (tmp_path / "alarm").touch()
-        assert first < {nap.result() for nap in naps}
+        assert first == {nap.result()} and other not in first
+        assert {one.result() for one in more} <= {*first, other}
         workers = workers_of(pool)
         assert len(workers) == 2
     assert all_ended(workers)
