@@ -26,6 +26,7 @@ MODULES = {
 PARAMETERS = {f"encoder.{kind}{layer}" for kind in ("weight", "bias") for layer in (1, 2)}
 PARAMETERS |= {f"{head}.{kind}" for kind in ("weight", "bias") for head in ("policy", "value")}
 MINUS_ONE = torch.tensor(-1.0)
+PLAIN_ADAM = {"weight_decay": 0.0, "amsgrad": False, "maximize": False}
 
 
 class TwinNetwork:
@@ -124,22 +125,9 @@ class TwinNetwork:
         (group,) = optimizer.param_groups
         beta1, beta2 = group["betas"]
         torch._foreach_add_(steps, 1)
-        torch._fused_adam_(
-            self.parameters,
-            gradients,
-            means,
-            squares,
-            [],
-            steps,
-            lr=group["lr"],
-            beta1=beta1,
-            beta2=beta2,
-            weight_decay=0.0,
-            eps=group["eps"],
-            amsgrad=False,
-            maximize=False,
-            grad_scale=(norm / max_grad_norm).clamp_(min=1),
-        )
+        options = {"lr": group["lr"], "beta1": beta1, "beta2": beta2, "eps": group["eps"], **PLAIN_ADAM}
+        scale = (norm / max_grad_norm).clamp_(min=1)
+        torch._fused_adam_(self.parameters, gradients, means, squares, [], steps, **options, grad_scale=scale)
 
     def _find_state(self, optimizer: torch.optim.Adam) -> tuple[list[Tensor], ...]:
         """Adam's running means, squares and counts of steps of all parameters, made as torch makes them if need be."""

@@ -98,14 +98,7 @@ class VecEnv:
     Raises UserError where the environment cannot be made, and EnvError where it, or a worker, fails later.
     """
 
-    def __init__(
-        self,
-        spec: EnvSpec,
-        num_envs: int,
-        episode_seeds: SeedOf,
-        num_workers: int = 0,
-        first_env: int = 0,
-    ):
+    def __init__(self, spec: EnvSpec, num_envs: int, episode_seeds: SeedOf, num_workers: int = 0, first_env: int = 0):
         if num_envs < 1 or num_workers < 0:
             raise UserError(f"num_envs={num_envs} must be at least 1, and num_workers={num_workers} at least 0")
         self.spec = spec

@@ -67,12 +67,7 @@ class PolicyEvaluator:
         self._key: Any = None
 
     def evaluate(
-        self,
-        run: str,
-        epoch: int,
-        env: EnvName | str | None = None,
-        episodes: int = 100,
-        seed: int = 0,
+        self, run: str, epoch: int, env: EnvName | str | None = None, episodes: int = 100, seed: int = 0
     ) -> Score:
         """Play episodes of seeds `seed`, `seed + 1`, ... with the run's agent of that epoch, and store the scores.
 
@@ -101,13 +96,7 @@ class PolicyEvaluator:
             raise UserError(f"run={run} epoch={epoch} is another agent, {own}: store the scores of {path} elsewhere")
         return loaded
 
-    def score(
-        self,
-        loaded: LoadedAgent,
-        env: EnvName | str | None = None,
-        episodes: int = 100,
-        seed: int = 0,
-    ) -> Score:
+    def score(self, loaded: LoadedAgent, env: EnvName | str | None = None, episodes: int = 100, seed: int = 0) -> Score:
         """Do what `evaluate` does, with an agent that is loaded already."""
         simulations = self._simulate(env or loaded.own_env(), episodes)
         played = simulations.play(loaded.agent, range(seed, seed + episodes))

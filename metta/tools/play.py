@@ -61,7 +61,8 @@ def play(config: PlayConfig, target: Target | None) -> int:
             with Terminal() as terminal:
                 session.watch(terminal, view)
         else:
-            session.play_through()
+            while not single.over:
+                session.step()
         print(session.summary())
     finally:
         single.env.close()
@@ -103,10 +104,6 @@ class Session:
     def step(self) -> None:
         if not self.single.over:
             self.single.step(self.player.act(self.single.observations, self.single.starts))
-
-    def play_through(self) -> None:
-        while not self.single.over:
-            self.step()
 
     def watch(self, terminal: Terminal, view: View) -> None:
         """Draw, step on time and obey the keys, until the user quits."""
