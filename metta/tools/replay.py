@@ -75,7 +75,8 @@ def find_recording(config: ReplayConfig, epoch: int, env: EnvName, recordings: P
     command = f"{sim_command(config)} epoch={epoch}"
     try:
         seeds = recorded_seeds(recordings)
-        recording = load_recording(recordings, config.seed) if config.seed in seeds else None
+        if config.seed in seeds:
+            return load_recording(recordings, config.seed)
     except DAMAGE:
         raise UserError(f"{recordings} is damaged or holds no episodes: `{command}` records new ones") from None
     if not seeds:
@@ -83,13 +84,11 @@ def find_recording(config: ReplayConfig, epoch: int, env: EnvName, recordings: P
         others = f" (of epoch {enumeration(have)} there are)" if have and epoch not in have else ""
         which = f"no episode of epoch={epoch} in {env.label} is recorded{others}"
         raise UserError(f"{which}: `{command}` records some")
-    if recording is None:
-        more = f"episodes={config.seed + 1}" if config.seed < 1000 else f"seed={config.seed}"
-        raise UserError(
-            f"seed={config.seed} of epoch={epoch} in {env.label} is not recorded, "
-            f"seeds {seeds[0]} to {seeds[-1]} are: `{command} {more}` records it"
-        )
-    return recording
+    more = f"episodes={config.seed + 1}" if config.seed < 1000 else f"seed={config.seed}"
+    raise UserError(
+        f"seed={config.seed} of epoch={epoch} in {env.label} is not recorded, "
+        f"seeds {seeds[0]} to {seeds[-1]} are: `{command} {more}` records it"
+    )
 
 
 def chosen_format(config: ReplayConfig, env: EnvName) -> str:
