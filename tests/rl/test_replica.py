@@ -12,6 +12,7 @@ from metta.agent.policy_agent import PolicyAgent
 from metta.agent.twin_network import TwinNetwork
 from metta.envs.env_spec import EnvName, EnvSpec
 from metta.errors import EnvError
+from metta.rl.learning.common_buffers import CommonBuffers
 from metta.rl.learning.ppo import Statistics, backward
 from metta.rl.learning.rollout import Rollout
 from metta.rl.learning.summed_gradients import SummedGradients
@@ -50,7 +51,8 @@ def test_shards_add_up_to_the_whole(lstm, size, num_shards, with_twin):
     expected = backward(agent, batch, index, CONFIG, twin)
     whole = [parameter.grad for parameter in agent.parameters()]
     memory = bytearray(SummedGradients.memory_bytes(agent, num_shards))
-    summed = SummedGradients(agent, num_shards, range(num_shards), memory, lambda: None).begin(seed=1)
+    buffers = CommonBuffers(agent, num_shards, bytearray())
+    summed = SummedGradients(agent, num_shards, range(num_shards), memory, lambda: None, buffers).begin(seed=1)
     seen: list[Statistics] = []
     for _ in range(3):  # its two places take turns
         seen.append(summed(agent, batch, index, CONFIG, twin))

@@ -9,6 +9,7 @@ from torch import Tensor
 from metta.agent.policy_agent import PolicyAgent, State
 from metta.agent.twin_network import TwinNetwork
 from metta.envs.vec_env import Episode, VecEnv
+from metta.rl.learning.common_buffers import CommonBuffers
 from metta.rl.learning.random_state import seed_everything
 from metta.rl.learning.rollout import Rollout
 from metta.rl.learning.timers import Timers
@@ -20,8 +21,8 @@ class Collector:
     Keeps what must survive from one rollout to the next.
     """
 
-    def __init__(self, envs: VecEnv, agent: PolicyAgent, rollout: Rollout, timers: Timers):
-        self.envs, self.agent, self.timers = envs, agent, timers
+    def __init__(self, envs: VecEnv, agent: PolicyAgent, rollout: Rollout, timers: Timers, buffers: CommonBuffers):
+        self.envs, self.agent, self.timers, self._buffers = envs, agent, timers, buffers
         self.device = rollout.values.device
         first = envs.first_env * envs.num_agents
         self.rows = rows = slice(first, first + envs.batch_size)
@@ -92,7 +93,8 @@ class Collector:
         rows = torch.from_numpy(self.envs.truncated.nonzero()[0])
         observations = torch.from_numpy(self.envs.final_observations)[rows].to(self.device)
         rows = rows.to(self.device)
-        return self.agent(observations, tuple(s[rows] for s in state))[1].cpu().numpy()
+        with self._buffers.untouched():
+            return self.agent(observations, tuple(s[rows] for s in state))[1].cpu().numpy()
 
     def state_dict(self) -> dict[str, Any]:
         return {"episodes": self.envs.state_dict(), "recurrent": self.state}

@@ -22,6 +22,7 @@ from metta.machine import keep_freed_memory
 from metta.processes.shared_arrays import shares
 from metta.processes.worker import Worker
 from metta.rl.learning.collector import Collector
+from metta.rl.learning.common_buffers import CommonBuffers
 from metta.rl.learning.ppo import backward, explained_variance, gae, successor_values, update
 from metta.rl.learning.random_state import seed_everything, seed_of
 from metta.rl.learning.reward_scaler import RewardScaler
@@ -55,9 +56,11 @@ class Replica:
         rows = config.num_envs * agent.env.num_agents
         size = Rollout.num_bytes(agent, config.horizon, rows)
         self.rollout = Rollout.over(memory[:size], agent, config.horizon, rows)
+        self.buffers = CommonBuffers(agent, config.num_shards, memory[size:])
+        size += CommonBuffers.memory_bytes(agent, config.num_shards)
         self.gradients = None  # with one shard ppo.backward alone
         if config.num_shards > 1:
-            self.gradients = SummedGradients(agent, config.num_shards, shards, memory[size:], meet)
+            self.gradients = SummedGradients(agent, config.num_shards, shards, memory[size:], meet, self.buffers)
         envs_of = shares(config.num_envs, config.num_shards)
         self.collectors: dict[int, Collector] = {}
         for shard in shards:
@@ -69,21 +72,25 @@ class Replica:
                 first_env=envs_of[shard].start,
             )
             envs.reset()
-            self.collectors[shard] = Collector(envs, agent, self.rollout, self.timers)
+            self.collectors[shard] = Collector(envs, agent, self.rollout, self.timers, self.buffers)
 
     @staticmethod
     def memory_bytes(config: RunConfig, agent: PolicyAgent) -> int:
         rows = config.num_envs * agent.env.num_agents
         summed = SummedGradients.memory_bytes(agent, config.num_shards) if config.num_shards > 1 else 0
-        return Rollout.num_bytes(agent, config.horizon, rows) + summed
+        buffers = CommonBuffers.memory_bytes(agent, config.num_shards)
+        return Rollout.num_bytes(agent, config.horizon, rows) + buffers + summed
 
     def collect(self, epoch: int) -> list[Episode]:
         """Write these shards' rows of the rollout; returns the episodes that ended."""
-        return [
-            episode
-            for shard, collector in self.collectors.items()
-            for episode in collector.collect(seed_of(self.config.seed, epoch, 1 + shard))
-        ]
+        episodes = []
+        self.buffers.begin()
+        for shard, collector in self.collectors.items():
+            self.buffers.restore()
+            episodes += collector.collect(seed_of(self.config.seed, epoch, 1 + shard))
+            self.buffers.write(0, shard)
+        self.buffers.end()
+        return episodes
 
     def estimate_advantages(self, scale_rewards: RewardScaler) -> float:
         """Write the whole rollout's advantages and returns; returns the critic's explained variance."""
@@ -102,11 +109,13 @@ class Replica:
         """Learn from the whole rollout, together with the other replicas; returns the losses."""
         for group in self.optimizer.param_groups:
             group["lr"] = learning_rate
+        self.buffers.merge(0, self.config.num_shards)
         seed = seed_of(self.config.seed, epoch, 0)
         seed_everything(seed)
         gradients = backward if self.gradients is None else self.gradients.begin(seed)
         order = torch.Generator().manual_seed(seed)
         losses = update(self.agent, self.optimizer, self.rollout, self.config, order, gradients)
+        self.buffers.end()
         self.agent.update_normalizers(self.rollout.observations)
         return losses
 

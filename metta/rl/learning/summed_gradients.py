@@ -8,6 +8,7 @@ from torch import Tensor
 
 from metta.agent.policy_agent import PolicyAgent
 from metta.agent.twin_network import TwinNetwork
+from metta.rl.learning.common_buffers import CommonBuffers
 from metta.rl.learning.ppo import Statistics, backward
 from metta.rl.learning.random_state import seed_everything
 from metta.rl.learning.rollout import Batch
@@ -17,8 +18,16 @@ from metta.rl.train_config import RunConfig
 class SummedGradients:
     """Takes the place of `ppo.backward`; the gradients of all shards meet in memory that all processes share."""
 
-    def __init__(self, agent: PolicyAgent, num_shards: int, shards: range, memory: Any, meet: Callable[[], None]):
-        self.num_shards, self.shards, self.meet = num_shards, shards, meet
+    def __init__(
+        self,
+        agent: PolicyAgent,
+        num_shards: int,
+        shards: range,
+        memory: Any,
+        meet: Callable[[], None],
+        buffers: CommonBuffers,
+    ):
+        self.num_shards, self.shards, self.meet, self._buffers = num_shards, shards, meet, buffers
         self._parameters = list(agent.parameters())
         device = self._parameters[0].device
         size = self._size(agent)
@@ -53,10 +62,13 @@ class SummedGradients:
             seed_everything(self._seed + self._turn * self.num_shards + shard)
             for parameter in self._parameters:
                 parameter.grad = None
+            self._buffers.restore()
             statistics = backward(agent, batch, index, config, twin, shard, self.num_shards)
             gradients = [torch.zeros_like(p) if p.grad is None else p.grad for p in self._parameters]
             torch._foreach_copy_(self._views[turn][shard], [*gradients, torch.stack(statistics)])
+            self._buffers.write(turn, shard)
         self.meet()
+        self._buffers.merge(turn, min(self.num_shards, len(index)))  # the last ones may have had no rows
         torch.add(self._apart[turn, 0], self._apart[turn, 1], out=self._sum)
         for shard in range(2, self.num_shards):
             self._sum += self._apart[turn, shard]
