@@ -15,6 +15,7 @@ TRAINING: dict[str, tuple[float | None, float | None]] = {
     "arena-lstm": (None, 3.0),
     "breakout": (1.7, None),
 }
+README_LIBRARIES = {"metta": "metta", "sb3": "Stable-Baselines3", "puffer": "PufferLib"}
 ARENA_TARGET = 40_000
 QUIET_LOAD = 2  # on two cores: above it another process took turns with what was measured
 INTRODUCTION = """Made by `make bench` (`benchmarks/run_all.py`). Medians and [ranges] of rounds that alternate between
@@ -208,6 +209,36 @@ def versions() -> str:
             packages = ", ".join(f"{key} {value}" for key, value in noted.items() if key not in skipped)
             return f"{noted['cores']} cores, Python {noted['python']}, {packages}."
     return ""
+
+
+def speed_table() -> str:
+    """README's table of training speed: each library with the better of one and two torch threads."""
+    names = {
+        "cartpole-8": "CartPole-v1, 8 environments",
+        "cartpole-64": "CartPole-v1, 64 environments",
+        "arena": "arena, 24 agents x 8",
+        "arena-lstm": "arena with an LSTM",
+        "breakout": "ALE/Breakout-v5, 8 environments",
+    }
+    best: dict[tuple[str, str], float] = {}
+    for result in load("training_speed")["results"]:
+        for library, rates in result["rates"].items():
+            place = result["case"], library
+            best[place] = max(median(rates), best.get(place, 0))
+    rows = [
+        [name, *(f"{best[case, library]:,.0f}" if (case, library) in best else "-" for library in README_LIBRARIES)]
+        for case, name in names.items()
+    ]
+    return table(("", *README_LIBRARIES.values()), rows)
+
+
+def write_readme() -> None:
+    """Put the table in the place of the one that README has."""
+    path = HERE.parent / "README.md"
+    text = path.read_text()
+    begin = text.index(table(("", *README_LIBRARIES.values()), ()))
+    end = text.index("\n\n", begin)
+    path.write_text(text[:begin] + speed_table() + text[end:])
 
 
 def write_results(notes: str = "") -> None:

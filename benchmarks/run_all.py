@@ -1,4 +1,4 @@
-"""Runs every comparison of speed that needs no GPU, one after the other, and writes benchmarks/results.md.
+"""Runs every comparison of speed that needs no GPU, and writes benchmarks/results.md and README's table.
 
     make bench                                                             # all, in some 20 minutes
     PYTHONPATH=. .venv-bench/bin/python benchmarks/run_all.py --only eval_speed growth
@@ -12,7 +12,7 @@ import subprocess
 import sys
 import time
 
-from benchmarks.results import write_results
+from benchmarks.results import write_readme, write_results
 from benchmarks.summary import DATA, HERE
 
 # script -> its arguments; chosen so that all take some 20 minutes on two cores.
@@ -49,6 +49,7 @@ def main() -> None:
     args = parser.parse_args()
     failed = [] if args.table else [name for name in args.only if not run(name)]
     write_results(args.notes)
+    write_readme()
     if failed:
         sys.exit(f"failed: {', '.join(failed)}")
 

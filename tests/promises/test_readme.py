@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from benchmarks.results import speed_table
 from tests.helpers.commands import ROOT, run_in
 
 README = (ROOT / "README.md").read_text()
@@ -86,3 +87,8 @@ def test_the_file_tree_names_every_file():
             or list(ROOT.glob(f"metta/**/{name}"))
             or (ROOT / "benchmarks" / name).exists()
         )
+
+
+def test_the_speed_table_is_what_was_measured():
+    """A table that is typed: figures of another day than benchmarks/results.md."""
+    assert f"\n\n{speed_table()}\n\n" in README
