@@ -26,6 +26,8 @@ PACKAGES = (
 )
 PLAIN = (bool, int, float, str)  # types of settings that can be compared
 
+NEAR = 0.7  # of 1, how alike a name must be to be suggested: Taxi-v4 for Taxi-v3, but not Ant-v3
+
 
 class GymnasiumEnv:
     """One Gymnasium environment. See `Env` for the methods.
@@ -145,8 +147,9 @@ def find_gymnasium_spec(name: str) -> GymnasiumSpec:
         return gymnasium.registry[env_id]
     names = sorted({*gymnasium.registry, *GAMES})
     by_case = {known.lower(): known for known in names}
-    near = [by_case[key] for key in difflib.get_close_matches(env_id.lower(), by_case, 3, 0.0)]
-    raise UserError(f"env={name} is not an environment; nearest: {', '.join(near)}")
+    near = [by_case[key] for key in difflib.get_close_matches(env_id.lower(), by_case, 3, NEAR)]
+    instead = f"nearest: {', '.join(near)}" if near else f"there are {', '.join(GAMES)} and the ids that Gymnasium has"
+    raise UserError(f"env={name} is not an environment; {instead}")
 
 
 def check_gymnasium(env: EnvName) -> tuple[GymnasiumSpec, EnvName]:

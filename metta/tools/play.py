@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from metta.errors import UserError, one_line
 from metta.tools.cli.arguments import parse
 from metta.tools.cli.config import PlayConfig
+from metta.tools.cli.table import cut
 from metta.tools.cli.targets import Target, chosen_env, find_target, given_env
 
 if TYPE_CHECKING:
@@ -157,7 +158,3 @@ class Session:
     def summary(self) -> str:
         end = "" if self.single.over else ", not played to its end"
         return f"{self.name} seed={self.seed}: {self.so_far()}{end}"
-
-
-def cut(text: str, columns: int) -> str:
-    return text if len(text) <= columns else text[: columns - 1] + "…"

@@ -112,6 +112,8 @@ class Evaluation:
         """Play each new checkpoint when it appears and print a line for it, until Ctrl-C."""
         manager = TinyCheckpointManager(str(self.target.run), self.config.train_dir)
         waiting, seen = self.target.epochs, set(manager.list_epochs())
+        if not seen:
+            print(f"metta sim: waiting for the first checkpoint in {manager.folder}", file=sys.stderr, flush=True)
         while True:
             for epoch in waiting:
                 self.play_epochs([epoch])

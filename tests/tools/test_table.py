@@ -30,3 +30,16 @@ def test_cells_are_text_and_nothing_else(
     assert "\x1b]" not in lines[2] and "\x07" not in lines[2]
     ends = {line.rstrip().replace("\x1b[0m", "").rstrip()[-4:] for line in lines}
     assert ends == {"1.00", "2.00", "3.00"}
+
+
+def test_a_row_fits_the_terminal(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture) -> None:
+    """One long environment's settings made `runs` 136 columns wide: every row wrapped, and the columns were lost."""
+    monkeypatch.setenv("COLUMNS", "60")
+    rows = [("a", "arena[" + "max_steps=100," * 6 + "]", "1.00", "a" * 20), ("b", "arena", "12.00", "")]
+    print_table(("run", "env", "score", "more"), rows, left=2)
+    assert max(map(len, capsys.readouterr().out.splitlines())) > 100  # a pipe gets all of it
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
+    print_table(("run", "env", "score", "more"), rows, left=2)
+    _, first, second = capsys.readouterr().out.splitlines()
+    assert len(first) == 60 and "arena[max_steps=100,ma" in first and "…   1.00  " + "a" * 20 in first
+    assert second.split() == ["b", "arena", "12.00"]

@@ -184,6 +184,27 @@ def test_the_newest_checkpoint_may_be_deleted_for_a_newer_one(
     assert re.search(r"^a +4 +CartPole" if command == "sim" else r"^a +CartPole-v1 +complete ", said.out, re.MULTILINE)
 
 
+def test_sim_watch_waits_for_a_run_that_begins(tmp_path: Path) -> None:
+    """Trainer and watcher started together: the watcher found no run yet, and ended."""
+    watch = subprocess.Popen(
+        [*COMMAND, "sim", "run=new", "watch=true", "episodes=1"],
+        cwd=tmp_path,
+        env=ENVIRONMENT,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    assert watch.stdout is not None and watch.stderr is not None
+    try:
+        assert watch.stderr.readline().startswith("metta sim: waiting for the first checkpoint in ")
+        tiny = ["num_envs=1", "horizon=16", "minibatch_size=16", "hidden_size=4"]
+        metta(tmp_path, "train", "run=new", "env=CartPole-v1", "total_timesteps=16", *tiny)
+        assert [watch.stdout.readline().split()[1] for _ in range(2)] == ["epoch=0", "epoch=1"]
+    finally:
+        watch.send_signal(signal.SIGINT)
+        watch.communicate()
+
+
 def test_sim_watch_plays_each_new_checkpoint(folder: Path) -> None:
     """watch=true follows a run that another process trains, and Ctrl-C ends it."""
     watch = subprocess.Popen(

@@ -1,7 +1,8 @@
-"""A table on stdout: with rich on a terminal, as plain aligned text elsewhere."""
+"""A table on stdout, as plain aligned text; on a terminal a row is never wider than it."""
 
 from __future__ import annotations
 
+import shutil
 import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
@@ -11,6 +12,8 @@ from metta.errors import one_line
 if TYPE_CHECKING:
     from metta.eval.eval_db import Score
     from metta.eval.statistics import Estimate
+
+LEAST_WIDTH = 12  # of a text that is shortened, so that it still says something
 
 
 def interval_text(interval: Score | Estimate) -> str:
@@ -28,19 +31,17 @@ def print_table(headings: Sequence[str], rows: Sequence[Sequence[str]], left: in
     Cells may come from anybody's files: nothing in them is markup or reaches the terminal as a command.
     """
     headings, *rows = [[one_line(cell) for cell in row] for row in (headings, *rows)]
-    if sys.stdout.isatty():
-        from rich.console import Console
-        from rich.table import Table
-        from rich.text import Text
-
-        table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
-        for index, heading in enumerate(headings):
-            table.add_column(Text(heading), justify="left" if index < left else "right")
-        for row in rows:
-            table.add_row(*map(Text, row))
-        Console().print(table)
-        return
     widths = [max(map(len, column)) for column in zip(headings, *rows, strict=True)]
+    if sys.stdout.isatty():  # where a row that wraps is no row: shorten the widest text
+        excess = sum(widths) + 2 * (len(widths) - 1) - shutil.get_terminal_size().columns
+        widest = max(range(left), key=widths.__getitem__)
+        widths[widest] -= max(0, min(excess, widths[widest] - LEAST_WIDTH))
     for row in (headings, *rows):
-        cells = (f"{c:<{w}}" if i < left else f"{c:>{w}}" for i, (c, w) in enumerate(zip(row, widths, strict=True)))
-        print("  ".join(cells).rstrip())
+        cells = [cut(cell, width) for cell, width in zip(row, widths, strict=True)]
+        aligned = (f"{c:<{w}}" if i < left else f"{c:>{w}}" for i, (c, w) in enumerate(zip(cells, widths, strict=True)))
+        print("  ".join(aligned).rstrip())
+
+
+def cut(text: str, columns: int) -> str:
+    """Shorten the text to so many columns; "…" says that something is missing."""
+    return text if len(text) <= columns else text[: columns - 1] + "…"

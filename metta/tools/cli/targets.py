@@ -112,8 +112,6 @@ def chosen_epochs(asked: AgentAsked, run: str) -> list[int]:
 def watched_epochs(asked: AgentAsked, run: str) -> list[int]:
     """List the checkpoints to start watching with; the run need not have one yet."""
     manager = open_run(run, asked.train_dir)
-    if not manager.folder.is_dir():
-        existing_run(run, asked.train_dir)
     if asked.epoch not in ("latest", "all"):
         raise UserError(f"epoch={epoch_text(asked.epoch)}: watch=true takes epoch=latest or epoch=all")
     epochs = manager.list_epochs()
