@@ -17,7 +17,7 @@ from metta.errors import CheckpointError, UnsoundError
 from metta.files.pt_file import Agent, load, load_pair, load_trainer_state, save_pair
 from metta.run_folder import Folder, RunFolder
 
-AGENT_FILE = re.compile(r"agent_epoch_(0|[1-9][0-9]*)\.pt")
+AGENT_FILE = re.compile(r"agent_epoch_(0|[1-9][0-9]{0,17})\.pt")  # eval.db counts in 64 bits
 
 
 class TinyCheckpointManager:

@@ -108,6 +108,7 @@ def test_epochs_are_numbers(manager: TinyCheckpointManager) -> None:
     "name",
     [
         "agent_epoch_007.pt",
+        "agent_epoch_99999999999999999999.pt",  # sim played all its episodes, and SQLite refused the number
         "agent_epoch_-1.pt",
         "agent_epoch_.pt",
         "agent_epoch_9.pt.tmp",

@@ -206,3 +206,13 @@ def test_launchers_work_from_any_folder(tmp_path: Path, tool: str) -> None:
     )
     assert (result.returncode, result.stdout) == (2, "")
     assert result.stderr == f"metta {tool}: unknown key no_such=: `metta {tool} --help` lists the keys\n"
+
+
+@pytest.mark.parametrize(
+    "command", ["runs", "train run=b env=CartPole-v1 total_timesteps=8 num_envs=1 horizon=8", "trian"]
+)
+def test_closed_output_is_no_traceback(tmp_path: Path, command: str) -> None:
+    """A queue system that closes stdout and stderr: `AttributeError: 'NoneType' object has no attribute 'isatty'`."""
+    shell = f"{sys.executable} -m metta.tools.main {command} >&- 2>&-; echo $? >status"
+    subprocess.run(["sh", "-c", shell], cwd=tmp_path, env={**os.environ, "PYTHONPATH": str(ROOT)}, check=True)
+    assert (tmp_path / "status").read_text() == ("2\n" if command == "trian" else "0\n")

@@ -98,9 +98,8 @@ def panel(progress: Progress, width: int) -> Any:
         ("time left", progress.time_left),
         ("saved epoch", "-" if progress.saved_epoch is None else f"{progress.saved_epoch:,}"),
     ]
-    nan = float("nan")
-    losses = [(name, number(scalars.get(f"losses/{name.replace(' ', '_')}", nan))) for name in LOSSES]
-    losses.append(("learning rate", number(scalars.get("charts/learning_rate", nan))))
+    losses = [(name, number(scalars.get(f"losses/{name.replace(' ', '_')}", math.nan))) for name in LOSSES]
+    losses.append(("learning rate", number(scalars.get("charts/learning_rate", math.nan))))
     spent = sum(progress.seconds.values()) or 1.0
     seconds_by_phase = {**dict.fromkeys(PHASES, 0.0), **progress.seconds}  # from the first frame on, so nothing jumps
     phases = [(phase, f"{seconds:6.1f} s {100 * seconds / spent:3.0f}%") for phase, seconds in seconds_by_phase.items()]
