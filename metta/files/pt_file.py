@@ -18,7 +18,6 @@ from metta.files.durable import rename_over, sync_folder, written_beside
 
 Agent = Any  # a torch.nn.Module
 
-CHUNK_BYTES = 256 * 1024  # read at once: the CRC is taken while they are in the core's own cache
 AGENT_CRC = "agent_crc"  # in a trainer file: the fingerprint of the agent file of the same save
 
 
@@ -37,6 +36,8 @@ def save_pair(agent_file: Path, trainer_file: Path, agent: Any, trainer_state: d
                 new_trainer.replace(trainer_file)
         sync_folder(trainer_file.parent)
         rename_over(new_agent, agent_file)
+    except zipfile.BadZipFile as error:
+        raise OSError(f"{agent_file} cannot be read back: {error}") from error
     except FileNotFoundError as error:
         if not str(error.filename).endswith(".tmp"):
             raise
@@ -124,7 +125,7 @@ def _check(file: io.BufferedReader) -> None:
     import torch
 
     reader: Any = torch._C.PyTorchFileReader(file)
-    buffer = memoryview(bytearray(CHUNK_BYTES))
+    buffer = memoryview(bytearray(256 * 1024))  # which a core keeps in its own cache
     with zipfile.ZipFile(file) as archive:
         entries = {entry.filename.partition("/")[2]: entry for entry in archive.infolist()}
         for name in reader.get_all_records():

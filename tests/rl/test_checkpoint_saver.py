@@ -2,9 +2,11 @@
 
 import os
 import random
+import shutil
 import subprocess
 import sys
 import threading
+import warnings
 from collections import OrderedDict, defaultdict
 from functools import partial
 from pathlib import Path
@@ -15,7 +17,7 @@ import pytest
 import torch
 from torch import nn
 
-from metta.errors import SaveError, UnsoundError
+from metta.errors import CheckpointError, SaveError, UnsoundError
 from metta.files.pt_file import check_pair
 from metta.rl.saving.checkpoint_saver import CheckpointSaver, snapshot
 from metta.rl.saving.retention import Retention
@@ -438,6 +440,87 @@ def test_random_histories(manager: TinyCheckpointManager) -> None:
             assert all(epoch in best or epoch >= sound[-keep_last] or not trainer(manager, epoch) for epoch in left)
         else:
             assert left == epochs
+
+
+class Ended(BaseException):
+    """The process ends here: nothing that follows happens, no clearing up either."""
+
+
+@pytest.mark.parametrize("histories", [10, pytest.param(200, marks=pytest.mark.slow)])
+def test_histories_of_saves(manager: TinyCheckpointManager, histories: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Prevents any order of saves, kills, damage, foreign files and clearing up from pairing two saves.
+
+    Nor may a save that ended, and was not damaged since, be lost for an older one.
+    """
+    generator = random.Random(histories)
+    other = TinyCheckpointManager("b", manager.folder.parent.parent)
+    seed, loaded = 0, 0
+    for _ in range(histories):
+        shutil.rmtree(manager.folder, ignore_errors=True)
+        whole: dict[int, int] = {}  # epoch -> seed of a save that got so far, if nothing was done to its files since
+        unfinished: set[int] = set()  # of those, the ones whose agent file has not got its name
+        for _ in range(8):
+            seed, epoch, kind = seed + 1, generator.choice([1, 2]), generator.choice(["agent", "trainer"])
+            match generator.choice(["save", "save", "kill", "damage", "copy", "begin"]):
+                case "save":
+                    manager.save_checkpoint(Agent(seed), epoch, state_of(seed))
+                    whole[epoch] = seed
+                    unfinished.discard(epoch)
+                case "kill":
+                    renames = generator.randrange(2)
+                    save_killed(manager, epoch, seed, renames, monkeypatch)
+                    if renames == 1 and epoch in manager.list_epochs():
+                        whole[epoch] = seed
+                        unfinished.add(epoch)
+                case "damage" if manager.file(kind, epoch).exists():
+                    flip(manager.file(kind, epoch))
+                    whole.pop(epoch, None)
+                case "copy":
+                    other.save_checkpoint(Agent(seed), epoch, state_of(seed))
+                    manager.folder.mkdir(parents=True, exist_ok=True)
+                    shutil.copy(other.file(kind, epoch), manager.file(kind, epoch))
+                    whole.pop(epoch, None)
+                case "begin":  # a trainer, which saves before it clears up
+                    retention = Retention(manager, None, tuple)
+                    manager.save_checkpoint(Agent(seed), epoch, state_of(seed))
+                    retention.apply(saved=epoch)
+                    whole = {e: s for e, s in whole.items() if e not in unfinished} | {epoch: seed}
+                    unfinished.clear()
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")
+                try:
+                    found = manager.load_latest()
+                except CheckpointError:
+                    assert not whole
+                    continue
+            if found is None:
+                assert not whole
+                continue
+            saved = found[2]["epoch"]
+            assert differences(found[1:], (Agent(saved), state_of(saved))) == []
+            assert found[0] >= max(whole, default=0) and whole.get(found[0], saved) == saved
+            loaded += 1
+    print(f"{histories} histories of 8 events: {loaded} pairs loaded, each of one save")
+    assert loaded > 4 * histories
+
+
+def save_killed(
+    manager: TinyCheckpointManager, epoch: int, seed: int, renames: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A save whose process ends after so many renames."""
+    replace, left = os.replace, [renames]
+
+    def until_the_end(source: Path, target: Path) -> None:
+        if left[0] == 0:
+            raise Ended
+        left[0] -= 1
+        replace(source, target)
+
+    with monkeypatch.context() as patch, pytest.raises(Ended):
+        patch.setattr(os, "replace", until_the_end)
+        patch.setattr(Path, "replace", until_the_end)
+        patch.setattr(Path, "unlink", lambda path, missing_ok=False: None)
+        manager.save_checkpoint(Agent(seed), epoch, state_of(seed))
 
 
 def trainer(manager: TinyCheckpointManager, epoch: int) -> bool:

@@ -396,13 +396,19 @@ class Ended(BaseException):
     """The process ends here: nothing that follows happens, no clearing up either."""
 
 
+@pytest.mark.parametrize("damaged", [None, "agent", "trainer"])
 @pytest.mark.parametrize("renames", [0, 1, 2])
 def test_a_save_over_another_is_the_old_or_the_new_pair(
-    manager: TinyCheckpointManager, renames: int, monkeypatch: pytest.MonkeyPatch
+    manager: TinyCheckpointManager, renames: int, damaged: str | None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Prevents a pair whose agent is of one save and whose state is of another, and the loss of both."""
+    """Prevents a pair whose agent is of one save and whose state is of another, and the loss of both.
+
+    It is how a run goes on that fell back from a damaged newest pair.
+    """
     save(manager, 4)
     manager.save_checkpoint(Agent(1), 5, state_of(1))
+    if damaged is not None:
+        flip(manager.file(damaged, 5))
     replace, unlink = os.replace, Path.unlink
     left = [renames]
 
@@ -422,7 +428,11 @@ def test_a_save_over_another_is_the_old_or_the_new_pair(
         else:
             manager.save_checkpoint(Agent(2), 5, state_of(2))
     assert Path.unlink is unlink
-    assert resumed(manager, 1, 2) == (2 if renames else 1)
+    if renames == 0 and damaged is not None:
+        with pytest.warns(UserWarning, match=f"{damaged}_epoch_5.pt is damaged"):
+            assert resumed(manager, 1, 2, 4) == 4
+    else:
+        assert resumed(manager, 1, 2, 4) == (2 if renames else 1)
     save(manager, 6)
     assert_latest(manager, 6)
 

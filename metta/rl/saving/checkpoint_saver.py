@@ -63,11 +63,10 @@ def snapshot(agent: nn.Module, trainer_state: dict[str, Any]) -> tuple[nn.Module
     for t in _tensors(state, set()):
         plain = t.layout == torch.strided and not (t.is_quantized or t.is_conj() or t.is_neg() or vars(t))
         if plain and type(t) in (torch.Tensor, nn.Parameter):
-            storage = copy.deepcopy(t.untyped_storage(), memo)
             copied = torch.empty(0, dtype=t.dtype, device=t.device)
-            copied.set_(storage, t.storage_offset(), t.size(), t.stride())
-            copied = nn.Parameter(copied, False) if isinstance(t, nn.Parameter) else copied
-            memo[id(t)] = copied.requires_grad_(t.requires_grad)
+            copied.set_(copy.deepcopy(t.untyped_storage(), memo), t.storage_offset(), t.size(), t.stride())
+            parameter = nn.Parameter(copied, False) if type(t) is nn.Parameter else copied
+            memo[id(t)] = parameter.requires_grad_(t.requires_grad)
     memo.update({id(m): copy.deepcopy(bare(m), memo) for m in state[0].modules() if bare(m) is not m})
     return copy.deepcopy(state, memo)
 
