@@ -36,7 +36,11 @@ def test_all_of_metta_s_own_errors_are_one_line() -> None:
                 own.add(value)
     assert len(own) >= 10
     assert {kind for kind in own if not issubclass(kind, MettaError)} == set()
-    assert {kind.__name__ for kind in own if getattr(kind, "exit_status", 0) == 1} == {"EnvError", "SaveError"}
+    assert {kind.__name__ for kind in own if getattr(kind, "exit_status", 0) == 1} == {
+        "EnvError",
+        "SaveError",
+        "TrainingError",
+    }
 
 
 def test_main_prints_the_line_and_returns_the_status(
