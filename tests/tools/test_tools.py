@@ -184,16 +184,15 @@ def test_the_newest_checkpoint_may_be_deleted_for_a_newer_one(
     assert re.search(r"^a +4 +CartPole" if command == "sim" else r"^a +CartPole-v1 +complete ", said.out, re.MULTILINE)
 
 
+def start_watching(folder: Path, run: str) -> subprocess.Popen[str]:
+    command = [*COMMAND, "sim", f"run={run}", "watch=true", "episodes=1"]
+    pipe = subprocess.PIPE
+    return subprocess.Popen(command, cwd=folder, env=ENVIRONMENT, stdout=pipe, stderr=pipe, text=True)
+
+
 def test_sim_watch_waits_for_a_run_that_begins(tmp_path: Path) -> None:
     """Trainer and watcher started together: the watcher found no run yet, and ended."""
-    watch = subprocess.Popen(
-        [*COMMAND, "sim", "run=new", "watch=true", "episodes=1"],
-        cwd=tmp_path,
-        env=ENVIRONMENT,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
+    watch = start_watching(tmp_path, "new")
     assert watch.stdout is not None and watch.stderr is not None
     try:
         assert watch.stderr.readline().startswith("metta sim: waiting for the first checkpoint in ")
@@ -207,14 +206,7 @@ def test_sim_watch_waits_for_a_run_that_begins(tmp_path: Path) -> None:
 
 def test_sim_watch_plays_each_new_checkpoint(folder: Path) -> None:
     """watch=true follows a run that another process trains, and Ctrl-C ends it."""
-    watch = subprocess.Popen(
-        [*COMMAND, "sim", "run=a", "watch=true", "episodes=1"],
-        cwd=folder,
-        env=ENVIRONMENT,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
+    watch = start_watching(folder, "a")
     assert watch.stdout is not None
     try:
         assert watch.stdout.readline().startswith("run=a epoch=3 CartPole-v1 ")
