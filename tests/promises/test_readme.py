@@ -73,6 +73,15 @@ def test_the_python_works(folder):
     run_in(folder, [sys.executable, "-c", code])
 
 
+@pytest.mark.parametrize(
+    "page", [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))], ids=lambda page: page.name
+)
+def test_users_are_shown_only_what_is_public(page: Path) -> None:
+    """An example that imports from within, which then can never move."""
+    shown = re.findall(r"^(?:from|import) metta\b.*", page.read_text(), re.MULTILINE)
+    assert set(shown) <= {"import metta"}
+
+
 def test_the_file_tree_names_every_file():
     """A map of the code with a missing street."""
     tree = README[README.index("## The code") :]
