@@ -1,9 +1,9 @@
 """What a setting is when nobody gave it: by the kind of environment, since no one value suits all of them."""
 
-from metta.agent.agent_name import resolved_agent_name
 from metta.envs.env_spec import EnvSpec
 from metta.errors import UserError
-from metta.rl.train_config import RunConfig, TrainConfig
+from metta.rl.train_config import CODE, RunConfig, TrainConfig
+from metta.user_code import resolved_place
 
 # Measured by benchmarks/learning.py: each kind reaches that table's targets without a flag. minibatches: that many in a
 # pass over a rollout, where minibatch_size is not given.
@@ -39,4 +39,5 @@ def with_defaults(config: TrainConfig, env: EnvSpec, device: str) -> RunConfig:
     decided.setdefault("num_shards", 2 if device == "cpu" and num_envs > 1 and much else 1)
     if decided["num_shards"] > num_envs:
         raise UserError(f"num_shards={decided['num_shards']}: must be at most num_envs={num_envs}")
-    return RunConfig(**{**decided, "agent": resolved_agent_name(config.agent)})
+    places = {name: resolved_place(decided[name]) for name in CODE if isinstance(decided.get(name), str)}
+    return RunConfig(**{**decided, **places})

@@ -4,15 +4,16 @@ import re
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from metta.agent.agent_name import resolved_agent_name
 from metta.envs.env_spec import EnvName
 from metta.envs.make_env import check_env
 from metta.errors import UserError
 from metta.keys import Config, above, at_least, between, key, keys, kinds
+from metta.user_code import resolved_place
 
 # Keys whose value may differ when a run goes on; every other one stays what it was when the run began.
 CHANGEABLE = frozenset({"total_timesteps", "checkpoint_interval", "keep_last", "num_workers", "device", "display"})
 FOLDER = frozenset({"run", "train_dir"})  # where it lies: not a matter of the run, which can be moved
+CODE = frozenset({"agent"})  # keys that name code of the user's own
 LARGE = 1e30  # a factor or a bound that is as good as infinite, and still a float32
 
 
@@ -131,7 +132,7 @@ def changed_keys(saved: dict[str, Any], config: TrainConfig, given: frozenset[st
                 continue  # the same in other words, or the default
         else:
             own, new = saved.get(name, keys(TrainConfig)[name].default), getattr(config, name)
-        if own != new and not (name == "agent" and resolved_agent_name(own) == resolved_agent_name(new)):
+        if own != new and not (name in CODE and own and new and resolved_place(own) == resolved_place(new)):
             changed[name] = own, new
     return changed
 

@@ -7,7 +7,6 @@ import sys
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, TypeVar
 
-from metta.agent.agent_name import check_agent_name
 from metta.envs.make_env import check_env
 from metta.errors import MettaError, UserError, one_line
 from metta.rl.saved_config import newest_config
@@ -17,6 +16,7 @@ from metta.run_folder import TrainDir
 from metta.tools.cli.arguments import parse
 from metta.tools.cli.table import score_text
 from metta.tools.cli.targets import open_run
+from metta.user_code import check_place
 
 if TYPE_CHECKING:
     from metta.eval.eval_db import EvalDB
@@ -52,7 +52,7 @@ def check_new(config: TrainConfig) -> None:
         raise UserError(f"missing env=: run {config.run} is new, so say what to train on, as in env=arena")
     check_env(config.env_name)
     if config.agent is not None:
-        check_agent_name(config.agent)
+        check_place("agent", config.agent, "MyAgent")
 
 
 def train(config: TrainConfig, given: frozenset[str]) -> int:

@@ -1,0 +1,120 @@
+"""Code of the user's own, named on the command line: `path/to/file.py:Name` or `package.module:Name`. Without torch.
+
+Only what the user typed, or a run that they trust remembers, is loaded here: it runs.
+"""
+
+import hashlib
+import importlib
+import importlib.util
+import sys
+import traceback
+from collections.abc import Callable
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from metta.errors import UserError, one_line
+
+FORMS = "path/to/file.py:{0} or package.module:{0}"
+
+
+def split_place(key: str, text: str, example: str = "Name") -> tuple[str, str]:
+    """Read `file.py:Name` or `package.module:Name`. UserError where `key=text` is neither."""
+    place, colon, name = text.rpartition(":")
+    if not (colon and place and name.isidentifier()):
+        raise UserError(f"{key}={text}: expected {FORMS.format(example)}")
+    return place, name
+
+
+def check_place(key: str, text: str, example: str = "Name") -> None:
+    """UserError unless there is such a file or module; whether the name is in it is seen when it is loaded."""
+    place, _ = split_place(key, text, example)
+    if place.endswith(".py"):
+        if not Path(place).is_file():
+            raise UserError(f"{key}={text}: no file {place}")
+    elif not place.replace(".", "").isidentifier() or not _exists(place.partition(".")[0]):
+        raise UserError(f"{key}={text}: no module {place}")
+
+
+def resolved_place(text: str) -> str:
+    """The name with a file's whole path, so that it means the same in any folder; any other text as it is."""
+    place, _, name = text.rpartition(":")
+    return f"{Path(place).resolve()}:{name}" if place.endswith(".py") else text
+
+
+def load_place(key: str, text: str, fits: Callable[[Any], bool] = callable, kind: str = "function") -> Any:
+    """Load what `key=text` names. UserError, in one line, for a file, module or name that is missing, or fails to load.
+
+    fits, kind: which of the names in the module to list where it is not there, and what they are called. What comes
+    from a file is saved by value: it loads where the file is not.
+    """
+    place, name = split_place(key, text)
+    check_place(key, text)
+    try:
+        module = _module_from_file(Path(place)) if place.endswith(".py") else _module(place)
+    except Exception as error:
+        raise UserError(f"{key}={text}: cannot import {place}: {said_where(error, place)}") from error
+    if not hasattr(module, name):
+        have = [other for other, value in vars(module).items() if not other.startswith("_") and fits(value)]
+        raise UserError(f"{key}={text}: no {name} in {place}; it has {', '.join(have) or f'no {kind}'}")
+    return getattr(module, name)
+
+
+def said_where(error: BaseException, file: str) -> str:
+    """Format an exception of a user's code with the line that raised it: "ValueError: no (mine.py:12)".
+
+    The line is the innermost one in `file`, or of all where none is.
+    """
+    frames = traceback.extract_tb(error.__traceback__)
+    inside = [frame for frame in frames if Path(frame.filename).name == Path(file).name] or frames
+    if isinstance(error, SyntaxError) and error.filename is not None:
+        return f"{type(error).__name__}: {error.msg} ({Path(error.filename).name}:{error.lineno})"
+    at = f" ({Path(inside[-1].filename).name}:{inside[-1].lineno})" if inside else ""
+    return one_line(error) + at
+
+
+def digest(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def module_name(path: Path) -> str:
+    """Name the module of a file: one for each place and content, so that what two keys name in one file shares it."""
+    return f"{path.stem}_{hashlib.sha256(f'{path.resolve()} {digest(path)}'.encode()).hexdigest()[:12]}"
+
+
+def _exists(module: str) -> bool:
+    _search_current_folder()
+    try:
+        return importlib.util.find_spec(module) is not None
+    except ValueError:  # __main__, where that is no module
+        return False
+
+
+def _module(place: str) -> ModuleType:
+    _search_current_folder()
+    return importlib.import_module(place)
+
+
+def _search_current_folder() -> None:
+    """As `python -m` does, which an installed command does not."""
+    folder = str(Path.cwd())
+    if folder not in sys.path and "" not in sys.path:
+        sys.path.insert(0, folder)
+        importlib.invalidate_caches()
+
+
+def _module_from_file(path: Path) -> ModuleType:
+    import cloudpickle
+
+    name = module_name(path)
+    if name not in sys.modules:
+        spec = importlib.util.spec_from_file_location(name, path.resolve())
+        assert spec is not None and spec.loader is not None
+        sys.modules[name] = module = importlib.util.module_from_spec(spec)
+        try:
+            spec.loader.exec_module(module)
+        except BaseException:
+            del sys.modules[name]
+            raise
+        cloudpickle.register_pickle_by_value(module)
+    return sys.modules[name]
