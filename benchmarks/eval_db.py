@@ -34,11 +34,11 @@ def main(rows: int) -> None:
         db = EvalDB(Path(folder) / "eval.db")
         db.record("run000", 0, "arena", [EpisodeRow(0, 0.0, 1)], "0badcafe")
         began = time.perf_counter()
-        with contextlib.closing(sqlite3.connect(db.path)) as connection:
+        with contextlib.closing(sqlite3.connect(db.name)) as connection:
             connection.execute(FILL, {"runs": runs, "epochs": EPOCHS, "episodes": EPISODES})
             connection.commit()
             (count,) = connection.execute("SELECT count(*) FROM episodes").fetchone()
-        size = db.path.stat().st_size >> 20
+        size = Path(db.name).stat().st_size >> 20
         print(f"{count:,} rows ({runs} runs x {EPOCHS} epochs x {EPISODES} episodes), {size:,} MB, ", end="")
         print(f"made in {time.perf_counter() - began:.0f} s, SQLite {sqlite3.sqlite_version}")
         report("get_scores(run, epoch)", 10, 200, lambda i: db.get_scores(f"run{i % runs:03d}", i * 37 % EPOCHS))

@@ -31,7 +31,7 @@ def make_runs(train_dir: Path) -> None:
     names = (*CURVES, *(f"losses/{name}" for name in LOSSES), *ENV)
     db = EvalDB(train_dir / "eval.db")
     db.record("run00", 0, "arena", [EpisodeRow(0, 0.0, 1)], "0")
-    with contextlib.closing(sqlite3.connect(db.path)) as rows, rows:  # in one transaction, for speed
+    with contextlib.closing(sqlite3.connect(db.name)) as rows, rows:  # in one transaction, for speed
         for number in range(RUNS):
             run = f"run{number:02}"
             (train_dir / run / "checkpoints").mkdir(parents=True)

@@ -1,7 +1,10 @@
 """The errors that are one line for the user, each with its exit status, and what such a line is made of."""
 
+import re
 from collections.abc import Sequence
 from pathlib import Path
+
+PASSWORD = re.compile(r"(?<=://)([^:/?#@\s]*):\S*@|(?<=[?&])(password=)[^&\s]*")  # in a URL
 
 
 class MettaError(Exception):
@@ -49,13 +52,18 @@ class TrainingError(MettaError):
 
 
 def one_line(said: object) -> str:
-    """Format an error or a text for one line of a terminal: no line ends, whatever is unprintable escaped.
+    """Format an error or a text for one line of a terminal: no line ends or passwords, what is unprintable escaped.
 
     An exception that is not metta's own is named by its type.
     """
     foreign = isinstance(said, BaseException) and not isinstance(said, MettaError)
-    text = " ".join(f"{type(said).__name__}: {said}".split() if foreign else str(said).split())
+    text = hide_password(" ".join(f"{type(said).__name__}: {said}".split() if foreign else str(said).split()))
     return "".join(c if c.isprintable() else c.encode("unicode_escape", "surrogatepass").decode() for c in text)
+
+
+def hide_password(text: str) -> str:
+    """Replace the passwords of the URLs in a text."""
+    return PASSWORD.sub(lambda found: f"{found[1]}:***@" if found[2] is None else f"{found[2]}***", text)
 
 
 def enumeration(items: Sequence[object]) -> str:

@@ -9,10 +9,11 @@ from metta.run_folder import RUN_NAME
 
 
 class AgentFiles:
-    """The agent files beside the database, to which scores belong: by their fingerprints, read once."""
+    """The agent files to which a run's scores belong: by their fingerprints, read once. train_dir None: unknown."""
 
-    def __init__(self, train_dir: Path, run: str):
-        self._manager = TinyCheckpointManager(run, train_dir) if RUN_NAME.fullmatch(run) else None
+    def __init__(self, train_dir: Path | None, run: str):
+        known = train_dir is not None and RUN_NAME.fullmatch(run)
+        self._manager = TinyCheckpointManager(run, train_dir) if known and train_dir is not None else None
         self._crcs: dict[int, str | None] = {}
 
     def may_be(self, epoch: int, crc: str) -> bool:

@@ -90,7 +90,7 @@ def compare(db: EvalDB, groups: Sequence[Group]) -> Comparison:
     if missing:
         which = f"{plural(missing, 'run', 'runs')} {enumeration(missing)} {plural(missing, 'has', 'have')}"
         raise ComparisonError(
-            f"{which} no scores in {db.path}: `metta sim run={missing[0]} epoch=all` evaluates every checkpoint"
+            f"{which} no scores in {db.name}: `metta sim run={missing[0]} epoch=all` evaluates every checkpoint"
         )
     notes: list[str] = []
     note_few_seeds(groups, notes)

@@ -1,52 +1,26 @@
-"""Scores of every run in one SQLite file: a row per episode and agent group, key (run, epoch, env, agent_group, seed).
+"""Scores of every run: a row per episode and agent group, key (run, epoch, env, agent_group, seed).
 
-Each call opens the file, does one transaction and closes it, so nothing is held between calls: no lock, no stale handle
-after the file was moved, nothing to break in a fork. The file is in WAL mode: readers see the last committed state and
-never wait for a writer; writers queue for up to WAIT_S. Plain SQL reads it too: `SELECT * FROM episodes`.
+They lie in one SQLite file (sqlite_file.py) or in PostgreSQL (postgresql.py). Plain SQL reads them too:
+`SELECT * FROM episodes`.
 """
 
-import contextlib
 import json
 import math
-import os
-import sqlite3
-import struct
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import groupby
 from pathlib import Path
 from typing import Any, TypeAlias, overload
-from urllib.parse import quote
 
 import numpy as np
 
-from metta.errors import MettaError
 from metta.eval import statistics
 from metta.eval.agent_files import AgentFiles
-
-VERSION = 1  # of the table below, in PRAGMA user_version
-APPLICATION = 0x6D657461  # "meta": marks the file as ours, in PRAGMA application_id
-WAIT_S = 60.0  # longest wait for other writers
-HEADER = struct.Struct(">16s44xI4xI")  # SQLite's file header: magic, user_version at byte 60, application_id at 68
-
-TABLE = """
-CREATE TABLE episodes (
-    run TEXT NOT NULL,
-    epoch INTEGER NOT NULL,
-    env TEXT NOT NULL,
-    agent_group TEXT NOT NULL,
-    seed INTEGER NOT NULL,
-    reward REAL NOT NULL,      -- mean over the group's agents of the sum of an episode's rewards
-    length INTEGER NOT NULL,   -- environment steps
-    agent_crc TEXT NOT NULL,   -- fingerprint of the agent file that played
-    metrics TEXT NOT NULL,     -- JSON object: the environment's own statistics of the episode
-    PRIMARY KEY (run, epoch, env, agent_group, seed)
-) WITHOUT ROWID
-"""
-
-
-class EvalDBError(MettaError):
-    """The database cannot be used."""
+from metta.eval.databases import COLUMNS, KEY, UPSERT, URL_FORM, Database, EvalDBError
+from metta.eval.postgresql import URL, PostgreSQL
+from metta.eval.sqlite_file import SQLite
+from metta.run_folder import Folder, TrainDir
 
 
 @dataclass(frozen=True)
@@ -81,15 +55,35 @@ Metrics: TypeAlias = dict[str, dict[str, float]]  # env -> metric -> mean
 
 
 class EvalDB:
-    """`EvalDB("train_dir/eval.db")`. A path that does not exist holds nothing, and is created by the first `record`.
+    """`EvalDB("train_dir/eval.db")` or `EvalDB("postgresql://user@host/database")`.
 
-    Every method raises EvalDBError for a file that is not a score database, is damaged, or was written by a newer
-    metta; such a file is left as it is.
+    A path that does not exist, or a database without our table, holds nothing; the first `record` creates it.
+
+    Every method raises EvalDBError for what is no score database, is damaged, cannot be reached, or was written by a
+    newer metta; such a one is left as it is.
     """
 
-    def __init__(self, path: str | Path) -> None:
-        self.path = Path(path)
-        self._exists()
+    def __init__(self, where: str | Path, train_dir: Folder | None = None) -> None:
+        """train_dir: where the agent files lie that earned the scores. None: beside the file; of a URL, nowhere."""
+        self.path: Path | None = None  # of a file
+        self._train_dir = None if train_dir is None else Path(train_dir)
+        if isinstance(where, Path) or "://" not in where:
+            self.path = Path(where)
+            self._database: Database = SQLite(self.path)
+            self._train_dir = self._train_dir or self.path.parent
+        elif URL.fullmatch(where):
+            self._database = PostgreSQL(where)
+        else:
+            raise EvalDBError(f"{where}: scores are in a file, or in {URL_FORM}")
+
+    @property
+    def name(self) -> str:
+        """The path, or the URL without its password."""
+        return self._database.name
+
+    def check_writable(self) -> None:
+        """Raise EvalDBError if it is clear already that `record` would."""
+        self._database.check_writable()
 
     def record(self, run: str, epoch: int, env: str, rows: Sequence[EpisodeRow], agent_crc: str) -> None:
         """Store one evaluation, whole or not at all. Rows with the same seed and group are replaced.
@@ -97,19 +91,16 @@ class EvalDB:
         Rows that another agent file left for the same (run, epoch, env) go in the same transaction.
         """
         key = (run, int(epoch), env)
-        values = [(*key, row.agent_group, int(row.seed), *_measured(row, key), agent_crc, _json(row)) for row in rows]
-        if not self._exists():
-            self._create()
-        with self._transaction("BEGIN IMMEDIATE") as connection:
-            connection.execute(
-                "DELETE FROM episodes WHERE run = ? AND epoch = ? AND env = ? AND agent_crc != ?", (*key, agent_crc)
-            )
-            connection.executemany(
-                "INSERT OR REPLACE INTO episodes"
-                " (run, epoch, env, agent_group, seed, reward, length, agent_crc, metrics)"
-                " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
-                values,
-            )
+        self._store(
+            run, [(*key, row.agent_group, int(row.seed), *_measured(row, key), agent_crc, _json(row)) for row in rows]
+        )
+
+    def _store(self, run: str, rows: Sequence[tuple[Any, ...]]) -> None:
+        """Put in rows of one run, in the order of COLUMNS, and take out those of other agent files."""
+        crc = COLUMNS.index("agent_crc")
+        agents = sorted({(*row[:3], row[crc]) for row in rows})
+        others = "DELETE FROM episodes WHERE run = ? AND epoch = ? AND env = ? AND agent_crc != ?"
+        self._database.write(run, [(others, agents), (UPSERT, rows)])
 
     @overload
     def get_scores(self, run: str, epoch: int, env: str | None = None, agent_group: str = "all") -> Scores: ...
@@ -152,11 +143,11 @@ class EvalDB:
 
     def latest_score(self, run: str) -> tuple[int, Scores] | None:
         """The latest epoch evaluated, of those whose agent file is there, and its scores; None where nothing was."""
-        rows = self._query(
+        rows = self._database.read(
             "SELECT DISTINCT epoch, agent_crc FROM episodes WHERE run = ? AND agent_group = 'all' ORDER BY epoch DESC",
             (run,),
         )
-        agents = AgentFiles(self.path.parent, run)
+        agents = AgentFiles(self._train_dir, run)
         latest = next((epoch for epoch, crc in rows if agents.has(epoch, crc)), None)
         return None if latest is None else (latest, self.get_scores(run, latest))
 
@@ -166,12 +157,12 @@ class EvalDB:
         Only of epochs whose agent file is there. Without `env`: in the environment in which most of them were evaluated
         (of equals the first by name).
         """
-        rows = self._query(
+        rows = self._database.read(
             "SELECT env, epoch, agent_crc, avg(reward) FROM episodes WHERE run = ? AND agent_group = 'all'"
             " GROUP BY epoch, env, agent_crc",
             (run,),
         )
-        agents = AgentFiles(self.path.parent, run)
+        agents = AgentFiles(self._train_dir, run)
         means: dict[str, list[tuple[float, int]]] = defaultdict(list)
         for name, epoch, crc, mean in rows:
             if agents.has(epoch, crc):
@@ -190,7 +181,7 @@ class EvalDB:
 
     def runs(self) -> list[str]:
         """Names of the runs that have scores, sorted."""
-        return [name for (name,) in self._query(  # hops from name to name: no scan of millions of rows
+        return [name for (name,) in self._database.read(  # hops from name to name: no scan of millions of rows
             "WITH RECURSIVE names(name) AS (SELECT min(run) FROM episodes UNION ALL"
             " SELECT (SELECT min(run) FROM episodes WHERE run > name) FROM names WHERE name IS NOT NULL)"
             " SELECT name FROM names WHERE name IS NOT NULL"
@@ -205,93 +196,36 @@ class EvalDB:
         conditions = {"run": run, "epoch": at, "env": env, "agent_group": group}
         given = {column: value for column, value in conditions.items() if value is not None}
         where = " AND ".join(f"{column} = ?" for column in given)
-        order = "run, epoch, env, agent_group, seed"
-        sql = f"SELECT epoch, agent_crc, {columns} FROM episodes WHERE {where} ORDER BY {order}"
-        agents = AgentFiles(self.path.parent, run)
-        return [row for epoch, crc, *row in self._query(sql, tuple(given.values())) if agents.may_be(epoch, crc)]
+        sql = f"SELECT epoch, agent_crc, {columns} FROM episodes WHERE {where} ORDER BY {', '.join(KEY)}"
+        agents = AgentFiles(self._train_dir, run)
+        return [
+            row for epoch, crc, *row in self._database.read(sql, tuple(given.values())) if agents.may_be(epoch, crc)
+        ]
 
     def rename_run(self, run: str, new_name: str) -> int:
         """Give all rows of a run another run's name, one that has none yet; returns how many there were."""
-        if not self._exists():
+        if not self._database.read("SELECT 1 FROM episodes WHERE run = ? LIMIT 1", (run,)):
             return 0
-        with self._transaction("BEGIN IMMEDIATE") as connection:
-            return connection.execute("UPDATE episodes SET run = ? WHERE run = ?", (new_name, run)).rowcount
+        return self._database.write(run, [("UPDATE episodes SET run = ? WHERE run = ?", [(new_name, run)])])
 
-    def _query(self, sql: str, values: tuple[Any, ...] = ()) -> list[Any]:
-        if not self._exists():
-            return []
-        with self._transaction("BEGIN") as connection:
-            return connection.execute(sql, values).fetchall()
+    def table(self, runs: Sequence[str] | None = None) -> Iterator[tuple[Any, ...]]:
+        """Iterate over all rows as they are stored, in the order of COLUMNS, run by run (None: of every run)."""
+        sql = f"SELECT {', '.join(COLUMNS)} FROM episodes WHERE run = ? ORDER BY {', '.join(KEY)}"
+        for run in self.runs() if runs is None else runs:
+            yield from self._database.read(sql, (run,))
 
-    def _exists(self) -> bool:
-        """Whether there is a file; EvalDBError if it is not a score database that we understand. Does not touch it."""
-        try:
-            with open(self.path, "rb") as file:
-                header = file.read(HEADER.size)
-        except FileNotFoundError:
-            return False
-        except OSError as error:
-            raise EvalDBError(f"{self.path}: {error.strerror}") from error
-        if len(header) < HEADER.size or not header.startswith(b"SQLite format 3\0"):
-            raise EvalDBError(f"{self.path} is not a score database: move it away, or name another train_dir")
-        _, version, application = HEADER.unpack(header)
-        if application != APPLICATION:
-            raise EvalDBError(f"{self.path} is another program's database: move it away, or name another train_dir")
-        self._check_version(version)
-        return True
+    def copy_to(self, other: "EvalDB", runs: Sequence[str] | None = None) -> int:
+        """Record in another database what is here, each run whole or not at all; returns how many rows that are."""
+        count = 0
+        for run, rows in groupby(self.table(runs), key=lambda row: row[0]):
+            other._store(run, stored := list(rows))
+            count += len(stored)
+        return count
 
-    def _check_version(self, version: int) -> None:
-        if version != VERSION:
-            raise EvalDBError(
-                f"{self.path} has score format {version}, this metta reads {VERSION}: use the metta that wrote it"
-            )
 
-    def _create(self) -> None:
-        """Make the empty database beside its place and link it there: whole from the first moment, the first wins."""
-        draft = self.path.with_name(f"{self.path.name}.new-{os.getpid()}-{os.urandom(4).hex()}")
-        try:
-            self.path.parent.mkdir(parents=True, exist_ok=True)
-            with contextlib.closing(sqlite3.connect(draft)) as connection:
-                connection.execute(f"PRAGMA application_id = {APPLICATION}")
-                connection.execute(f"PRAGMA user_version = {VERSION}")
-                connection.execute(TABLE)
-                connection.execute("PRAGMA journal_mode = WAL")
-            try:
-                os.link(draft, self.path)
-            except OSError:  # it is there by now, or the file system has no hard links (exFAT, SMB)
-                if not self.path.exists():
-                    os.rename(draft, self.path)
-        except (OSError, sqlite3.Error) as error:
-            raise EvalDBError(f"cannot create {self.path}: {error}") from error
-        finally:
-            draft.unlink(missing_ok=True)
-
-    @contextlib.contextmanager
-    def _transaction(self, begin: str) -> Iterator[sqlite3.Connection]:
-        """One connection for one transaction. SQLite's errors become EvalDBError; leaving by an error rolls back."""
-        try:
-            with contextlib.closing(self._connect()) as connection:
-                connection.execute(begin)
-                self._check_version(connection.execute("PRAGMA user_version").fetchone()[0])
-                yield connection
-                connection.execute("COMMIT")
-        except sqlite3.OperationalError as error:
-            if "locked" in str(error):
-                error = sqlite3.OperationalError(f"another process has kept it locked for {WAIT_S:.0f} s")
-            raise EvalDBError(f"{self.path}: {error}") from error
-        except (sqlite3.ProgrammingError, sqlite3.IntegrityError):
-            raise  # a fault of ours, not of the file
-        except sqlite3.DatabaseError as error:
-            raise EvalDBError(f"{self.path} is damaged ({error}): move it away, or put back a copy") from error
-
-    def _connect(self) -> sqlite3.Connection:
-        """Open the file for writing; a file or folder that we may not write is opened for reading alone."""
-        folder_writable = os.access(self.path.parent, os.W_OK)
-        mode = "mode=rw" if folder_writable and os.access(self.path, os.W_OK) else "mode=ro"
-        if not folder_writable and not self.path.with_name(self.path.name + "-wal").exists():
-            mode += "&immutable=1"  # no writer is at work, and SQLite could not make the files that it shares with one
-        uri = f"file:{quote(str(self.path.absolute()))}?{mode}"
-        return sqlite3.connect(uri, uri=True, timeout=WAIT_S, isolation_level=None)
+def open_scores(train_dir: Folder, eval_db: str | Path | None = None) -> EvalDB:
+    """Open the scores of the runs in train_dir: in its eval.db unless `eval_db` says where."""
+    return EvalDB(TrainDir(train_dir).eval_db if eval_db is None else eval_db, train_dir)
 
 
 def _measured(row: EpisodeRow, key: tuple[str, int, str]) -> tuple[float, int]:

@@ -3,6 +3,7 @@ import errno
 import json
 import os
 import random
+import re
 import signal
 import sqlite3
 import subprocess
@@ -11,10 +12,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import psycopg
 import pytest
 
-from metta.eval import eval_db, statistics
-from metta.eval.eval_db import EpisodeRow, EvalDB, EvalDBError, Score
+from metta.errors import one_line
+from metta.eval import databases, sqlite_file, statistics
+from metta.eval.databases import EvalDBError
+from metta.eval.eval_db import EpisodeRow, EvalDB, Score
+from tests.helpers import postgres
 
 WRITER = """
 import sys
@@ -63,26 +68,48 @@ def line_of(process: subprocess.Popen[str]) -> str:
 PATH = {"PYTHONPATH": str(Path(__file__).parents[2])}
 
 
-def assert_sound(path: Path) -> None:
-    with contextlib.closing(sqlite3.connect(path)) as connection:
+def assert_sound(where: str | Path) -> None:
+    if isinstance(where, str):
+        return  # the server's own affair
+    with contextlib.closing(sqlite3.connect(where)) as connection:
         assert connection.execute("PRAGMA integrity_check").fetchall() == [("ok",)]
 
 
+@pytest.fixture(params=["sqlite", "postgresql"])
+def where(request: pytest.FixtureRequest, tmp_path: Path) -> str | Path:
+    """What EvalDB takes: every test with it runs with a file and with a server."""
+    return tmp_path / "eval.db" if request.param == "sqlite" else str(request.getfixturevalue("postgres_url"))
+
+
 @pytest.fixture
-def db(tmp_path: Path) -> EvalDB:
+def db(where: str | Path, tmp_path: Path) -> EvalDB:
+    return EvalDB(where, tmp_path)
+
+
+@pytest.fixture
+def file_db(tmp_path: Path) -> EvalDB:
     return EvalDB(tmp_path / "eval.db")
 
 
-def test_nothing_evaluated_is_empty_and_asking_creates_nothing(db, tmp_path):
+def open_as_others_do(where: str | Path) -> Any:
+    """A connection of sqlite3 or psycopg."""
+    return postgres.connect(where) if isinstance(where, str) else contextlib.closing(sqlite3.connect(where))
+
+
+def test_nothing_evaluated_is_empty_and_asking_creates_nothing(db, where, tmp_path):
     """A score of 0.0 for what was never evaluated; an empty file left by a look at a folder."""
     assert db.get_scores("a") == {} and db.get_scores("a", 0) == {} and db.get_metrics("a") == {}
     assert db.latest_score("a") is None and db.best_epoch("a") is None
     assert db.runs() == [] and db.episodes("a", 0, "arena") == []
+    assert db.rename_run("a", "b") == 0 and list(db.table()) == []
     assert list(tmp_path.iterdir()) == []
+    if isinstance(where, str):
+        with postgres.connect(where) as connection:
+            assert connection.execute("SELECT to_regclass('episodes')").fetchone() == (None,)
     db.record("a", 3, "arena", rows(1, 2), "crc")
     assert db.get_scores("b") == {} and db.get_scores("a", 4) == {} and db.get_scores("a", 3, "navigation") == {}
     assert db.best_epoch("a", "navigation") is None
-    assert [path.name for path in tmp_path.iterdir()] == ["eval.db"]
+    assert [path.name for path in tmp_path.iterdir()] == ([] if isinstance(where, str) else ["eval.db"])
 
 
 def test_scores_by_hand(db):
@@ -145,7 +172,7 @@ def test_a_failed_record_changes_nothing(db):
     db.record("a", 1, "arena", rows(1, 2), "old")
     with pytest.raises(EvalDBError, match=r"run=a epoch=1 arena: reward nan of seed 1 is not finite"):
         db.record("a", 1, "arena", rows(1, float("nan")), "new")
-    with pytest.raises(sqlite3.Error):
+    with pytest.raises((sqlite3.IntegrityError, psycopg.IntegrityError)):
         db.record("a", 1, "arena", [EpisodeRow(0, 1.0, 10, agent_group=None)], "new")  # type: ignore[arg-type]
     assert [row.reward for row in db.episodes("a", 1, "arena")] == [1, 2]
 
@@ -187,41 +214,50 @@ def test_agent_groups_stay_apart(db):
     assert [row.agent_group for row in db.episodes("a", 1, "arena")] == ["all", "blue", "red"]
 
 
-def test_runs_and_odd_names(db, tmp_path):
-    """A name that is taken for SQL, or a folder that is taken for a part of a URI."""
+def test_runs_and_odd_names(db):
+    """A name that is taken for SQL or for a placeholder, and an order of names by the server's language."""
+    for run in ("b", "a", "it's", "B", "b.2", "b-2", "b_2", "ä%s?"):
+        db.record(run, 1, 'x"; DROP TABLE episodes', rows(1), "crc")
+    assert db.runs() == sorted(["B", "a", "b", "b-2", "b.2", "b_2", "it's", "ä%s?"])
+    assert list(db.get_scores("it's", 1)) == ['x"; DROP TABLE episodes']
+
+
+def test_odd_folders(tmp_path):
+    """A folder that is taken for a part of a URI."""
     odd = EvalDB(tmp_path / "100% sure? #1" / "eval.db")
-    for run in ("b", "a", "it's", "b.2"):
-        odd.record(run, 1, 'x"; DROP TABLE episodes', rows(1), "crc")
-    assert odd.runs() == ["a", "b", "b.2", "it's"]
-    assert list(odd.get_scores("it's", 1)) == ['x"; DROP TABLE episodes']
+    odd.record("a", 1, "arena", rows(1), "crc")
+    assert odd.path is not None and odd.runs() == ["a"]
     assert [path.name for path in odd.path.parent.iterdir()] == ["eval.db"]
 
 
-def test_plain_sql_reads_it(db):
+def test_plain_sql_reads_it(db, where):
     """A table that nobody but us can read."""
     db.record("a", 1, "arena", [EpisodeRow(0, 1.5, 10, {"hearts": 2.0})], "crc")
-    with contextlib.closing(sqlite3.connect(db.path)) as connection:
+    with open_as_others_do(where) as connection:
         assert connection.execute("SELECT * FROM episodes").fetchall() == [
             ("a", 1, "arena", "all", 0, 1.5, 10, "crc", json.dumps({"hearts": 2.0}, separators=(",", ":")))
         ]
 
 
-def test_readers_do_not_wait_and_writers_say_who_holds_it(db, monkeypatch):
+def test_readers_do_not_wait_and_writers_say_who_holds_it(db, where, monkeypatch):
     """A reader held up by a writer; 'database is locked' shown to a user."""
     db.record("a", 1, "arena", rows(*[1] * 20), "crc")
-    monkeypatch.setattr(eval_db, "WAIT_S", 0.0)
-    with contextlib.closing(sqlite3.connect(db.path, isolation_level=None)) as writer:
-        writer.execute("PRAGMA cache_size = 1")  # so that it writes to the file before it is done
-        writer.execute("BEGIN IMMEDIATE")
-        writer.execute("UPDATE episodes SET reward = 99, metrics = hex(zeroblob(100000))")
+    monkeypatch.setattr(databases, "WAIT_S", 0.0)
+    with open_as_others_do(where) as writer:
+        if isinstance(where, Path):
+            writer.execute("PRAGMA cache_size = 1")  # so that it writes to the file before it is done
+            writer.execute("BEGIN IMMEDIATE")
+            writer.execute("UPDATE episodes SET reward = 99, metrics = hex(zeroblob(100000))")
+        else:
+            writer.execute("UPDATE episodes SET reward = 99")
         assert db.get_scores("a", 1)["arena"].mean == 1
-        with pytest.raises(EvalDBError, match=r"eval\.db: another process has kept it locked for 0 s$"):
+        with pytest.raises(EvalDBError, match=r": another process has kept it locked for 0 s$"):
             db.record("a", 1, "arena", rows(2), "crc")
         writer.execute("COMMIT")
         assert db.get_scores("a", 1)["arena"].mean == 99
 
 
-def run_writers_and_readers(path: Path, evaluations: int, episodes: int) -> None:
+def run_writers_and_readers(path: str | Path, evaluations: int, episodes: int) -> None:
     readers = [start(READER, path, episodes) for _ in range(4)]
     assert [line_of(reader) for reader in readers] == ["reading\n"] * 4
     writers = [start(WRITER, path, f"run{i}", evaluations, episodes) for i in range(8)]
@@ -241,22 +277,22 @@ def run_writers_and_readers(path: Path, evaluations: int, episodes: int) -> None
         assert len(db.get_scores(f"run{i}")) == evaluations
     assert len(db.episodes("shared", 0, "arena")) == episodes
     assert_sound(path)
-    assert [file.name for file in path.parent.iterdir()] == ["eval.db"]
+    assert isinstance(path, str) or [file.name for file in path.parent.iterdir()] == ["eval.db"]
 
 
-def test_many_writers_and_readers_at_once(tmp_path):
+def test_many_writers_and_readers_at_once(where):
     """Rows lost, doubled or half visible, or 'database is locked': 8 writers (who also create it), 4 readers."""
-    run_writers_and_readers(tmp_path / "eval.db", evaluations=10, episodes=10)
+    run_writers_and_readers(where, evaluations=10, episodes=10)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("evaluations, episodes", [(10, 100), (1000, 1), (1, 1000)])
-def test_many_writers_of_a_thousand_rows(tmp_path, evaluations, episodes):
+def test_many_writers_of_a_thousand_rows(where, evaluations, episodes):
     """As above with 1,000 rows for each writer, in ten evaluations, one by one, and all at once."""
-    run_writers_and_readers(tmp_path / "eval.db", evaluations, episodes)
+    run_writers_and_readers(where, evaluations, episodes)
 
 
-def run_kills(path: Path, kills: int, episodes: int) -> None:
+def run_kills(path: str | Path, kills: int, episodes: int) -> None:
     rng = random.Random(0)
     for kill in range(kills):
         writer = start(WRITER, path, f"run{kill}", 1_000_000, episodes)
@@ -276,15 +312,15 @@ def run_kills(path: Path, kills: int, episodes: int) -> None:
     print(f"{kills} writers killed: database sound, every evaluation whole")
 
 
-def test_killed_writers_leave_whole_evaluations(tmp_path):
+def test_killed_writers_leave_whole_evaluations(where):
     """Half an evaluation visible, a committed one lost, or a file damaged, after SIGKILL at any time."""
-    run_kills(tmp_path / "eval.db", kills=4, episodes=200)
+    run_kills(where, kills=4, episodes=200)
 
 
 @pytest.mark.slow
-def test_many_killed_writers_leave_whole_evaluations(tmp_path):
+def test_many_killed_writers_leave_whole_evaluations(where):
     """As above, with 60 kills in evaluations of 2,000 rows."""
-    run_kills(tmp_path / "eval.db", kills=60, episodes=2000)
+    run_kills(where, kills=60, episodes=2000)
 
 
 def filled(path: Path) -> bytes:
@@ -340,19 +376,21 @@ def test_a_folder_in_its_place_gets_one_line(tmp_path):
         EvalDB("/proc/none/eval.db").record("a", 1, "arena", rows(1), "crc")
 
 
-def test_a_format_that_changed_while_we_were_there_is_seen(db):
+def test_a_format_that_changed_while_we_were_there_is_seen(file_db):
     """Rows written in the old format to a file whose new version number is still in the WAL, not in the header."""
+    db = file_db
     db.record("a", 1, "arena", rows(1), "crc")
     with contextlib.closing(sqlite3.connect(db.path, isolation_level=None)) as newer:
         newer.execute("PRAGMA user_version = 2")
-        assert db._exists()
+        assert EvalDB(db.path).path == db.path  # the header says nothing of it
         for call in (lambda: db.get_scores("a"), lambda: db.record("a", 1, "arena", rows(1), "crc")):
             with pytest.raises(EvalDBError, match="has score format 2"):
                 call()
 
 
-def test_a_folder_that_may_not_be_written_can_be_read(db, monkeypatch):
+def test_a_folder_that_may_not_be_written_can_be_read(file_db, monkeypatch):
     """Scores in somebody else's train_dir that cannot be read, since SQLite wants to write beside them."""
+    db = file_db
     db.record("a", 1, "arena", rows(1), "crc")
     real, opened = sqlite3.connect, []
 
@@ -370,8 +408,9 @@ def test_a_folder_that_may_not_be_written_can_be_read(db, monkeypatch):
 
 
 @pytest.mark.parametrize("error", ["EPERM", "ENOTSUP", "ENOSYS"])
-def test_a_file_system_without_hard_links(db, monkeypatch, error):
+def test_a_file_system_without_hard_links(file_db, monkeypatch, error):
     """exFAT and SMB have none: the scores of the first evaluation could not be stored, after all its episodes."""
+    db = file_db
     number = getattr(errno, error)
 
     def fail(*_):
@@ -382,3 +421,121 @@ def test_a_file_system_without_hard_links(db, monkeypatch, error):
         db.record("a", epoch, "arena", rows(1), "crc")
     assert sorted(db.get_scores("a")) == [1, 2]
     assert [path.name for path in db.path.parent.iterdir() if ".new-" in path.name] == []
+
+
+@pytest.mark.parametrize("kind", ["nfs", "nfs4", "cifs", "fuse.sshfs", "lustre"])
+def test_a_network_file_system_is_refused(tmp_path, monkeypatch, kind):
+    """SQLite's WAL on a network file system loses rows without a word; one line names what to give instead."""
+    shared = tmp_path / "home of all"
+    shared.mkdir()
+    EvalDB(shared / "old.db").record("a", 1, "arena", rows(1), "crc")
+    mounts = tmp_path / "mounts"
+    mounts.write_text(
+        f"/dev/sda1 / ext4 rw 0 0\nserver:/home {str(shared).replace(' ', chr(92) + '040')} {kind} rw 0 0\n"
+    )
+    monkeypatch.setattr(sqlite_file, "MOUNTS", mounts)
+    new = EvalDB(shared / "eval.db")
+    assert new.get_scores("a") == {}  # there is nothing yet, and nothing to lose
+    said = rf"lies on a network file system \({kind}\).*: give eval_db=postgresql://user@host/database, or"
+    for call in (
+        new.check_writable,
+        lambda: new.record("a", 1, "arena", rows(1), "crc"),
+        lambda: EvalDB(shared / "old.db"),
+    ):
+        with pytest.raises(EvalDBError, match=said):
+            call()
+    assert not (shared / "eval.db").exists()
+    (shared / "local").mkdir()
+    mounts.write_text(
+        mounts.read_text() + f"/dev/sdb1 {str(shared / 'local').replace(' ', chr(92) + '040')} xfs rw 0 0\n"
+    )
+    EvalDB(shared / "local" / "eval.db").record("a", 1, "arena", rows(1), "crc")
+
+
+def test_both_answer_alike(tmp_path, postgres_url):
+    """A score, an order or a best epoch that depends on where the rows lie; a copy that is not what was copied."""
+    file, server = EvalDB(tmp_path / "eval.db"), EvalDB(postgres_url, tmp_path)
+    rng = np.random.default_rng(0)
+    for run in ("b", "a", "B-1"):
+        for epoch in (3, 20, 100):
+            for env in ("arena", "Zoo", "arena[x=1]"):
+                some = [
+                    EpisodeRow(int(seed), reward, 9, {"m": reward / 3})
+                    for seed, reward in enumerate(rng.normal(size=30))
+                ]
+                for db in (file, server):
+                    db.record(run, epoch, env, some, "crc")
+    again = EvalDB(tmp_path / "again.db", tmp_path)
+    again.record("a", 3, "arena", [EpisodeRow(99, 1.0, 1)], "another agent's")
+    assert server.copy_to(again) == file.copy_to(server) == 3 * 3 * 3 * 30
+    assert list(file.table()) == list(server.table()) == list(again.table())
+    for run in file.runs():
+        assert file.get_scores(run) == server.get_scores(run) and file.get_metrics(run) == server.get_metrics(run)
+        assert file.best_epoch(run) == server.best_epoch(run) and file.latest_score(run) == server.latest_score(run)
+    assert file.rename_run("a", "c") == server.rename_run("a", "c") == 270
+    assert file.runs() == server.runs() == ["B-1", "b", "c"]
+    assert again.copy_to(server, ["a"]) == 270 and server.runs() == ["B-1", "a", "b", "c"]
+
+
+def test_a_server_that_comes_back(postgres_url):
+    """One restart of the server broke every later call over the connection that was kept."""
+    db = EvalDB(postgres_url)
+    db.record("a", 1, "arena", rows(1), "crc")
+    with postgres.connect(postgres_url) as other:
+        other.execute("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE pid <> pg_backend_pid()")
+    assert db.runs() == ["a"]
+    db.record("a", 2, "arena", rows(1), "crc")
+    assert sorted(db.get_scores("a")) == [1, 2]
+
+
+SERVERS = {
+    "unreachable": (lambda url: re.sub(r"@.*?/postgres", "@127.0.0.1:1/postgres", url), "Connection refused"),
+    "no such host": (lambda url: re.sub(r"@.*?/postgres", "@host.invalid/postgres", url), "host.invalid"),
+    "password": (lambda url: url.replace(postgres.QUOTED, "wr%2Fong"), "password authentication failed for user"),
+    "no such database": (lambda url: url.replace("/postgres?", "/nothing?"), 'database "nothing" does not exist'),
+    "port": (lambda url: re.sub(r":[0-9]+/postgres", ":port/postgres", url), "invalid integer value"),
+    "token": (lambda url: url.replace(postgres.QUOTED, "wr%ong"), "invalid percent-encoded token"),
+    "in the query": (lambda url: url.replace(postgres.QUOTED, "a") + "&password=wr%ong", "percent-encoded token"),
+    "key": (lambda url: url + "&colour=red", 'invalid URI query parameter: "colour"'),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", SERVERS)
+def test_a_server_that_cannot_be_used_gets_one_line(postgres_url, case):
+    """A traceback, or a password in an error that goes to a log."""
+    change, message = SERVERS[case]
+    with pytest.raises(EvalDBError) as caught:
+        EvalDB(change(postgres_url))
+    said = str(caught.value)
+    assert message in said and said.startswith("postgresql+psycopg://metta:***@") and "\n" not in said
+    assert not re.search(r"wr.{1,3}ong|pass:w", said)
+
+
+def test_a_table_that_is_not_ours_gets_one_line(postgres_url):
+    """A table of another version, or another program's, read as scores or written into."""
+    db = EvalDB(postgres_url)
+    db.record("a", 1, "arena", rows(1), "crc")
+    for comment, message in (
+        ("'metta scores 2'", "has score format 2, this metta reads 1: use the metta that wrote it"),
+        ("NULL", "its table episodes is another program's: name another database"),
+    ):
+        with postgres.connect(postgres_url) as other:
+            other.execute(f"COMMENT ON TABLE episodes IS {comment}")
+        for call in (lambda: EvalDB(postgres_url), db.runs, lambda: db.record("a", 2, "arena", rows(1), "crc")):
+            with pytest.raises(EvalDBError, match=message):
+                call()
+
+
+@pytest.mark.parametrize("url", ["mysql://me:secret@host/db", "sqlite:///eval.db", "s3://bucket/eval.db"])
+def test_another_kind_of_url_gets_one_line(url):
+    """A folder named `mysql:` made in the working directory."""
+    with pytest.raises(EvalDBError, match="scores are in a file, or in postgresql://user@host/database") as caught:
+        EvalDB(url)
+    assert "secret" not in one_line(caught.value)
+
+
+def test_without_psycopg_a_url_names_the_extra(monkeypatch):
+    """A traceback of an import, where one line says what to install."""
+    monkeypatch.setitem(sys.modules, "psycopg", None)
+    with pytest.raises(EvalDBError, match=r"needs psycopg \(pip install 'metta\[postgres\]'\)"):
+        EvalDB("postgresql://me@host/db")
