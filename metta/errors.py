@@ -1,7 +1,9 @@
 """The errors that are one line for the user, each with its exit status, and what such a line is made of."""
 
 import re
+import sys
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 
 PASSWORD = re.compile(r"(?<=://)([^:/?#@\s]*):\S*@|(?<=[?&])(password=)[^&\s]*")  # in a URL
@@ -49,6 +51,12 @@ class TrainingError(MettaError):
     """Training cannot go on: what it learned is no number."""
 
     exit_status = 1
+
+
+def say(text: str) -> None:
+    """Print a line to stderr if there is still somebody to read it."""
+    with suppress(OSError, ValueError, AttributeError):
+        print(text, file=sys.stderr, flush=True)
 
 
 def one_line(said: object) -> str:

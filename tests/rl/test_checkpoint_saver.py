@@ -1,5 +1,6 @@
 """Saving in the background, and which checkpoints are kept."""
 
+import errno
 import os
 import random
 import shutil
@@ -379,6 +380,28 @@ def test_what_begins_later_is_not_a_leftover(manager: TinyCheckpointManager) -> 
         (manager.folder / name).write_bytes(b"part")
     retention.apply()
     assert sorted(os.listdir(manager.folder)) == sorted(names)
+
+
+def test_what_cannot_be_deleted_costs_no_training(
+    manager: TinyCheckpointManager, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Prevents a run from ending with "could not save", all of it saved, for a file cannot be deleted."""
+    saver = CheckpointSaver(manager, keep_last=1)
+    saver.save(Agent(0), 0, state_of(0))
+    saver.wait()
+
+    def refuse(path: Path, missing_ok: bool = False) -> None:
+        raise PermissionError(errno.EPERM, "Operation not permitted", str(path))
+
+    with monkeypatch.context() as context:
+        context.setattr(Path, "unlink", refuse)
+        for epoch in (1, 2):
+            saver.save(Agent(epoch), epoch, state_of(epoch))
+            saver.wait()
+    assert manager.list_epochs() == [0, 1, 2]
+    said = capsys.readouterr().err
+    assert said.count("keeps every checkpoint: PermissionError") == 1 and said.count("\n") == 1
+    assert_latest(manager, 2)
 
 
 def test_links_are_deleted_and_not_what_they_lead_to(manager: TinyCheckpointManager, tmp_path: Path) -> None:

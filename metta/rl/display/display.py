@@ -1,11 +1,10 @@
 """All that training shows: the progress on stderr and the curves in the run folder. It never costs training."""
 
-import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from metta.errors import one_line
+from metta.errors import one_line, say
 from metta.rl.display.curves import CurveWriter
 from metta.rl.display.panel import make_progress
 from metta.rl.train_config import RunConfig
@@ -58,12 +57,4 @@ class Display:
             show(*arguments)
         except Exception as error:  # noqa: BLE001 (a terminal that is gone, a full disk, what rich or TensorBoard raise)
             self._failed.add(what)
-            with_open_stderr(f"run={self._run} shows no {what} from now on, and trains on: {one_line(error)}")
-
-
-def with_open_stderr(text: str) -> None:
-    """Print to stderr if there is still somebody to read it."""
-    try:
-        print(text, file=sys.stderr, flush=True)
-    except (OSError, ValueError, AttributeError):
-        pass
+            say(f"run={self._run} shows no {what} from now on, and trains on: {one_line(error)}")

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from metta.errors import SaveError
+from metta.errors import SaveError, one_line, say
 from metta.files.portable_pickle import bare
 from metta.rl.saving.retention import Epochs, Retention
 from metta.rl.tiny_checkpoint_manager import TinyCheckpointManager
@@ -22,8 +22,7 @@ class CheckpointSaver:
     """
 
     def __init__(self, manager: TinyCheckpointManager, keep_last: int | None = None, keep_epochs: Epochs = tuple):
-        self.manager = manager
-        self._retention = Retention(manager, keep_last, keep_epochs)
+        self.manager, self._retention = manager, Retention(manager, keep_last, keep_epochs)
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="checkpoint")
         self._saving: tuple[int, Future[None]] | None = None
 
@@ -44,14 +43,17 @@ class CheckpointSaver:
         """Returns once the last save is durable. SaveError if it has failed and nobody was told of it yet."""
         if self._saving is not None:
             epoch, written = self._saving
-            error = written.exception()
-            self._saving = None
+            error, self._saving = written.exception(), None
             if error is not None:
                 raise SaveError(epoch, self.manager.folder, error) from error
 
     def _write(self, epoch: int, agent: nn.Module, trainer_state: dict[str, Any]) -> None:
         self.manager.save_checkpoint(agent, epoch, trainer_state)
-        self._retention.apply(saved=epoch)
+        try:
+            self._retention.apply(saved=epoch)
+        except OSError as error:  # the save is whole, so training goes on
+            self._retention.keep_last, self._retention.leftovers = None, []
+            say(f"metta: from now on {self.manager.folder} keeps every checkpoint: {one_line(error)}")
 
 
 def snapshot(agent: nn.Module, trainer_state: dict[str, Any]) -> tuple[nn.Module, dict[str, Any]]:
@@ -65,8 +67,7 @@ def snapshot(agent: nn.Module, trainer_state: dict[str, Any]) -> tuple[nn.Module
         if plain and type(t) in (torch.Tensor, nn.Parameter):
             copied = torch.empty(0, dtype=t.dtype, device=t.device)
             copied.set_(copy.deepcopy(t.untyped_storage(), memo), t.storage_offset(), t.size(), t.stride())
-            parameter = nn.Parameter(copied, False) if type(t) is nn.Parameter else copied
-            memo[id(t)] = parameter.requires_grad_(t.requires_grad)
+            memo[id(t)] = torch.Tensor._make_subclass(type(t), copied, t.requires_grad)  # as nn.Parameter itself does
     memo.update({id(m): copy.deepcopy(bare(m), memo) for m in state[0].modules() if bare(m) is not m})
     return copy.deepcopy(state, memo)
 

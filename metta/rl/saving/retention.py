@@ -28,25 +28,24 @@ class Retention:
         self.manager, self.keep_last, self.keep_epochs = manager, keep_last, keep_epochs
         self._sound: set[object] = set()  # the identities of pairs known to be sound
         make_folder(manager.folder)
-        self._leftovers = [p for p in sorted(manager.folder.iterdir()) if LEFTOVER.fullmatch(p.name) and p.is_file()]
+        self.leftovers = [p for p in sorted(manager.folder.iterdir()) if LEFTOVER.fullmatch(p.name) and p.is_file()]
 
     def apply(self, saved: int | None = None) -> None:
         """Delete what may go, each agent file before its trainer file, then what killed saves and deletions left.
 
         saved: the epoch that this process has just saved, whose pair needs no check.
         """
-        if saved is not None:
-            self._sound.add(self._identity(saved))
+        self._sound |= set() if saved is None else {self._identity(saved)}
         if self.keep_last is not None and (epochs := self._superfluous(self.keep_last)):
             for kind in KINDS:
                 for epoch in epochs:
                     self.manager.file(kind, epoch).unlink(missing_ok=True)
                 sync_folder(self.manager.folder)
-        for path in self._leftovers:  # agents first: who is still saving in spite of the lock notices, and begins again
+        for path in self.leftovers:  # agents first: who is still saving in spite of the lock notices, and begins again
             agent = path.with_name(path.name.replace("trainer", "agent"))
             if path.suffix == ".tmp" or not (agent.exists() or agent.is_symlink()):
                 path.unlink(missing_ok=True)
-        self._leftovers = []
+        self.leftovers = []
 
     def _superfluous(self, keep_last: int) -> list[int]:
         """The whole pairs older than the `keep_last` newest sound ones, without those of `keep_epochs`."""
