@@ -26,6 +26,7 @@ from metta.rl.display.progress import Progress
 from metta.rl.tiny_checkpoint_manager import TinyCheckpointManager
 from metta.rl.train_config import RunConfig
 from metta.rl.trainer import Trainer
+from metta.run_folder import RunFolder
 from metta.tools.cli.arguments import parse
 from metta.tools.cli.config import TRAIN_DIR
 from metta.tools.cli.table import score_text
@@ -112,7 +113,7 @@ def draw_training(train_dir: Path, path: Path) -> None:
     progress = Progress(trainer.config, trainer.agent_steps, lambda: f"epoch {epoch}: arena {score_text(score)}")
     progress.saved(epoch)
     for name, values in (("return", progress.returns), ("length", progress.lengths)):
-        steps, before = read_curves(train_dir / "demo")[f"charts/episodic_{name}"]
+        steps, before = read_curves(RunFolder(train_dir, "demo"))[f"charts/episodic_{name}"]
         values += before[steps <= trainer.agent_steps].tolist()
     for _ in range(EPOCHS):
         scalars = trainer.run_epoch()

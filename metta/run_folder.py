@@ -8,6 +8,7 @@ from pathlib import Path
 from metta.errors import UserError
 
 Folder = str | Path
+CURVES = re.compile(r"events\.out\.tfevents\..+?(?:\.part(\d+))?")  # TensorBoard's, with our suffix
 RUN_NAME = re.compile(r"(?!\.+$)[A-Za-z0-9._-]+")
 
 
@@ -50,6 +51,15 @@ class RunFolder:
     @property
     def checkpoints(self) -> Path:
         return self.path / "checkpoints"
+
+    @property
+    def curves(self) -> list[tuple[int, Path]]:
+        """TensorBoard's event files, each with its part of the curves: by number, for the clock can be set back.
+
+        What others wrote beside it has none, and is part 0.
+        """
+        files = [(CURVES.fullmatch(path.name), path) for path in self.path.glob("events.*")]
+        return sorted((int(found[1] or 0), path) for found, path in files if found)
 
     @property
     def replays(self) -> Path:

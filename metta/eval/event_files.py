@@ -7,7 +7,6 @@ TensorBoard's own reader takes ten times as long to import, and keeps a sample o
 import struct
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias
 
 import numpy as np
@@ -15,6 +14,7 @@ import numpy as np
 from metta.eval import statistics
 from metta.eval.comparison import Curve
 from metta.eval.statistics import Floats
+from metta.run_folder import RunFolder
 
 if TYPE_CHECKING:
     from tensorboard.compat.proto.event_pb2 import Event
@@ -25,7 +25,7 @@ FOOTER_BYTES = 4
 Points: TypeAlias = tuple[Floats, Floats]  # agent steps [N], values [N]
 
 
-def read_curves(run_dir: Path) -> dict[str, Points]:
+def read_curves(run: RunFolder) -> dict[str, Points]:
     """Read every scalar in the run's event files: {name: points}, by agent step; {} if there is none.
 
     A process that went on from a checkpoint says from which step on what was logged before it is void (TensorBoard's
@@ -33,7 +33,7 @@ def read_curves(run_dir: Path) -> dict[str, Points]:
     """
     curves: dict[str, dict[int, float]] = defaultdict(dict)
     last: dict[str, int] = {}
-    for event in _events(run_dir):
+    for event in _events(run):
         if event.HasField("session_log") and event.session_log.status == event.session_log.START:
             for name, points in curves.items():
                 _drop_from(points, event.step)
@@ -56,20 +56,20 @@ def _points(points: dict[int, float]) -> Points:
     return np.array(list(points), dtype=np.float64), np.array(list(points.values()), dtype=np.float64)
 
 
-def _events(run_dir: Path) -> Iterator["Event"]:
+def _events(run: RunFolder) -> Iterator["Event"]:
     """Yield all events, file after file in the order in which the files were begun."""
     from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
     from tensorboard.compat.proto.event_pb2 import Event
 
     files = []
-    for path in sorted(run_dir.glob("events.out.tfevents.*")):
+    for part, path in run.curves:
         records = list(_records(path.read_bytes()))
         try:
             if records:
-                files.append((Event.FromString(records[0]).wall_time, path.name, records))
+                files.append((part, Event.FromString(records[0]).wall_time, path.name, records))
         except DecodeError:
             continue  # not an event file
-    for _, _, records in sorted(files):
+    for *_, records in sorted(files):
         for record in records:
             try:
                 yield Event.FromString(record)

@@ -68,7 +68,7 @@ def train(
         closing(load_trainer(manager, config, given) or Trainer(config)) as trainer,
     ):
         saver = CheckpointSaver(manager, trainer.config.keep_last, keep_epochs)
-        display = Display(trainer.config, run.path, trainer.agent_steps, last_evaluation)
+        display = Display(trainer.config, run, trainer.agent_steps, last_evaluation)
         try:
             return run_epochs(trainer, saver, signals, display)
         except SaveError as error:

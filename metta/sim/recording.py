@@ -59,11 +59,11 @@ def recorded_seeds(path: Path) -> list[int]:
     """List the seeds recorded in the file, ascending; [] if there is no such file."""
     if not path.exists():
         return []
-    with np.load(path) as arrays:
+    with path.open("rb") as file, np.load(file) as arrays:
         return sorted(int(name.split(".")[0]) for name in arrays.files if name.endswith(".actions"))
 
 
 def load_recording(path: Path, seed: int) -> Recording:
     """Load the episode of one of the `recorded_seeds`."""
-    with np.load(path) as arrays:
+    with path.open("rb") as file, np.load(file) as arrays:
         return Recording(seed, arrays[f"{seed}.actions"], arrays[f"{seed}.returns"])

@@ -93,7 +93,7 @@ def check_out(config: AnalyzeConfig) -> None:
 def make_report(db: EvalDB, train_dir: Path, groups: Sequence[Group]) -> Report:
     """Compare the groups and read what their folders hold. ComparisonError if there is nothing to compare."""
     comparison = compare(db, groups)
-    training = {run: read_curves(RunFolder(train_dir, run).path) for run in comparison.scores}
+    training = {run: read_curves(RunFolder(train_dir, run)) for run in comparison.scores}
     notes = [*comparison.notes, *setting_notes(train_dir, groups)]
     if without := [run for run, curves in training.items() if not curves]:
         notes.append(f"{enumeration(without)}: no training curves (no TensorBoard file in the run folder).")

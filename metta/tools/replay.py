@@ -2,8 +2,6 @@
 
 import os
 import sys
-import zipfile
-import zlib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -19,8 +17,6 @@ from metta.sim.replay.films import SUFFIXES, check_format, replay_path, write_re
 from metta.tools.cli.arguments import parse
 from metta.tools.cli.config import ReplayConfig
 from metta.tools.cli.targets import best_epoch, chosen_env, existing_epochs, existing_run, sim_command
-
-DAMAGE = (ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error)  # what numpy raises over any bytes
 
 
 def main(argv: Sequence[str]) -> int:
@@ -77,7 +73,7 @@ def find_recording(config: ReplayConfig, epoch: int, env: EnvName, recordings: P
         seeds = recorded_seeds(recordings)
         if config.seed in seeds:
             return load_recording(recordings, config.seed)
-    except DAMAGE:
+    except Exception:  # noqa: BLE001 (numpy and zipfile raise nearly anything over damaged bytes)
         raise UserError(f"{recordings} is damaged or holds no episodes: `{command}` records new ones") from None
     if not seeds:
         have = recorded_epochs(config)

@@ -21,6 +21,7 @@ from metta.rl.display.curves import CurveWriter
 from metta.rl.tiny_checkpoint_manager import TinyCheckpointManager
 from metta.rl.train_config import TrainConfig
 from metta.rl.trainer import Trainer, load_trainer, train
+from metta.run_folder import RunFolder
 from tests.helpers.exact import curves, run_epochs
 
 ROOT = Path(__file__).parents[2]
@@ -90,7 +91,7 @@ def test_curves_of_a_killed_run_have_neither_gap_nor_overlap(tmp_path):
         display="none",
     )
     manager = TinyCheckpointManager("r", tmp_path)
-    trainer, writer = Trainer(config), CurveWriter(manager.folder.parent, 0)
+    trainer, writer = Trainer(config), CurveWriter(RunFolder(config.train_dir, config.run), 0)
     for _ in range(6):
         writer.add(trainer.run_epoch(), trainer.agent_steps)
         if trainer.epoch == 4:

@@ -5,6 +5,7 @@ import json
 import re
 import shutil
 import sqlite3
+import time
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +16,10 @@ from PIL import Image
 from metta.errors import UserError
 from metta.eval import statistics
 from metta.eval.eval_db import EvalDB
-from metta.eval.event_files import over_runs, read_curves, thinned
+from metta.eval.event_files import Points, over_runs, read_curves, thinned
+from metta.rl.display.curves import CurveWriter
 from metta.rl.saving.run_lock import RunLock
+from metta.run_folder import RunFolder
 from metta.tools.analyze import main as analyze_main
 from tests.helpers.report_data import STEPS, checkpoint, evaluate, log, make_run
 from tests.tools.test_tools_errors import files, metta
@@ -297,8 +300,12 @@ def test_a_folder_that_may_not_be_written(train_dir: Path) -> None:
 # Training curves.
 
 
+def curves(run_dir: Path) -> dict[str, Points]:
+    return read_curves(RunFolder(run_dir.parent, run_dir.name))
+
+
 def values(run_dir: Path, name: str = "r") -> dict[int, float]:
-    steps, found = read_curves(run_dir)[name]
+    steps, found = curves(run_dir)[name]
     return dict(zip(steps.astype(int).tolist(), found.tolist(), strict=True))
 
 
@@ -322,6 +329,17 @@ def test_a_run_begun_again_at_0_says_nothing_of_it(tmp_path: Path) -> None:
     assert values(tmp_path) == {10: 2, 20: 2}
 
 
+def test_a_clock_set_back_does_not_change_the_order(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Prevents what a killed process logged from being drawn over what its successor logged, its clock being late."""
+    run = RunFolder(tmp_path.parent, tmp_path.name)
+    for hour, (resumed_at, step, value) in zip((3, 1, 2), ((0, 30, 1.0), (20, 30, 2.0), (20, 40, 3.0)), strict=True):
+        monkeypatch.setattr(time, "time", lambda hour=hour: 3600.0 * hour)
+        writer = CurveWriter(run, resumed_at)
+        writer.add({"r": value}, step)
+        writer.close()
+    assert values(tmp_path) == {40: 3.0}
+
+
 def test_every_cut_of_an_event_file_is_read_up_to_there(tmp_path: Path) -> None:
     """A file that is being written ends anywhere."""
     file = log(tmp_path, {step: {"r": float(step)} for step in (1, 2, 3)})
@@ -329,7 +347,7 @@ def test_every_cut_of_an_event_file_is_read_up_to_there(tmp_path: Path) -> None:
     counts = []
     for size in range(len(whole) + 1):
         file.write_bytes(whole[:size])
-        counts.append(len(read_curves(tmp_path).get("r", ([], []))[0]))
+        counts.append(len(curves(tmp_path).get("r", ([], []))[0]))
     assert counts == sorted(counts) and set(counts) == {0, 1, 2, 3}
 
 
@@ -339,7 +357,7 @@ def test_damage_in_an_event_file_ends_it(tmp_path: Path) -> None:
     file.write_bytes(whole[:-30] + b"\xff" * 30)
     assert list(values(tmp_path)) == [1, 2]
     file.write_bytes(b"\xff" * 100)
-    assert read_curves(tmp_path) == {}
+    assert curves(tmp_path) == {}
 
 
 def test_thinning_keeps_the_mean_and_the_ends() -> None:

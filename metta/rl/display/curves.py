@@ -1,9 +1,10 @@
 """Training curves: TensorBoard scalars over agent steps, in the run folder."""
 
 import math
-from pathlib import Path
 
 from torch.utils.tensorboard import SummaryWriter
+
+from metta.run_folder import RunFolder
 
 
 class CurveWriter:
@@ -13,8 +14,9 @@ class CurveWriter:
     `flush` comes before each checkpoint, so the curve of a resumed run has neither overlap nor gap.
     """
 
-    def __init__(self, run_dir: Path, resumed_at: int):
-        self._writer = SummaryWriter(str(run_dir), purge_step=resumed_at + 1)
+    def __init__(self, run: RunFolder, resumed_at: int):
+        suffix = f".part{max((part for part, _ in run.curves), default=0) + 1}"
+        self._writer = SummaryWriter(str(run.path), purge_step=resumed_at + 1, filename_suffix=suffix)
 
     def add(self, scalars: dict[str, float], agent_steps: int) -> None:
         for name, value in scalars.items():

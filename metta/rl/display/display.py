@@ -1,22 +1,22 @@
 """All that training shows: the progress on stderr and the curves in the run folder. It never costs training."""
 
 from collections.abc import Callable, Mapping
-from pathlib import Path
 from typing import Any
 
 from metta.errors import one_line, say
 from metta.rl.display.curves import CurveWriter
 from metta.rl.display.panel import make_progress
 from metta.rl.train_config import RunConfig
+from metta.run_folder import RunFolder
 
 
 class Display:
     """Passes on what happens to the progress and the curves. What fails in one is said once, and it is left out."""
 
-    def __init__(self, config: RunConfig, run_dir: Path, resumed_at: int, last_evaluation: Callable[[], str]):
+    def __init__(self, config: RunConfig, run: RunFolder, resumed_at: int, last_evaluation: Callable[[], str]):
         self._run = config.run
         self.progress = make_progress(config, resumed_at, last_evaluation)
-        self._open_curves = lambda: CurveWriter(run_dir, resumed_at)
+        self._open_curves = lambda: CurveWriter(run, resumed_at)
         self._curves: CurveWriter | None = None
         self._failed: set[str] = set()
 
