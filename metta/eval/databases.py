@@ -20,6 +20,7 @@ URL_FORM = "postgresql://user@host/database"
 
 KEY = ("run", "epoch", "env", "agent_group", "seed")
 COLUMNS = (*KEY, "reward", "length", "agent_crc", "metrics")
+INTEGERS, REALS = ("epoch", "seed", "length"), ("reward",)  # the others are text
 TABLE = """
 CREATE TABLE episodes (
     run TEXT NOT NULL,

@@ -15,10 +15,10 @@ from metta.agent.untrusted.agent_file import load_agent_file, require_bounded
 from metta.envs.env_spec import EnvName
 from metta.envs.make_env import spec_of
 from metta.errors import CheckpointError, UserError, one_line
-from metta.eval.eval_db import EpisodeRow, EvalDB, Score
+from metta.eval.eval_db import EpisodeRow, Score, open_scores
 from metta.files.pt_file import fingerprint
 from metta.rl.tiny_checkpoint_manager import TinyCheckpointManager
-from metta.run_folder import RunFolder, TrainDir
+from metta.run_folder import RunFolder
 from metta.sim.recording import recording_path, save_recordings
 from metta.sim.simulation import SimulationPool, default_num_envs
 
@@ -53,13 +53,15 @@ class PolicyEvaluator:
         device: str = "cpu",
         num_envs: int | None = None,
         num_workers: int | None = None,
+        eval_db: str | Path | None = None,
     ):
         """num_envs: copies of the environment that play at once in a process; None chooses by episodes and agents.
 
         num_workers: processes that help this one; None: one for each further core, once that pays. That changes the
-        speed, never a result.
+        speed, never a result. eval_db: where scores go, a path or a URL; None: eval.db in train_dir.
         """
         self.train_dir = Path(train_dir)
+        self.eval_db = eval_db
         self.device = device
         self.num_envs = num_envs
         self.num_workers = num_workers
@@ -105,7 +107,7 @@ class PolicyEvaluator:
         if loaded.run is None:
             return Score.of([row.reward for row in rows])
         save_recordings(recording_path(RunFolder(self.train_dir, loaded.run), loaded.epoch, label), played)
-        db = EvalDB(TrainDir(self.train_dir).eval_db)
+        db = open_scores(self.train_dir, self.eval_db)
         db.record(loaded.run, loaded.epoch, label, rows, loaded.agent_crc)
         stored = db.get_scores(loaded.run, loaded.epoch, label)
         return stored.get(label) or Score.of([row.reward for row in rows])  # its file may have been replaced meanwhile

@@ -238,7 +238,7 @@ class Trainer:
     def state_dict(self) -> dict[str, Any]:
         """All that an exact continuation needs beside the agent; what changes nothing when left out is not here."""
         return {
-            "config": asdict(self.config),
+            "config": {name: value for name, value in asdict(self.config).items() if name != "eval_db"},
             "epoch": self.epoch,
             "agent_steps": self.agent_steps,
             "optimizer": self.replica.optimizer.state_dict(),

@@ -11,13 +11,13 @@ from pathlib import Path
 
 from metta.errors import UserError, enumeration, one_line
 from metta.eval.comparison import EnvComparison, Group, compare
-from metta.eval.eval_db import EvalDB
+from metta.eval.eval_db import EvalDB, open_scores
 from metta.eval.event_files import read_curves
 from metta.eval.report.page import Report, interval_over, page
 from metta.eval.report.plots import MOST_PAIRS, sections
 from metta.eval.report.run_files import run_files, setting_notes
 from metta.eval.statistics import Estimate
-from metta.run_folder import RunFolder, TrainDir
+from metta.run_folder import RunFolder
 from metta.tools.cli.arguments import parse
 from metta.tools.cli.config import AnalyzeConfig
 from metta.tools.cli.table import interval_text, print_table
@@ -29,7 +29,7 @@ PATTERN = frozenset("*?[")
 def main(argv: Sequence[str]) -> int:
     config, _ = parse(AnalyzeConfig, argv, "metta analyze")
     train_dir = Path(config.train_dir)
-    db = EvalDB(TrainDir(train_dir).eval_db)
+    db = open_scores(train_dir, config.eval_db)
     groups = group_runs(config, sorted({*list_runs(config.train_dir), *db.runs()}))
     check_out(config)
     report = make_report(db, train_dir, groups)

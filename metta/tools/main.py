@@ -21,6 +21,7 @@ TOOLS = {
     "replay": "make a recorded episode again, as a file people can open",
     "analyze": "compare runs: a table and a report",
     "runs": "list the runs",
+    "scores": "show, export or copy scores",
 }
 
 

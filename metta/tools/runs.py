@@ -11,10 +11,10 @@ from rich.filesize import decimal
 
 from metta.envs.env_spec import EnvName
 from metta.errors import CheckpointError, UserError, one_line
-from metta.eval.eval_db import EvalDB
+from metta.eval.eval_db import EvalDB, open_scores
 from metta.rl.saved_config import newest_config
 from metta.rl.tiny_checkpoint_manager import TinyCheckpointManager
-from metta.run_folder import RunFolder, TrainDir
+from metta.run_folder import RunFolder
 from metta.tools.cli.arguments import parse
 from metta.tools.cli.config import RunsConfig
 from metta.tools.cli.table import print_table, score_text
@@ -29,7 +29,7 @@ def main(argv: Sequence[str]) -> int:
     train_dir = Path(config.train_dir)
     if "train_dir" in given and not train_dir.is_dir():
         raise UserError(f"train_dir={train_dir} is not a folder")
-    scores = EvalDB(TrainDir(train_dir).eval_db)
+    scores = open_scores(train_dir, config.eval_db)
     rows = [describe(run, config.train_dir, scores) for run in list_runs(config.train_dir)]
     if rows:
         print_table(HEADINGS, rows, left=3)

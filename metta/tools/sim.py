@@ -9,9 +9,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from metta.errors import CheckpointError, one_line
-from metta.eval.eval_db import EvalDB
+from metta.eval.eval_db import open_scores
 from metta.rl.tiny_checkpoint_manager import TinyCheckpointManager
-from metta.run_folder import TrainDir
 from metta.tools.cli.arguments import parse
 from metta.tools.cli.config import SimConfig
 from metta.tools.cli.table import interval_text, print_table, score_text
@@ -27,7 +26,7 @@ WATCH_S = 1.0  # from one look for new checkpoints to the next
 
 def main(argv: Sequence[str]) -> int:
     config, _ = parse(SimConfig, argv, "metta sim")
-    EvalDB(TrainDir(config.train_dir).eval_db)  # where the scores will go: says now if they cannot
+    open_scores(config.train_dir, config.eval_db).check_writable()  # where the scores will go: says now if they cannot
     return evaluate(config, find_target(config, config.watch))
 
 
@@ -42,7 +41,8 @@ def evaluate(config: SimConfig, target: Target) -> int:
     from metta.eval.policy_evaluator import PolicyEvaluator
     from metta.machine import pick_device
 
-    with PolicyEvaluator(config.train_dir, str(pick_device(config.device)), config.num_envs) as evaluator:
+    device = str(pick_device(config.device))
+    with PolicyEvaluator(config.train_dir, device, config.num_envs, eval_db=config.eval_db) as evaluator:
         evaluation = Evaluation(config, target, evaluator)
         evaluation.play()
     evaluation.print_scores()

@@ -12,7 +12,6 @@ from metta.errors import MettaError, UserError, one_line
 from metta.rl.saved_config import newest_config
 from metta.rl.tiny_checkpoint_manager import TinyCheckpointManager
 from metta.rl.train_config import TrainConfig, changed_keys, restart_config, resume_config
-from metta.run_folder import TrainDir
 from metta.tools.cli.arguments import parse
 from metta.tools.cli.table import score_text
 from metta.tools.cli.targets import open_run
@@ -33,6 +32,10 @@ def main(argv: Sequence[str]) -> int:
 def check(config: TrainConfig, given: frozenset[str]) -> None:
     """Raise UserError for every mistake that shows before torch is imported or a file is made."""
     manager = open_run(config.run, config.train_dir)
+    if config.eval_db is not None:
+        from metta.eval.eval_db import open_scores
+
+        open_scores(config.train_dir, config.eval_db)
     if not manager.exists():
         check_new(config)
         return
@@ -67,10 +70,11 @@ def train(config: TrainConfig, given: frozenset[str]) -> int:
 
 
 class RunScores:
-    """Answers what training asks of eval.db. A fault of the file is reported once and never stops training."""
+    """Answers what training asks of the scores. A fault of theirs is reported once and never stops training."""
 
     def __init__(self, config: TrainConfig):
-        self._run, self._path = config.run, TrainDir(config.train_dir).eval_db
+        self._run, self._where = config.run, (config.train_dir, config.eval_db)
+        self._db: EvalDB | None = None
         self._manager = TinyCheckpointManager(config.run, config.train_dir)
         self._said = False
 
@@ -105,10 +109,11 @@ class RunScores:
         return f"epoch {epoch}: " + ", ".join(f"{env} {score_text(score)}" for env, score in by_env.items())
 
     def _ask(self, question: Callable[[EvalDB], T], otherwise: T) -> T:
-        from metta.eval.eval_db import EvalDB
+        from metta.eval.eval_db import open_scores
 
         try:
-            return question(EvalDB(self._path))
+            self._db = self._db or open_scores(*self._where)
+            return question(self._db)
         except (MettaError, OSError, ValueError) as error:
             if not self._said:
                 self._said = True

@@ -29,6 +29,7 @@ TORCH_FREE = [
     "metta.tools.cli.config",
     "metta.tools.main",
     "metta.tools.runs",
+    "metta.tools.scores",
     "metta.tools.sim",
     "metta.tools.train",
 ]

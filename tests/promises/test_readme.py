@@ -56,7 +56,7 @@ def tool(folder: Path, command: str) -> str:
 def test_the_commands_work(folder):
     """A command in the README that no longer exists, or takes other keys."""
     assert {command.split()[0] for command in commands()} == {
-        f"./tools/{name}.py" for name in ("train", "sim", "play", "replay", "analyze", "runs")
+        f"./tools/{name}.py" for name in ("train", "sim", "play", "replay", "analyze", "runs", "scores")
     }
     for command in commands():
         if "train.py" in command and "total_timesteps" not in command:

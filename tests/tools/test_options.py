@@ -6,7 +6,7 @@ import pytest
 
 from metta.keys import Config, keys, kinds, type_text
 from metta.rl.train_config import TrainConfig
-from metta.tools.cli.config import AnalyzeConfig, PlayConfig, ReplayConfig, RunsConfig, SimConfig
+from metta.tools.cli.config import AnalyzeConfig, PlayConfig, ReplayConfig, RunsConfig, ScoresConfig, SimConfig
 from metta.tools.main import TOOLS
 
 COMMANDS: dict[str, type[Config]] = {
@@ -16,6 +16,7 @@ COMMANDS: dict[str, type[Config]] = {
     "replay": ReplayConfig,
     "analyze": AnalyzeConfig,
     "runs": RunsConfig,
+    "scores": ScoresConfig,
 }
 OPTIONS = {
     "train": """
@@ -46,6 +47,7 @@ OPTIONS = {
         checkpoint_interval INT 20
         keep_last INT None
         display auto|rich|plain|none auto
+        eval_db TEXT None
         train_dir TEXT ./train_dir
     """,
     "sim": """
@@ -60,6 +62,7 @@ OPTIONS = {
         trust true|false False
         random true|false False
         watch true|false False
+        eval_db TEXT None
         train_dir TEXT ./train_dir
     """,
     "play": """
@@ -70,6 +73,7 @@ OPTIONS = {
         agent TEXT None
         trust true|false False
         random true|false False
+        eval_db TEXT None
         train_dir TEXT ./train_dir
     """,
     "replay": """
@@ -79,15 +83,25 @@ OPTIONS = {
         seed INT 0
         format auto|gif|mp4|html|mettascope auto
         out TEXT None
+        eval_db TEXT None
         train_dir TEXT ./train_dir
     """,
     "analyze": """
         runs TEXT required
         format html|png|csv html
         out TEXT None
+        eval_db TEXT None
         train_dir TEXT ./train_dir
     """,
     "runs": """
+        eval_db TEXT None
+        train_dir TEXT ./train_dir
+    """,
+    "scores": """
+        runs TEXT None
+        export TEXT None
+        copy_to TEXT None
+        eval_db TEXT None
         train_dir TEXT ./train_dir
     """,
 }

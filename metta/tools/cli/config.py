@@ -4,7 +4,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from metta.keys import Config, at_least, between, key
-from metta.rl.train_config import device_name
+from metta.rl.train_config import EVAL_DB, device_name
 from metta.tools.cli.epochs import Epoch, Epochs, parse_epoch, parse_epochs
 
 RUN = "name of a run in train_dir"
@@ -18,7 +18,7 @@ TRUST = "load an agent file from elsewhere with all that is in it: it may run an
 
 @dataclass(frozen=True, kw_only=True)
 class SimConfig(Config):
-    """Play episodes with a run's checkpoint and put its scores into train_dir/eval.db."""
+    """Play episodes with a run's checkpoint and store its scores."""
 
     run: str | None = key(RUN, None, unset="needed, but for agent=")
     epoch: Epochs = key(EPOCHS, "latest", parse=parse_epochs)
@@ -32,6 +32,7 @@ class SimConfig(Config):
     trust: bool = key(TRUST, False)
     random: bool = key("put a random agent's score on the same episodes beside it", False)
     watch: bool = key("go on with each new checkpoint until Ctrl-C", False)
+    eval_db: str | None = key(EVAL_DB, None, unset="eval.db in train_dir")
     train_dir: str = key(TRAIN_DIR, "./train_dir")
 
 
@@ -47,6 +48,7 @@ class PlayConfig(Config):
     agent: str | None = key(AGENT_FILE, None, unset="none")
     trust: bool = key(TRUST, False)
     random: bool = key("a random agent instead", False)
+    eval_db: str | None = key(EVAL_DB, None, unset="eval.db in train_dir")
     train_dir: str = key(TRAIN_DIR, "./train_dir")
 
 
@@ -61,6 +63,7 @@ class ReplayConfig(Config):
     seed: int = key("of the episode", 0, between(0, 2**31 - 1))
     format: Literal["auto", "gif", "mp4", "html", "mettascope"] = key("auto: html for MettaGrid, else gif", "auto")
     out: str | None = key("file or folder to write", None, unset="the run's replays/")
+    eval_db: str | None = key(EVAL_DB, None, unset="eval.db in train_dir")
     train_dir: str = key(TRAIN_DIR, "./train_dir")
 
 
@@ -71,6 +74,7 @@ class AnalyzeConfig(Config):
     runs: str = key("names and patterns: a,b or ppo-s*")
     format: Literal["html", "png", "csv"] = key("html: one report; png: plots (matplotlib); csv: the numbers", "html")
     out: str | None = key("file or folder to write", None, unset="report.html or report_FORMAT/ in train_dir")
+    eval_db: str | None = key(EVAL_DB, None, unset="eval.db in train_dir")
     train_dir: str = key(TRAIN_DIR, "./train_dir")
 
 
@@ -78,4 +82,16 @@ class AnalyzeConfig(Config):
 class RunsConfig(Config):
     """List the runs in train_dir: epochs, steps, environment, latest score, size."""
 
+    eval_db: str | None = key(EVAL_DB, None, unset="eval.db in train_dir")
+    train_dir: str = key(TRAIN_DIR, "./train_dir")
+
+
+@dataclass(frozen=True, kw_only=True)
+class ScoresConfig(Config):
+    """Show, export or copy scores."""
+
+    runs: str | None = key("names and patterns: a,b or ppo-s*", None, unset="all")
+    export: str | None = key("file for the rows, an episode each: NAME.csv or NAME.parquet", None, unset="none")
+    copy_to: str | None = key("another database for the rows: a file or a URL", None, unset="none")
+    eval_db: str | None = key(EVAL_DB, None, unset="eval.db in train_dir")
     train_dir: str = key(TRAIN_DIR, "./train_dir")

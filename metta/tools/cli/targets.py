@@ -9,7 +9,7 @@ from typing import TypeAlias
 from metta.envs.env_spec import EnvName
 from metta.envs.make_env import check_env
 from metta.errors import UserError, enumeration
-from metta.eval.eval_db import EvalDB
+from metta.eval.eval_db import open_scores
 from metta.rl.tiny_checkpoint_manager import AGENT_FILE, TinyCheckpointManager
 from metta.run_folder import RunFolder, TrainDir
 from metta.tools.cli.config import PlayConfig, ReplayConfig, SimConfig
@@ -131,7 +131,8 @@ def existing_epochs(manager: TinyCheckpointManager, wanted: int | range) -> list
 def best_epoch(asked: RunAsked, run: str) -> int:
     """Find the run's epoch with the highest score, in the environment of env= if given."""
     env = given_env(asked)
-    best = EvalDB(TrainDir(asked.train_dir).eval_db).best_epoch(run, None if env is None else env.label)
+    db = open_scores(asked.train_dir, asked.eval_db)
+    best = db.best_epoch(run, None if env is None else env.label)
     if best is None:
         which = f"run {run} has no scores{'' if env is None else f' in {env.label}'} yet"
         raise UserError(f"epoch=best: {which}: `{sim_command(asked)} epoch=all` evaluates every checkpoint")

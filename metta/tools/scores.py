@@ -1,0 +1,95 @@
+"""`metta scores`: shows what every evaluation scored, exports the episodes, or copies them to another database."""
+
+import csv
+import fnmatch
+import importlib.util
+import io
+from collections.abc import Callable, Sequence
+from itertools import groupby
+from pathlib import Path
+from typing import IO
+
+from metta.errors import UserError, enumeration, one_line
+from metta.eval.databases import COLUMNS, INTEGERS, REALS
+from metta.eval.eval_db import EvalDB, open_scores
+from metta.files.durable import rename_over, written_beside
+from metta.tools.cli.arguments import parse
+from metta.tools.cli.config import ScoresConfig
+from metta.tools.cli.table import interval_text, print_table
+
+
+def main(argv: Sequence[str]) -> int:
+    config, _ = parse(ScoresConfig, argv, "metta scores")
+    write = None if config.export is None else writer(Path(config.export))
+    db = open_scores(config.train_dir, config.eval_db)
+    runs = chosen_runs(config, db)
+    if config.copy_to is not None:
+        copy = EvalDB(config.copy_to)
+        print(one_line(f"copied {db.copy_to(copy, runs):,} rows from {db.name} to {copy.name}"))
+    if write is not None:
+        path = Path(str(config.export))
+        with written_beside(path, lambda file: write(file, db, runs)) as temporary:
+            rename_over(temporary, path)
+        print(one_line(f"wrote {path}: the rows of {len(runs)} runs in {db.name}"))
+    if config.copy_to is None and write is None:
+        print_scores(db, runs)
+    return 0
+
+
+def writer(path: Path) -> Callable[[IO[bytes], EvalDB, Sequence[str]], None]:
+    """Choose by the name's ending how to write the rows. UserError where nothing here can."""
+    if not path.parent.is_dir() or path.is_dir():
+        raise UserError(f"export={path}: {f'no folder {path.parent}' if not path.is_dir() else 'is a folder'}")
+    if path.suffix == ".csv":
+        return write_csv
+    if path.suffix != ".parquet":
+        raise UserError(f"export={path}: must end in .csv or .parquet")
+    if importlib.util.find_spec("pyarrow") is None:
+        raise UserError(
+            f"export={path} needs pyarrow (pip install 'metta[parquet]'); a name that ends in .csv does not"
+        )
+    return write_parquet
+
+
+def chosen_runs(config: ScoresConfig, db: EvalDB) -> list[str]:
+    """Find the runs that runs= names or matches. UserError if one of its parts matches nothing."""
+    known, patterns = db.runs(), ["*"] if config.runs is None else config.runs.split(",")
+    for pattern in patterns if config.runs is not None else []:
+        if not fnmatch.filter(known, pattern):
+            have = f"have {enumeration(known)}" if known else "there is none yet"
+            raise UserError(f"no scores of run {pattern} in {db.name}: {have}")
+    return [run for run in known if any(fnmatch.fnmatchcase(run, pattern) for pattern in patterns)]
+
+
+def write_csv(file: IO[bytes], db: EvalDB, runs: Sequence[str]) -> None:
+    text = io.TextIOWrapper(file, "utf-8", newline="")
+    rows = csv.writer(text, lineterminator="\n")
+    rows.writerow(COLUMNS)
+    rows.writerows(db.table(runs))
+    text.detach()
+
+
+def write_parquet(file: IO[bytes], db: EvalDB, runs: Sequence[str]) -> None:
+    """Write a row group for each run."""
+    import pyarrow
+    from pyarrow import parquet
+
+    kinds = {**dict.fromkeys(INTEGERS, pyarrow.int64()), **dict.fromkeys(REALS, pyarrow.float64())}
+    schema = pyarrow.schema([(name, kinds.get(name, pyarrow.string())) for name in COLUMNS])
+    with parquet.ParquetWriter(file, schema) as table:
+        for _, rows in groupby(db.table(runs), key=lambda row: row[0]):
+            columns = dict(zip(COLUMNS, zip(*rows, strict=True), strict=True))
+            table.write_table(pyarrow.table(columns, schema))
+
+
+def print_scores(db: EvalDB, runs: Sequence[str]) -> None:
+    rows = [
+        (run, env, str(epoch), f"{s.mean:.2f}", interval_text(s), f"{s.iqm:.2f}", str(s.episodes))
+        for run in runs
+        for epoch, scores in db.get_scores(run).items()
+        for env, s in scores.items()
+    ]
+    if rows:
+        print_table(("run", "env", "epoch", "mean reward", "95% interval", "IQM", "episodes"), rows, left=2)
+    else:
+        print(one_line(f"no scores in {db.name} yet: `metta sim run=NAME` evaluates a run"))
