@@ -6,6 +6,7 @@ Only what the user typed, or a run that they trust remembers, is loaded here: it
 import hashlib
 import importlib
 import importlib.util
+import os
 import sys
 import traceback
 from collections.abc import Callable
@@ -15,6 +16,7 @@ from typing import Any
 
 from metta.errors import UserError, one_line
 
+GIVEN: dict[str, Any] = {}  # by place: what Python handed over, or another process by value; before any file or module
 FORMS = "path/to/file.py:{0} or package.module:{0}"
 
 
@@ -42,22 +44,60 @@ def resolved_place(text: str) -> str:
     return f"{Path(place).resolve()}:{name}" if place.endswith(".py") else text
 
 
+def found_place(text: str) -> str:
+    """The same of a module too that was found by the current folder or PYTHONPATH: its file. An installed one stays."""
+    place, _, name = text.rpartition(":")
+    if text in GIVEN or place.endswith(".py") or not place.replace(".", "").isidentifier():
+        return resolved_place(text)
+    try:
+        _search_current_folder()
+        spec = importlib.util.find_spec(place)
+    except (ImportError, ValueError):
+        return text
+    file = None if spec is None else spec.origin
+    return text if file is None or not file.endswith(".py") or _installed(file) else f"{Path(file).resolve()}:{name}"
+
+
+def place_of(thing: Any) -> str:
+    """The place of a class or function; "__main__:Name" of one that no file or module has, which travels by value."""
+    module, name = sys.modules.get(thing.__module__), thing.__qualname__
+    file = getattr(module, "__file__", None) or ""
+    if module is None or module.__name__ == "__main__" or getattr(module, name, None) is not thing:
+        place = f"__main__:{thing.__name__.strip('<>')}"
+    elif not file.endswith(".py") or _installed(file):
+        return f"{module.__name__}:{name}"
+    else:
+        place = f"{Path(file).resolve()}:{name}"
+    GIVEN[place] = thing
+    return place
+
+
 def load_place(key: str, text: str, fits: Callable[[Any], bool] = callable, kind: str = "function") -> Any:
     """Load what `key=text` names. UserError, in one line, for a file, module or name that is missing, or fails to load.
 
     fits, kind: which of the names in the module to list where it is not there, and what they are called. What comes
     from a file is saved by value: it loads where the file is not.
     """
+    if text in GIVEN:
+        return GIVEN[text]
     place, name = split_place(key, text)
     check_place(key, text)
     try:
-        module = _module_from_file(Path(place)) if place.endswith(".py") else _module(place)
+        module = import_place(place)
     except Exception as error:
         raise UserError(f"{key}={text}: cannot import {place}: {said_where(error, place)}") from error
     if not hasattr(module, name):
         have = [other for other, value in vars(module).items() if not other.startswith("_") and fits(value)]
+        have = [
+            other for other in have if getattr(vars(module)[other], "__module__", place) in (place, module.__name__)
+        ]
         raise UserError(f"{key}={text}: no {name} in {place}; it has {', '.join(have) or f'no {kind}'}")
     return getattr(module, name)
+
+
+def import_place(place: str) -> ModuleType:
+    """Import a file or a module."""
+    return _module_from_file(Path(place)) if place.endswith(".py") else _module(place)
 
 
 def said_where(error: BaseException, file: str) -> str:
@@ -78,8 +118,24 @@ def digest(path: Path) -> str:
 
 
 def module_name(path: Path) -> str:
-    """Name the module of a file: one for each place and content, so that what two keys name in one file shares it."""
-    return f"{path.stem}_{hashlib.sha256(f'{path.resolve()} {digest(path)}'.encode()).hexdigest()[:12]}"
+    """Name the module of a file: one for each place and content, so that what two keys name in one file shares it.
+
+    In a package it is a module of the package, which may import from the others (`from . import x`).
+    """
+    path = path.resolve()
+    own = f"{path.stem}_{hashlib.sha256(f'{path} {digest(path)}'.encode()).hexdigest()[:12]}"
+    return ".".join([*path.parent.relative_to(_root(path)).parts, own])
+
+
+def _root(path: Path) -> Path:
+    """The folder that must be searched for what the file imports: its own, or the one that its package lies in."""
+    return next(folder for folder in path.parents if not (folder / "__init__.py").is_file())
+
+
+def _installed(file: str) -> bool:
+    return not {"site-packages", "dist-packages"}.isdisjoint(Path(file).parts) or file.startswith(
+        os.path.dirname(os.__file__)
+    )
 
 
 def _exists(module: str) -> bool:
@@ -97,9 +153,13 @@ def _module(place: str) -> ModuleType:
 
 def _search_current_folder() -> None:
     """As `python -m` does, which an installed command does not."""
-    folder = str(Path.cwd())
-    if folder not in sys.path and "" not in sys.path:
-        sys.path.insert(0, folder)
+    if "" not in sys.path:
+        _search(Path.cwd())
+
+
+def _search(folder: Path) -> None:
+    if str(folder) not in sys.path:
+        sys.path.insert(0, str(folder))
         importlib.invalidate_caches()
 
 
@@ -108,6 +168,7 @@ def _module_from_file(path: Path) -> ModuleType:
 
     name = module_name(path)
     if name not in sys.modules:
+        _search(_root(path.resolve()))  # as `python file.py` does
         spec = importlib.util.spec_from_file_location(name, path.resolve())
         assert spec is not None and spec.loader is not None
         sys.modules[name] = module = importlib.util.module_from_spec(spec)

@@ -1,8 +1,6 @@
 """The environments that one process steps: all of them in the caller's, or a share in each worker process."""
 
-import copy
 import mmap
-import pickle
 from collections.abc import Iterable
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
@@ -10,9 +8,9 @@ from typing import Any
 
 import numpy as np
 
+from metta.envs.by_value import unpack
 from metta.envs.env_spec import EnvName, EnvSpec
 from metta.envs.make_env import make_env
-from metta.envs.mettagrid.games import GAMES
 from metta.errors import EnvError, one_line
 from metta.processes.shared_arrays import Layout, arrays_over, num_bytes
 
@@ -150,55 +148,26 @@ class EnvGroup:
         self._just_idle = []
 
     def _failure(self, index: int, error: Exception) -> EnvError:
-        where = f"environment {self._first_env + index} of env={self._env.name}"
+        where = f"environment {self._first_env + index} of env={self._env.short_name}"
         episode = f"failed in the episode of seed {self._seeds[index]}"
         return EnvError(f"{where} {episode}: {one_line(error)}")
 
 
-def gymnasium_spec_bytes(env: EnvName) -> bytes | None:
-    """Pickle the registered spec of a Gymnasium id for a process that has not run the script which registered it."""
-    name = env.name
-    if name in GAMES or ":" in name:
-        return None
-    import cloudpickle
-    from gymnasium.envs.registration import load_env_creator
-
-    from metta.envs.gymnasium_env import find_gymnasium_spec, package_of
-
-    if package_of(name) is not None:
-        return None
-    spec = find_gymnasium_spec(name)
-    entry_point = spec.entry_point
-    if isinstance(entry_point, str) and entry_point.startswith("__main__:"):
-        spec = copy.copy(spec)
-        spec.entry_point = load_env_creator(entry_point)  # type: ignore[assignment]
-    return cloudpickle.dumps(spec)
-
-
 def environments(env: EnvName, indices: range) -> str:
     """Name what a worker holds, for an error."""
-    return f"environments {indices[0]} to {indices[-1]} of env={env.name}"
+    return f"environments {indices[0]} to {indices[-1]} of env={env.short_name}"
 
 
 def set_up(
     memory_fd: int,
     connection: Connection,
     spec: EnvSpec,
-    gymnasium_spec: bytes | None,
+    packed: str | None,
     num_envs: int,
     indices: range,
     first_env: int,
 ) -> EnvGroup:
-    """Make a worker's EnvGroup."""
-    register(gymnasium_spec)
+    """Make a worker's EnvGroup. packed: what `by_value.pack` made of the environment."""
+    unpack(packed)
     memory = mmap.mmap(memory_fd, Arrays.num_bytes(spec, num_envs))
     return EnvGroup(spec.env, Arrays.over(memory, spec, num_envs), num_envs, indices, first_env)
-
-
-def register(gymnasium_spec: bytes | None) -> None:
-    """Register the environment of `gymnasium_spec_bytes` in this process."""
-    if gymnasium_spec is not None:
-        import gymnasium
-
-        registered = pickle.loads(gymnasium_spec)
-        gymnasium.registry.setdefault(registered.id, registered)

@@ -1,40 +1,71 @@
 """What an agent must know about its environment: plain data, small enough to live in every agent file."""
 
 import re
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, Self
 
 from metta.errors import UserError
+from metta.user_code import place_of
 
 # A text that could be taken for several settings, or for a value that is none: quoted in a label.
+FOLDERS = re.compile(r"(^|,)[^,]*?/(?=[^/,]*\.py:)")
+WRAPPERS = "wrappers"  # the setting that every Gymnasium environment has: functions of the user's, comma between
 AMBIGUOUS = re.compile(r"""[^,\[\](){}<>'"]*[,\[\](){}<>'"].*|-?(\d[\d.e+-]*|inf)|nan|True|False|None|""", re.DOTALL)
 
 
 @dataclass(frozen=True, eq=False)
 class EnvName:
-    """Which environment: its name and settings, as `env=` and `env.KEY=VALUE` give them. Equal where the labels are.
+    """Which environment: its name and settings, as `env=` and `env.KEY=VALUE` give them.
 
-    `check_env` makes it canonical, so that equal settings are equal: each of its default's type, defaults left out.
+    `check_env` makes it canonical, so that equal settings are equal: each of its default's type, defaults left out;
+    and a file's name has its whole path.
     """
 
-    name: str  # "arena", "CartPole-v1"
+    name: str  # "arena", "CartPole-v1", "/path/to/file.py:Name", "package.module:Name"
     settings: dict[str, Any] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, env: Any, settings: dict[str, Any] | None = None) -> Self:
+        """Name what `env=` was given: a name, or from Python a class or a function. UserError for anything else."""
+        if isinstance(env, EnvName):
+            return cls(env.name, {**env.settings, **(settings or {})})
+        if isinstance(env, str):
+            return cls(env, settings or {})
+        if callable(env) and hasattr(env, "__qualname__"):
+            return cls(place_of(env), settings or {})
+        kind = type(env).__name__
+        raise UserError(f"env={kind}(...): give the class or a function that makes one, for several copies are made")
+
+    @property
+    def short_name(self) -> str:
+        """The name without the folders of a file: "file.py:Name"."""
+        return without_folders(self.name)
 
     @property
     def label(self) -> str:
         """The environment's name in eval.db: "arena", or with settings "arena[max_steps=100,num_agents=4]"."""
-        settings = ",".join(f"{key}={as_text(value)}" for key, value in sorted(self.settings.items()))
-        return f"{self.name}[{settings}]" if settings else self.name
+        return self._text(without_folders)
+
+    def _text(self, place: Callable[[str], str]) -> str:
+        values = {key: place(value) if key == WRAPPERS else value for key, value in sorted(self.settings.items())}
+        settings = ",".join(f"{key}={as_text(value)}" for key, value in values.items())
+        return f"{place(self.name)}[{settings}]" if settings else place(self.name)
 
     def with_(self, settings: dict[str, Any]) -> Self:
         """The same environment with these settings besides or instead."""
         return type(self)(self.name, {**self.settings, **settings})
 
     def __eq__(self, other: object) -> bool:
-        return isinstance(other, EnvName) and self.label == other.label
+        return isinstance(other, EnvName) and self._text(str) == other._text(str)
 
     def __hash__(self) -> int:
         return hash(self.label)
+
+
+def without_folders(places: str) -> str:
+    """Leave out the folders of files in one or several names, comma between: "file.py:Name"."""
+    return FOLDERS.sub(r"\1", places)
 
 
 def as_text(value: Any) -> str:

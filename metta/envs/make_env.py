@@ -1,11 +1,19 @@
 """From a name and settings to an environment. Importing this imports neither torch nor any environment's package."""
 
+import dataclasses
+import sys
 from typing import Any, Protocol
 
 import numpy as np
 
-from metta.envs.env_spec import EnvName, EnvSpec
-from metta.envs.mettagrid.games import GAMES
+from metta.envs.env_spec import WRAPPERS, EnvName, EnvSpec
+from metta.envs.made import Made
+from metta.envs.places import canonical
+from metta.envs.sources import source_of
+from metta.errors import MettaError, UserError
+from metta.user_code import load_place, said_where
+
+KINDS = "a gymnasium.Env, a PettingZoo ParallelEnv, a MettaGridConfig or metta's Env"
 
 
 class Env(Protocol):
@@ -42,13 +50,13 @@ class Env(Protocol):
 
 def make_env(env: EnvName, render_mode: str | None = None) -> Env:
     """Make the environment. UserError (one line) for an unknown name, a bad setting or an unfit space."""
-    if env.name in GAMES:
-        from metta.envs.mettagrid.env import MettaGridEnv
-
-        return MettaGridEnv(env, render_mode)
-    from metta.envs.gymnasium_env import GymnasiumEnv
-
-    return GymnasiumEnv(env, render_mode)
+    env = check_env(env)
+    source, known = source_of(env)
+    known = source.check(known)
+    made = adapted(source.make(known, render_mode), known, render_mode)
+    if known != env:
+        made.spec = dataclasses.replace(made.spec, env=env)
+    return made
 
 
 def spec_of(env: EnvName) -> EnvSpec:
@@ -61,19 +69,66 @@ def spec_of(env: EnvName) -> EnvSpec:
 def check_env(env: EnvName) -> EnvName:
     """Return the canonical name. UserError unless the environment exists and takes these settings; makes none.
 
-    If a setting's default is known, `1` and `1.0` are one value, and the default is left out.
+    If a setting's default is known, `1` and `1.0` are one value, and the default is left out. A file's name has its
+    whole path.
     """
-    if env.name in GAMES:
-        return EnvName(env.name, GAMES[env.name].of(env).settings())
-    from metta.envs.gymnasium_env import check_gymnasium
-
-    return check_gymnasium(env)[1]
+    source, known = source_of(env)
+    checked = source.check(known)
+    if known == env:
+        return checked
+    # A suite's entry: the settings that the suite has are no part of its name, and those given stand against them.
+    given = {key: checked.settings.get(key, value) for key, value in env.settings.items()}
+    return EnvName(canonical(env.name), given)
 
 
 def has_step_limit(name: str) -> bool:
     """Tell whether the episodes have a step limit by default."""
-    if name in GAMES:
-        return True
-    from metta.envs.gymnasium_env import find_gymnasium_spec
+    return source_of(EnvName(name))[0].has_step_limit(name)
 
-    return find_gymnasium_spec(name).max_episode_steps is not None
+
+def adapted(made: Made, env: EnvName, render_mode: str | None) -> Env:
+    """Adapt what was made, called `env`, by what it is; another kind of environment is another branch here.
+
+    UserError where it is no environment, or has settings that are another kind's.
+    """
+    what = made.what
+    if is_a(what, "gymnasium", "Env"):
+        from metta.envs.gymnasium_env import GymnasiumEnv
+
+        return GymnasiumEnv(wrapped(what, env), env, made.max_steps)
+    for key in (WRAPPERS, "max_episode_steps"):
+        if key in env.settings:
+            raise UserError(f"env.{key} is for a gymnasium.Env: {env.short_name} is a {type(what).__name__}")
+    if is_a(what, "mettagrid.config.mettagrid_config", "MettaGridConfig"):
+        from metta.envs.mettagrid.config_game import ConfigGame
+        from metta.envs.mettagrid.env import MettaGridEnv
+
+        return MettaGridEnv(env, render_mode, ConfigGame(env.short_name, what, made.of_seed))
+    if all(hasattr(what, name) for name in ("spec", "bind", "reset", "step", "metrics")):
+        what.spec = dataclasses.replace(what.spec, env=env)
+        return what
+    raise UserError(f"env={env.short_name} gives {described(what)}, which is no environment: wanted {KINDS}")
+
+
+def is_a(what: Any, module: str, name: str) -> bool:
+    """isinstance, without importing a module that nobody has imported yet."""
+    return module in sys.modules and isinstance(what, getattr(sys.modules[module], name))
+
+
+def wrapped(made: Any, env: EnvName) -> Any:
+    """The environment in the wrappers of env.wrappers=, the first innermost."""
+    for place in filter(None, env.settings.get(WRAPPERS, "").split(",")):
+        wrapper = load_place(f"env.{WRAPPERS}", place)
+        try:
+            made = wrapper(made)
+        except MettaError:
+            raise
+        except Exception as error:
+            raise UserError(f"env.{WRAPPERS}={place} failed: {said_where(error, place.rpartition(':')[0])}") from error
+        if not is_a(made, "gymnasium", "Env"):
+            raise UserError(f"env.{WRAPPERS}={place} gives {described(made)}, not a gymnasium.Env")
+    return made
+
+
+def described(what: Any) -> str:
+    return "None" if what is None else f"a {type(what).__name__}"

@@ -9,7 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from metta.envs.env_group import Arrays, EnvGroup, environments, gymnasium_spec_bytes, set_up
+from metta.envs.by_value import pack
+from metta.envs.env_group import Arrays, EnvGroup, environments, set_up
 from metta.envs.env_spec import EnvSpec
 from metta.errors import EnvError, UserError
 from metta.processes.shared_arrays import shared_memory_file, shares
@@ -132,7 +133,7 @@ class VecEnv:
             return
         setup = {
             "spec": self.spec,
-            "gymnasium_spec": gymnasium_spec_bytes(self.spec.env),
+            "packed": pack(self.spec.env),
             "num_envs": self.num_envs,
             "first_env": self.first_env,
         }
@@ -243,7 +244,7 @@ class VecEnv:
             return
         place = tuple(np.argwhere(~np.isfinite(array))[0])
         index = int(place[0]) // self.num_agents
-        which = f"environment {self.first_env + index} of env={self.spec.env.name}"
+        which = f"environment {self.first_env + index} of env={self.spec.env.short_name}"
         step = self._log.next_step - self._starts[index]
         raise EnvError(
             f"{which} gave {array[place]} in a {what} at step {step} of the episode of seed {self._seeds[index]}"

@@ -30,7 +30,8 @@ def with_defaults(config: TrainConfig, env: EnvSpec, device: str) -> RunConfig:
         kind = "small image"
     given = {name: value for name, value in vars(config).items() if value is not None}
     by_kind = dict(zip(COLUMNS, DEFAULTS[kind], strict=True))
-    decided = {"num_envs": 8, "gae_lambda": 0.95, **by_kind, **given, "env_settings": env.env.settings}
+    decided = {"num_envs": 8, "gae_lambda": 0.95, **by_kind, **given}
+    decided |= {"env": env.env.name, "env_settings": env.env.settings}
     num_envs, rollout = decided["num_envs"], decided["num_envs"] * env.num_agents * decided["horizon"]
     decided.setdefault("minibatch_size", max(1, rollout // decided["minibatches"]))
     del decided["minibatches"]

@@ -73,7 +73,7 @@ class TrainConfig(Config):
         """The environment with its settings; UserError where it is not known yet, as of a run that goes on."""
         if self.env is None:
             raise UserError(f"env= is needed for a new run: {self.run} has no checkpoint")
-        return EnvName(self.env, self.env_settings)
+        return EnvName.of(self.env, self.env_settings)
 
 
 class RunConfig(TrainConfig):

@@ -14,7 +14,7 @@ from concurrent.futures import Future
 import numpy as np
 
 from metta.agent.policy_agent import PolicyAgent
-from metta.envs.env_group import gymnasium_spec_bytes, register
+from metta.envs.by_value import pack, unpack
 from metta.envs.env_spec import EnvSpec
 from metta.envs.vec_env import DealtSeeds, Episode, VecEnv
 from metta.files import portable_pickle
@@ -72,7 +72,7 @@ class SimulationPool:
 
     def __init__(self, spec: EnvSpec, num_envs: int, num_workers: int | None, device: str):
         self._here = Simulation(spec, num_envs, device)
-        self._task = pickle.dumps((gymnasium_spec_bytes(spec.env), (spec, num_envs, device)))
+        self._task = pickle.dumps((pack(spec.env), (spec, num_envs, device)))
         self._at_once = num_workers is not None
         self._num_workers = (os.cpu_count() or 1) - 1 if num_workers is None else num_workers
         self._pool: WorkerPool | None = None
@@ -123,7 +123,7 @@ class SimulationPool:
 
     def _submit(self, agent: PolicyAgent | None, batches: list[range]) -> list[Future[list[Episode]]]:
         if self._pool is None:
-            holds = f"simulations of env={self.spec.env.name}"
+            holds = f"simulations of env={self.spec.env.short_name}"
             self._pool = WorkerPool(self._num_workers, holds, kept_simulation, (self._task,))
         pickled = portable_pickle.dumps(agent)
         return [self._pool.submit(play_batch, self._task, pickled, batch) for batch in batches]
@@ -142,8 +142,8 @@ def play_batch(task: bytes, agent: bytes, seeds: range) -> list[Episode]:
 
 @functools.lru_cache(maxsize=1)
 def kept_simulation(task: bytes) -> Simulation:
-    gymnasium_spec, arguments = pickle.loads(task)
-    register(gymnasium_spec)
+    env, arguments = pickle.loads(task)
+    unpack(env)
     return Simulation(*arguments)
 
 

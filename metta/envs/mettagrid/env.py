@@ -6,8 +6,10 @@ from typing import Any, ClassVar
 import numpy as np
 
 from metta.envs.env_spec import EnvName, EnvSpec, TokenSpec
-from metta.envs.mettagrid.game import Look
+from metta.envs.mettagrid.config_game import ConfigGame
+from metta.envs.mettagrid.game import Game, Look
 from metta.envs.mettagrid.games import GAMES
+from metta.errors import UserError
 
 FLOOR_COLOR = (24, 24, 30)
 CELL = 12  # pixels on a side of a cell
@@ -22,19 +24,31 @@ class MettaGridEnv:
 
     metadata: ClassVar[dict[str, Any]] = {"render_modes": ["rgb_array", "ansi"], "render_fps": 10}
 
-    def __init__(self, env: EnvName, render_mode: str | None = None):
-        self.game = GAMES[env.name].of(env)
+    def __init__(self, env: EnvName, render_mode: str | None = None, game: ConfigGame | None = None):
+        """game: the user's own, called `env`; None: the one of that name in GAMES."""
+        self.game: Game | ConfigGame = game or GAMES[env.name].of(env)
+        self._name = EnvName(env.name, self.game.settings()) if isinstance(self.game, Game) else env
         self._render_mode = render_mode
-        game = self.game.config()
+        self._configure()
+        num_agents = self.spec.num_agents
+        self._actions = np.zeros(num_agents, np.int32)
+        self._vibe_actions = np.zeros(num_agents, np.int32)
+        names = self.spec.tokens.action_names if self.spec.tokens else ()
+        # These are in an array of their own, as MettaGrid wants them; 0 there or in the other is no action.
+        self._is_vibe = np.array([name.startswith("change_vibe") for name in names])
+
+    def _configure(self) -> None:
+        """Make MettaGrid's configuration of the game as it is now, and describe it."""
         from mettagrid.config.mettagrid_c_config import convert_to_cpp_game_config
         from mettagrid.mettagrid_c import MettaGrid
 
+        game = self.game.config()
         self._new_core = MettaGrid
-        self._cpp_config, renames = convert_to_cpp_game_config(game)
-        self._agent_names = renames.get("agent.agent", ["agent.agent"])  # each its own, but for a single one
+        # Where there are several agents, each has a name of its own on the map.
+        self._cpp_config, self._agent_names = convert_to_cpp_game_config(game)
         id_map, action_names = game.id_map(), tuple(action.name for action in game.actions.actions())
         self.spec = EnvSpec(
-            EnvName(env.name, self.game.settings()),
+            self._name,
             game.num_agents,
             "tokens",
             (game.obs.num_tokens, game.obs.token_dim),
@@ -48,8 +62,6 @@ class MettaGridEnv:
             ),
         )
         self.resources = game.resource_names
-        self._actions = np.zeros(game.num_agents, np.int32)
-        self._vibe_actions = np.zeros(game.num_agents, np.int32)
 
     def bind(
         self, observations: np.ndarray, rewards: np.ndarray, terminated: np.ndarray, truncated: np.ndarray
@@ -59,8 +71,12 @@ class MettaGridEnv:
 
     def reset(self, seed: int) -> None:
         grid = self.game.draw_map(seed)
-        grid[grid == "agent.agent"] = self._agent_names
-        self._actions[:] = 0
+        if isinstance(self.game, ConfigGame) and self.game.varies:
+            self._reconfigure(seed)
+        for group, names in self._agent_names.items():
+            mine = grid == group
+            grid[mine] = names[: np.count_nonzero(mine)]
+        self._actions[:] = self._vibe_actions[:] = 0
         self._core = self._new_core(self._cpp_config, grid.tolist(), seed)
         # set_buffers clears how the last episode ended, which nobody has read yet.
         outcome = (self._rewards, self._terminated, self._truncated)
@@ -69,8 +85,20 @@ class MettaGridEnv:
         for array, values in zip(outcome, kept, strict=True):
             array[:] = values
 
+    def _reconfigure(self, seed: int) -> None:
+        """Take the configuration of this episode. UserError where an agent of the others cannot act in it."""
+        before = self.spec
+        self._configure()
+        for field in ("num_agents", "observation_shape", "tokens"):
+            if getattr(self.spec, field) != getattr(before, field):
+                raise UserError(f"env={self._name.short_name}: the configuration of seed {seed} has other {field}")
+
     def step(self, actions: np.ndarray) -> None:
         self._actions[:] = actions
+        if self._is_vibe.any():
+            vibes = self._is_vibe[actions]
+            self._vibe_actions[:] = np.where(vibes, self._actions, 0)
+            self._actions[vibes] = 0
         self._terminated[:] = self._truncated[:] = False  # the core sets them, and never clears them
         self._core.step()
 

@@ -15,7 +15,8 @@ from typing import Any
 import torch
 
 from metta.agent.policy_agent import PolicyAgent
-from metta.envs.env_group import environments, gymnasium_spec_bytes, register
+from metta.envs.by_value import pack, unpack
+from metta.envs.env_group import environments
 from metta.envs.vec_env import Episode, EpisodeSeeds, VecEnv
 from metta.files import portable_pickle
 from metta.machine import keep_freed_memory
@@ -145,16 +146,14 @@ def start_replica(memory_file: Any, config: RunConfig, agent: PolicyAgent, shard
         set_up,
         pickled=portable_pickle.dumps((config, agent, shards, helpers)),
         threads=torch.get_num_threads(),
-        gymnasium_spec=gymnasium_spec_bytes(agent.env.env),
+        env=pack(agent.env.env),
     )
 
 
-def set_up(
-    memory_fd: int, connection: Connection, pickled: bytes, threads: int, gymnasium_spec: bytes | None
-) -> Replica:
+def set_up(memory_fd: int, connection: Connection, pickled: bytes, threads: int, env: str | None) -> Replica:
     """The Replica of a worker process."""
     torch.set_num_threads(threads)
-    register(gymnasium_spec)
+    unpack(env)
     config, agent, shards, helpers = portable_pickle.loads(pickled)
 
     def meet() -> None:

@@ -1,0 +1,56 @@
+"""Environments that a script or a notebook defined, for a process that has not run it: a worker, or a later command."""
+
+import base64
+import copy
+import pickle
+from typing import Any
+
+from metta.envs import places
+from metta.envs.env_spec import WRAPPERS, EnvName
+from metta.envs.sources import Games, source_of
+from metta.user_code import GIVEN, load_place
+
+SCRIPT = "__main__:"
+
+
+def pack(env: EnvName) -> str | None:
+    """Pickle, as text, what making the environment needs and no file and no package has; None if that is nothing."""
+    import cloudpickle
+
+    source, known = source_of(env)
+    named = [env.name, *known.settings.get(WRAPPERS, "").split(",")]
+    given = {place: load_place("env", place) for place in named if place.startswith(SCRIPT)}
+    registered = [] if source is places or isinstance(source, Games) else specs_of(known.name)
+    if not given and not registered:
+        return None
+    return base64.b85encode(cloudpickle.dumps((given, registered))).decode()
+
+
+def unpack(packed: str | None) -> None:
+    """Let this process find what `pack` found."""
+    if packed is None:
+        return
+    given, registered = pickle.loads(base64.b85decode(packed))
+    GIVEN.update(given)
+    for spec in registered:
+        import gymnasium
+
+        gymnasium.registry.setdefault(spec.id, spec)
+
+
+def specs_of(name: str) -> list[Any]:
+    """The registered spec of an id, unless importing Gymnasium or a package that its name tells of registers it."""
+    from gymnasium.envs.registration import load_env_creator
+
+    from metta.envs.gymnasium_ids import find_spec, package_of
+
+    if ":" in name or package_of(name) is not None:
+        return []
+    spec = find_spec(name)
+    entry_point = spec.entry_point
+    if isinstance(entry_point, str) and entry_point.startswith("gymnasium."):
+        return []
+    if isinstance(entry_point, str) and entry_point.startswith(SCRIPT):
+        spec = copy.copy(spec)
+        spec.entry_point = load_env_creator(entry_point)  # type: ignore[assignment]
+    return [spec]

@@ -1,0 +1,91 @@
+"""A MettaGridConfig of the user's own, with the methods of `Game` that stepping, showing and replaying need."""
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from metta.envs.mettagrid.game import Game, Look
+from metta.errors import UserError
+
+if TYPE_CHECKING:
+    from mettagrid.config.mettagrid_config import GameConfig, MettaGridConfig
+
+COLORS = ((170, 110, 60), (90, 140, 230), (120, 60, 90), (250, 200, 60), (200, 90, 90), (90, 180, 180), (160, 160, 160))
+
+
+class ConfigGame:
+    """Any maps, objects and rewards. Maps are drawn anew for each episode where the map builder's `seed` is None.
+
+    of_seed: makes the configuration of an episode, where each has its own; `config` is any of them.
+    """
+
+    def __init__(self, name: str, config: "MettaGridConfig", of_seed: Callable[[int], Any] | None = None):
+        self.name, self._config, self._of_seed = name, config, of_seed
+        for what, there in (("talk", config.game.talk.enabled), ("end_episode_on_game_stats", self._ends_by_stats())):
+            if there:
+                raise UserError(
+                    f"env={name}: game.{what} is done by MettaGrid's own simulator, which metta goes without"
+                )
+        self.looks = {**Game.looks, **looks(config.game)}
+        self.draw_map(0)
+
+    def _ends_by_stats(self) -> bool:
+        return bool(self._config.game.end_episode_on_game_stats)
+
+    def config(self) -> "GameConfig":
+        """The configuration of the episode whose map was drawn last."""
+        return self._config.game
+
+    def draw_map(self, seed: int) -> np.ndarray:
+        """Configure the episode and draw its map: names of objects `[height, width]`. UserError if there is no room."""
+        if self._of_seed is not None:
+            self._config = self._of_seed(seed)
+        builder = self._config.game.map_builder
+        if getattr(builder, "seed", 0) is None:
+            builder = builder.model_copy(deep=True)
+            builder.seed = seed  # type: ignore[attr-defined]
+        try:
+            built = builder.create().build_for_num_agents(self._config.game.num_agents)
+        except ValueError as error:
+            raise UserError(f"env={self.name}: no map for the seed {seed}: {error}") from error
+        grid = np.asarray(built.grid).astype(object)
+        self.height, self.width = grid.shape
+        return grid
+
+    @property
+    def varies(self) -> bool:
+        """Whether an episode has a configuration of its own, and not only a map."""
+        return self._of_seed is not None
+
+    def episode_config(self, seed: int) -> "MettaGridConfig":
+        """Configure one episode, map included, for MettaGrid's own Simulation."""
+        from mettagrid.map_builder.ascii import AsciiMapBuilderConfig
+
+        grid = self.draw_map(seed)
+        config = self._config.model_copy(deep=True)
+        chars = {name: chr(ord("0") + number) for number, name in enumerate(sorted({*grid.flat}))}
+        rows = [[chars[cell] for cell in row] for row in grid]
+        legend = {char: name for name, char in chars.items()}
+        config.game.map_builder = AsciiMapBuilderConfig(map_data=rows, char_to_map_name=legend)
+        return config
+
+    def look_of(self, kind: str, held: list[str]) -> str:
+        return kind if kind in self.looks else "agent" if kind.startswith("agent") else "wall"
+
+    def most_held(self) -> dict[str, int]:
+        return dict.fromkeys(self._config.game.resource_names, 0)
+
+
+def looks(game: "GameConfig") -> dict[str, Look]:
+    """Choose a colour, a letter and a symbol for each kind of object."""
+    kinds = sorted({thing.name for thing in game.objects.values()} - {"wall", "agent"})
+    taken = {"#", "@", "."}
+    chosen = {}
+    for number, kind in enumerate(kinds):
+        letter = next((c for c in (*kind, *kind.upper(), *"0123456789") if c.isalnum() and c not in taken), "?")
+        taken.add(letter)
+        red, green, blue = COLORS[number % len(COLORS)]
+        symbol = f"\x1b[38;2;{red};{green};{blue}m{kind[:2]:<2}\x1b[0m"
+        chosen[kind] = Look((red, green, blue), letter, symbol, kind)
+    return chosen
