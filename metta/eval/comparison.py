@@ -1,5 +1,6 @@
 """What eval.db says of several runs side by side; the statistics are those of metta/eval/statistics.py."""
 
+import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import combinations
@@ -10,7 +11,7 @@ from numpy.typing import NDArray
 
 from metta.errors import MettaError, enumeration
 from metta.eval import statistics
-from metta.eval.eval_db import EvalDB, Score, Scores
+from metta.eval.eval_db import SAMPLED, EvalDB, Score, Scores
 from metta.eval.statistics import Estimate, Floats
 
 FEW_SEEDS = 3  # an interval over fewer runs means little
@@ -83,15 +84,18 @@ class Comparison:
     notes: list[str]  # what a reader must know before believing the numbers
 
 
-def compare(db: EvalDB, groups: Sequence[Group]) -> Comparison:
-    """Compare the groups. ComparisonError if a run has no scores, or all runs have no environment in common."""
-    scores = {run: db.get_scores(run) for group in groups for run in group.runs}
+def compare(db: EvalDB, groups: Sequence[Group], where: Sequence[str] = ()) -> Comparison:
+    """Compare the groups. ComparisonError if a run has no scores, or all runs have no environment in common.
+
+    Scores of actions drawn on demand are those of an environment of its own: "CartPole-v1 sampled".
+    where: the keys that say to `metta sim` where the runs are.
+    """
+    scores = {run: db.get_scores(run, sampled=None) for group in groups for run in group.runs}
     missing = [run for run, history in scores.items() if not history]
     if missing:
         which = f"{plural(missing, 'run', 'runs')} {enumeration(missing)} {plural(missing, 'has', 'have')}"
-        raise ComparisonError(
-            f"{which} no scores in {db.name}: `metta sim run={missing[0]} epoch=all` evaluates every checkpoint"
-        )
+        command = shlex.join(["metta", "sim", f"run={','.join(missing)}", "epoch=all", *where])
+        raise ComparisonError(f"{which} no scores in {db.name}: `{command}` evaluates every checkpoint")
     notes: list[str] = []
     note_few_seeds(groups, notes)
     envs = [compare_env(db, groups, scores, env, notes) for env in common_envs(scores, notes)]
@@ -226,7 +230,10 @@ def over_envs(scores: RunScores, groups: Sequence[Group], envs: Sequence[EnvComp
 
     Rewards of different environments are made comparable by a scale for each, 0 at the lowest and 1 at the highest
     mean reward that any evaluation of these runs reached. A single run has no interval: its own value is both ends.
+    An environment counts once: with sampled actions only where it has no other scores.
     """
+    names = {comparison.env for comparison in envs}
+    envs = [one for one in envs if one.env.removesuffix(SAMPLED) not in names - {one.env}]
     if len(envs) < 2:
         return []
     columns = []

@@ -22,6 +22,8 @@ from metta.eval.postgresql import URL, PostgreSQL
 from metta.eval.sqlite_file import SQLite
 from metta.run_folder import Folder, TrainDir
 
+SAMPLED = " sampled"  # ends the env of scores whose actions were drawn on demand, so no query mixes the two
+
 
 @dataclass(frozen=True)
 class EpisodeRow:
@@ -85,12 +87,15 @@ class EvalDB:
         """Raise EvalDBError if it is clear already that `record` would."""
         self._database.check_writable()
 
-    def record(self, run: str, epoch: int, env: str, rows: Sequence[EpisodeRow], agent_crc: str) -> None:
+    def record(
+        self, run: str, epoch: int, env: str, rows: Sequence[EpisodeRow], agent_crc: str, sampled: bool = False
+    ) -> None:
         """Store one evaluation, whole or not at all. Rows with the same seed and group are replaced.
 
         Rows that another agent file left for the same (run, epoch, env) go in the same transaction.
+        sampled: whether actions were drawn where by default they are the likeliest; such scores are apart.
         """
-        key = (run, int(epoch), env)
+        key = (run, int(epoch), scored_env(env, sampled))
         self._store(
             run, [(*key, row.agent_group, int(row.seed), *_measured(row, key), agent_crc, _json(row)) for row in rows]
         )
@@ -103,17 +108,32 @@ class EvalDB:
         self._database.write(run, [(others, agents), (UPSERT, rows)])
 
     @overload
-    def get_scores(self, run: str, epoch: int, env: str | None = None, agent_group: str = "all") -> Scores: ...
+    def get_scores(
+        self, run: str, epoch: int, env: str | None = None, agent_group: str = "all", sampled: bool | None = False
+    ) -> Scores: ...
     @overload
     def get_scores(
-        self, run: str, epoch: None = None, env: str | None = None, agent_group: str = "all"
+        self,
+        run: str,
+        epoch: None = None,
+        env: str | None = None,
+        agent_group: str = "all",
+        sampled: bool | None = False,
     ) -> dict[int, Scores]: ...
     def get_scores(
-        self, run: str, epoch: int | None = None, env: str | None = None, agent_group: str = "all"
+        self,
+        run: str,
+        epoch: int | None = None,
+        env: str | None = None,
+        agent_group: str = "all",
+        sampled: bool | None = False,
     ) -> Scores | dict[int, Scores]:
-        """With an epoch: {env: Score}. Without: the whole history, {epoch: {env: Score}}. Nothing evaluated is {}."""
+        """With an epoch: {env: Score}. Without: the whole history, {epoch: {env: Score}}. Nothing evaluated is {}.
+
+        sampled: of evaluations with `sampled=True`, or of the others; None: of both, the former as "ENV sampled".
+        """
         rewards: dict[tuple[int, str], list[float]] = defaultdict(list)
-        for at, name, reward in self._select("epoch, env, reward", run, epoch, env, agent_group):
+        for at, name, reward in self._select("reward", run, epoch, env, agent_group, sampled):
             rewards[at, name].append(reward)
         history: dict[int, Scores] = defaultdict(dict)
         for (at, name), score in _scores(rewards).items():
@@ -121,18 +141,30 @@ class EvalDB:
         return dict(history) if epoch is None else history[epoch]
 
     @overload
-    def get_metrics(self, run: str, epoch: int, env: str | None = None, agent_group: str = "all") -> Metrics: ...
+    def get_metrics(
+        self, run: str, epoch: int, env: str | None = None, agent_group: str = "all", sampled: bool | None = False
+    ) -> Metrics: ...
     @overload
     def get_metrics(
-        self, run: str, epoch: None = None, env: str | None = None, agent_group: str = "all"
+        self,
+        run: str,
+        epoch: None = None,
+        env: str | None = None,
+        agent_group: str = "all",
+        sampled: bool | None = False,
     ) -> dict[int, Metrics]: ...
     def get_metrics(
-        self, run: str, epoch: int | None = None, env: str | None = None, agent_group: str = "all"
+        self,
+        run: str,
+        epoch: int | None = None,
+        env: str | None = None,
+        agent_group: str = "all",
+        sampled: bool | None = False,
     ) -> Metrics | dict[int, Metrics]:
         """As `get_scores`, with {metric: mean} in place of Score: over the episodes in which the metric is a number."""
         values: dict[tuple[int, str, str], list[float]] = defaultdict(list)
         history: dict[int, Metrics] = defaultdict(lambda: defaultdict(dict))
-        for at, name, text in self._select("epoch, env, metrics", run, epoch, env, agent_group):
+        for at, name, text in self._select("metrics", run, epoch, env, agent_group, sampled):
             history[at][name] = {}
             for metric, value in json.loads(text).items():
                 if value is not None:
@@ -142,20 +174,20 @@ class EvalDB:
         return {at: dict(envs) for at, envs in history.items()} if epoch is None else dict(history[epoch])
 
     def latest_score(self, run: str) -> tuple[int, Scores] | None:
-        """The latest epoch evaluated, of those whose agent file is there, and its scores; None where nothing was."""
+        """The latest epoch evaluated, of those whose agent file is there, and its scores (sampled=None); else None."""
         rows = self._database.read(
             "SELECT DISTINCT epoch, agent_crc FROM episodes WHERE run = ? AND agent_group = 'all' ORDER BY epoch DESC",
             (run,),
         )
         agents = AgentFiles(self._train_dir, run)
         latest = next((epoch for epoch, crc in rows if agents.has(epoch, crc)), None)
-        return None if latest is None else (latest, self.get_scores(run, latest))
+        return None if latest is None else (latest, self.get_scores(run, latest, sampled=None))
 
-    def best_epoch(self, run: str, env: str | None = None) -> int | None:
+    def best_epoch(self, run: str, env: str | None = None, sampled: bool | None = None) -> int | None:
         """The epoch with the highest mean reward, the later one of equals; None where nothing was evaluated.
 
         Only of epochs whose agent file is there. Without `env`: in the environment in which most of them were evaluated
-        (of equals the first by name).
+        (of equals the first by name). sampled: as in `get_scores`; with an `env`, None is False.
         """
         rows = self._database.read(
             "SELECT env, epoch, agent_crc, avg(reward) FROM episodes WHERE run = ? AND agent_group = 'all'"
@@ -165,18 +197,19 @@ class EvalDB:
         agents = AgentFiles(self._train_dir, run)
         means: dict[str, list[tuple[float, int]]] = defaultdict(list)
         for name, epoch, crc, mean in rows:
-            if agents.has(epoch, crc):
+            if agents.has(epoch, crc) and sampled in (None, name.endswith(SAMPLED)):
                 means[name].append((mean, epoch))
+        env = None if env is None else scored_env(env, sampled)
         if env is None and means:
             env = min(means, key=lambda name: (-len(means[name]), name))
         return max(means[env])[1] if env in means else None
 
-    def episodes(self, run: str, epoch: int, env: str) -> list[EpisodeRow]:
+    def episodes(self, run: str, epoch: int, env: str, sampled: bool = False) -> list[EpisodeRow]:
         """The rows of one evaluation, by group and seed."""
         columns = "seed, reward, length, metrics, agent_group"
         return [
             EpisodeRow(seed, reward, length, json.loads(metrics), group)
-            for seed, reward, length, metrics, group in self._select(columns, run, epoch, env, None)
+            for _, _, seed, reward, length, metrics, group in self._select(columns, run, epoch, env, None, sampled)
         ]
 
     def runs(self) -> list[str]:
@@ -187,19 +220,24 @@ class EvalDB:
             " SELECT name FROM names WHERE name IS NOT NULL"
         )]  # fmt: skip
 
-    def _select(self, columns: str, run: str, epoch: int | None, env: str | None, group: str | None) -> list[Any]:
-        """Rows in the order of the key (a walk along it), with the conditions that are given.
+    def _select(
+        self, columns: str, run: str, epoch: int | None, env: str | None, group: str | None, sampled: bool | None
+    ) -> list[Any]:
+        """Epoch, env and these columns, in the order of the key (a walk along it), with the conditions that are given.
 
         What an agent file earned that another has replaced since is left out; of one that is gone, it is history.
         """
         at = None if epoch is None else int(epoch)
-        conditions = {"run": run, "epoch": at, "env": env, "agent_group": group}
+        name = None if env is None else scored_env(env, sampled)
+        conditions = {"run": run, "epoch": at, "env": name, "agent_group": group}
         given = {column: value for column, value in conditions.items() if value is not None}
         where = " AND ".join(f"{column} = ?" for column in given)
-        sql = f"SELECT epoch, agent_crc, {columns} FROM episodes WHERE {where} ORDER BY {', '.join(KEY)}"
+        sql = f"SELECT agent_crc, epoch, env, {columns} FROM episodes WHERE {where} ORDER BY {', '.join(KEY)}"
         agents = AgentFiles(self._train_dir, run)
         return [
-            row for epoch, crc, *row in self._database.read(sql, tuple(given.values())) if agents.may_be(epoch, crc)
+            (epoch, label.removesuffix(SAMPLED) if sampled else label, *row)
+            for crc, epoch, label, *row in self._database.read(sql, tuple(given.values()))
+            if agents.may_be(epoch, crc) and (env is not None or sampled in (None, label.endswith(SAMPLED)))
         ]
 
     def rename_run(self, run: str, new_name: str) -> int:
@@ -226,6 +264,11 @@ class EvalDB:
 def open_scores(train_dir: Folder, eval_db: str | Path | None = None) -> EvalDB:
     """Open the scores of the runs in train_dir: in its eval.db unless `eval_db` says where."""
     return EvalDB(TrainDir(train_dir).eval_db if eval_db is None else eval_db, train_dir)
+
+
+def scored_env(env: str, sampled: bool | None) -> str:
+    """Name the environment as its scores do: "CartPole-v1 sampled" where actions were drawn on demand."""
+    return f"{env}{SAMPLED}" if sampled else env
 
 
 def _measured(row: EpisodeRow, key: tuple[str, int, str]) -> tuple[float, int]:

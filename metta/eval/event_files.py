@@ -14,11 +14,15 @@ import numpy as np
 from metta.eval import statistics
 from metta.eval.comparison import Curve
 from metta.eval.statistics import Floats
-from metta.run_folder import RunFolder
+from metta.rl.saved_config import newest_config
+from metta.rl.tiny_checkpoint_manager import TinyCheckpointManager
+from metta.run_folder import Folder, RunFolder
 
 if TYPE_CHECKING:
     from tensorboard.compat.proto.event_pb2 import Event
 
+RETURN, LENGTH = "charts/episodic_return", "charts/episodic_length"
+RECENT = 5  # epochs that a training return is the mean of
 HEADER = struct.Struct("<QI")
 FOOTER_BYTES = 4
 
@@ -87,6 +91,23 @@ def _records(content: bytes) -> Iterator[bytes]:
             return
         yield content[at + HEADER.size : end]
         at = end + FOOTER_BYTES
+
+
+def training_return(train_dir: Folder, run: str, epoch: int) -> float | None:
+    """Average the returns that training logged last up to this epoch; None where that is not known."""
+    per_epoch = steps_per_epoch(train_dir, run)
+    points = read_curves(RunFolder(train_dir, run)).get(RETURN)
+    if points is None or per_epoch is None:
+        return None
+    steps, values = points
+    recent = values[steps <= epoch * per_epoch][-RECENT:]
+    return statistics.mean(recent) if len(recent) else None
+
+
+def steps_per_epoch(train_dir: Folder, run: str) -> float | None:
+    """The agent steps of an epoch, by the newest trainer file that can be read; None where there is none."""
+    saved = newest_config(TinyCheckpointManager(run, train_dir))
+    return None if saved is None or saved["epoch"] == 0 else saved["agent_steps"] / saved["epoch"]
 
 
 def thinned(points: Points, limit: int) -> Points:

@@ -15,7 +15,7 @@ from metta.agent.untrusted.agent_file import load_agent_file, require_bounded
 from metta.envs.env_spec import EnvName
 from metta.envs.make_env import spec_of
 from metta.errors import CheckpointError, UserError, one_line
-from metta.eval.eval_db import EpisodeRow, Score, open_scores
+from metta.eval.eval_db import EpisodeRow, Score, open_scores, scored_env
 from metta.files.pt_file import fingerprint
 from metta.rl.tiny_checkpoint_manager import TinyCheckpointManager
 from metta.run_folder import RunFolder
@@ -69,15 +69,22 @@ class PolicyEvaluator:
         self._key: Any = None
 
     def evaluate(
-        self, run: str, epoch: int, env: EnvName | str | None = None, episodes: int = 100, seed: int = 0
+        self,
+        run: str,
+        epoch: int,
+        env: EnvName | str | None = None,
+        episodes: int = 100,
+        seed: int = 0,
+        sampled: bool = False,
     ) -> Score:
         """Play episodes of seeds `seed`, `seed + 1`, ... with the run's agent of that epoch, and store the scores.
 
         Returns what `EvalDB.get_scores` does: earlier episodes of this agent with other seeds count too.
-        env None: the environment it was trained on. CheckpointError where the agent cannot be read, UserError where it
-        cannot act in `env`.
+        env None: the environment it was trained on. sampled: draw actions, as training does, where an agent alone in
+        its environment else takes the likeliest; these scores are kept apart. CheckpointError where the agent cannot be
+        read, UserError where it cannot act in `env`.
         """
-        return self.score(self.load(run, epoch), env, episodes, seed)
+        return self.score(self.load(run, epoch), env, episodes, seed, sampled)
 
     def load(self, run: str, epoch: int) -> LoadedAgent:
         """Load the run's agent of that epoch. CheckpointError if it cannot be read."""
@@ -98,18 +105,25 @@ class PolicyEvaluator:
             raise UserError(f"run={run} epoch={epoch} is another agent, {own}: store the scores of {path} elsewhere")
         return loaded
 
-    def score(self, loaded: LoadedAgent, env: EnvName | str | None = None, episodes: int = 100, seed: int = 0) -> Score:
+    def score(
+        self,
+        loaded: LoadedAgent,
+        env: EnvName | str | None = None,
+        episodes: int = 100,
+        seed: int = 0,
+        sampled: bool = False,
+    ) -> Score:
         """Do what `evaluate` does, with an agent that is loaded already."""
         simulations = self._simulate(env or loaded.own_env(), episodes)
-        played = simulations.play(loaded.agent, range(seed, seed + episodes))
-        label = simulations.spec.env.label
+        played = simulations.play(loaded.agent, range(seed, seed + episodes), sampled)
+        label = scored_env(simulations.spec.env.label, sampled)
         rows = [EpisodeRow(e.seed, float(e.returns.mean()), e.length, e.metrics) for e in played]
         if loaded.run is None:
             return Score.of([row.reward for row in rows])
         save_recordings(recording_path(RunFolder(self.train_dir, loaded.run), loaded.epoch, label), played)
         db = open_scores(self.train_dir, self.eval_db)
         db.record(loaded.run, loaded.epoch, label, rows, loaded.agent_crc)
-        stored = db.get_scores(loaded.run, loaded.epoch, label)
+        stored = db.get_scores(loaded.run, loaded.epoch, label, sampled=None)
         return stored.get(label) or Score.of([row.reward for row in rows])  # its file may have been replaced meanwhile
 
     def evaluate_random(self, env: EnvName | str, episodes: int = 100, seed: int = 0) -> Score:

@@ -24,13 +24,15 @@ class Player(Protocol):
 class AgentPlayer:
     """An agent at its best: the likeliest action where it is alone, sampled ones where it plays among its copies.
 
+    sampled: drawn actions for the one that is alone, too.
+
     Copies of one policy that meet head on choose alike and block each other for good unless they draw. Each episode
     draws from a generator of its own seed, so it comes out the same whichever others are played beside it.
     """
 
-    def __init__(self, agent: PolicyAgent, num_envs: int, num_agents: int):
+    def __init__(self, agent: PolicyAgent, num_envs: int, num_agents: int, sampled: bool = False):
         self._actor = TwinNetwork.of(agent) or agent
-        self.sampled = num_agents > 1
+        self.sampled = sampled or num_agents > 1
         self.state: State = agent.initial_state(num_envs * num_agents)
         self._noise = [EpisodeNoise(agent, num_agents) for _ in range(num_envs)]
 
@@ -87,9 +89,9 @@ class RandomPlayer:
         return np.where(bounded, uniform, normal).reshape(-1, *spec.action_shape).astype(np.float32)
 
 
-def make_player(agent: PolicyAgent | None, spec: EnvSpec, num_envs: int) -> Player:
+def make_player(agent: PolicyAgent | None, spec: EnvSpec, num_envs: int, sampled: bool = False) -> Player:
     """Make the player for num_envs environments; agent None: random. UserError unless the agent can act in them."""
     if agent is None:
         return RandomPlayer(spec, num_envs)
     check_fit(agent.env, spec)
-    return AgentPlayer(agent, num_envs, spec.num_agents)
+    return AgentPlayer(agent, num_envs, spec.num_agents, sampled)

@@ -42,11 +42,11 @@ class Simulation:
         self.device = device
         self.envs = VecEnv(spec, num_envs, DealtSeeds(()))
 
-    def player(self, agent: PolicyAgent | None) -> Player:
+    def player(self, agent: PolicyAgent | None, sampled: bool) -> Player:
         """Make the player of this agent; None: a random one. UserError unless it can act here."""
         if agent is not None:
             agent = agent.to(self.device).eval()
-        return make_player(agent, self.envs.spec, self.envs.num_envs)
+        return make_player(agent, self.envs.spec, self.envs.num_envs, sampled)
 
     def play(self, player: Player, seeds: range) -> list[Episode]:
         """Play an episode of each of these seeds, at most num_envs of them; returns them in the order they end."""
@@ -83,19 +83,19 @@ class SimulationPool:
     def spec(self) -> EnvSpec:
         return self._here.envs.spec
 
-    def play(self, agent: PolicyAgent | None, seeds: range) -> list[Episode]:
-        """Play an episode of each seed; returns them in that order. agent None: a random one.
+    def play(self, agent: PolicyAgent | None, seeds: range, sampled: bool = False) -> list[Episode]:
+        """Play an episode of each seed; returns them in that order. agent None: a random one. sampled: see AgentPlayer.
 
         UserError unless the agent can act here. EnvError where an environment or a process fails: then it is closed.
         """
-        player, num_envs = self._here.player(agent), self._here.envs.num_envs
+        player, num_envs = self._here.player(agent, sampled), self._here.envs.num_envs
         batches = [seeds[first : first + num_envs] for first in range(0, len(seeds), num_envs)]
         episodes: list[Episode] = []
         futures: list[Future[list[Episode]]] = []  # of the first batches; those that this process takes are cancelled
         try:
             for index in reversed(range(len(batches))):
                 if not futures and self._help_pays():
-                    futures = self._submit(agent, batches[:index])
+                    futures = self._submit(agent, sampled, batches[:index])
                 if index >= len(futures) or futures[index].cancel():
                     episodes += self._play_here(player, batches[index])
                 for future in futures:
@@ -121,12 +121,12 @@ class SimulationPool:
     def _help_pays(self) -> bool:
         return self._num_workers > 0 and (self._at_once or self._seconds > HELP_AFTER_S)
 
-    def _submit(self, agent: PolicyAgent | None, batches: list[range]) -> list[Future[list[Episode]]]:
+    def _submit(self, agent: PolicyAgent | None, sampled: bool, batches: list[range]) -> list[Future[list[Episode]]]:
         if self._pool is None:
             holds = f"simulations of env={self.spec.env.short_name}"
             self._pool = WorkerPool(self._num_workers, holds, kept_simulation, (self._task,))
         pickled = portable_pickle.dumps(agent)
-        return [self._pool.submit(play_batch, self._task, pickled, batch) for batch in batches]
+        return [self._pool.submit(play_batch, self._task, pickled, sampled, batch) for batch in batches]
 
     def _play_here(self, player: Player, batch: range) -> list[Episode]:
         began = time.monotonic()
@@ -135,9 +135,9 @@ class SimulationPool:
         return episodes
 
 
-def play_batch(task: bytes, agent: bytes, seeds: range) -> list[Episode]:
+def play_batch(task: bytes, agent: bytes, sampled: bool, seeds: range) -> list[Episode]:
     """Play in a worker process, which keeps the environments and the agent for the next batch."""
-    return kept_simulation(task).play(kept_player(task, agent), seeds)
+    return kept_simulation(task).play(kept_player(task, agent, sampled), seeds)
 
 
 @functools.lru_cache(maxsize=1)
@@ -148,5 +148,5 @@ def kept_simulation(task: bytes) -> Simulation:
 
 
 @functools.lru_cache(maxsize=1)
-def kept_player(task: bytes, agent: bytes) -> Player:
-    return kept_simulation(task).player(portable_pickle.loads(agent))
+def kept_player(task: bytes, agent: bytes, sampled: bool) -> Player:
+    return kept_simulation(task).player(portable_pickle.loads(agent), sampled)

@@ -3,7 +3,6 @@
 It only reads, and never imports torch, so a run that is being trained is not disturbed.
 """
 
-import fnmatch
 import importlib.util
 import logging
 from collections.abc import Sequence
@@ -21,9 +20,7 @@ from metta.run_folder import RunFolder
 from metta.tools.cli.arguments import parse
 from metta.tools.cli.config import AnalyzeConfig
 from metta.tools.cli.table import interval_text, print_table
-from metta.tools.cli.targets import list_runs, open_run
-
-PATTERN = frozenset("*?[")
+from metta.tools.cli.targets import list_runs, matching_runs, where_keys
 
 
 def main(argv: Sequence[str]) -> int:
@@ -32,7 +29,7 @@ def main(argv: Sequence[str]) -> int:
     db = open_scores(train_dir, config.eval_db)
     groups = group_runs(config, sorted({*list_runs(config.train_dir), *db.runs()}))
     check_out(config)
-    report = make_report(db, train_dir, groups)
+    report = make_report(db, train_dir, groups, where_keys(config))
     names = [group.name for group in groups]
     for env in report.comparison.envs:
         print_scores(groups, env)
@@ -46,7 +43,7 @@ def main(argv: Sequence[str]) -> int:
 
 def group_runs(config: AnalyzeConfig, known: Sequence[str]) -> list[Group]:
     """Make a group of each name and pattern in runs=. UserError if one matches nothing, or a run is matched twice."""
-    groups = [Group(name, matching(name, config.train_dir, known)) for name in config.runs.split(",")]
+    groups = [Group(name, matching_runs(name, config.train_dir, known)) for name in config.runs.split(",")]
     found: dict[str, str] = {}
     for group in groups:
         for run in group.runs:
@@ -54,18 +51,6 @@ def group_runs(config: AnalyzeConfig, known: Sequence[str]) -> list[Group]:
                 raise UserError(f"runs={config.runs}: {run} is in it twice, by {found[run]} and by {group.name}")
             found[run] = group.name
     return groups
-
-
-def matching(name: str, train_dir: str, known: Sequence[str]) -> tuple[str, ...]:
-    """Find the run of this name, or those that match the pattern."""
-    pattern = not PATTERN.isdisjoint(name)
-    runs = tuple(fnmatch.filter(known, name)) if pattern else (name,)
-    for run in runs:
-        open_run(run, train_dir)
-    if not runs or not set(runs) <= set(known):
-        have = f"have {enumeration(known)}" if known else "there is none yet"
-        raise UserError(f"no run {'matches ' if pattern else ''}{name} in {train_dir}: {have}")
-    return runs
 
 
 def out_path(config: AnalyzeConfig) -> Path:
@@ -90,9 +75,9 @@ def check_out(config: AnalyzeConfig) -> None:
         raise UserError("format=png needs matplotlib (pip install 'metta[png]'); format=html and format=csv do not")
 
 
-def make_report(db: EvalDB, train_dir: Path, groups: Sequence[Group]) -> Report:
+def make_report(db: EvalDB, train_dir: Path, groups: Sequence[Group], where: Sequence[str]) -> Report:
     """Compare the groups and read what their folders hold. ComparisonError if there is nothing to compare."""
-    comparison = compare(db, groups)
+    comparison = compare(db, groups, where)
     training = {run: read_curves(RunFolder(train_dir, run)) for run in comparison.scores}
     notes = [*comparison.notes, *setting_notes(train_dir, groups)]
     if without := [run for run, curves in training.items() if not curves]:

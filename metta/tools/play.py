@@ -56,7 +56,7 @@ def play(config: PlayConfig, target: Target | None) -> int:
     agent = None if config.random or loaded is None else loaded.agent.eval()
     single, view = open_view(env, config.seed, interactive())
     try:
-        player = make_player(agent, single.env.spec, 1)
+        player = make_player(agent, single.env.spec, 1, config.sampled)
         session = Session(one_line(f"{name_of(config, target)} env={env.label}"), single, player, config.seed)
         if view is not None and interactive():
             with Terminal() as terminal:
@@ -82,7 +82,8 @@ def load(config: PlayConfig, target: Target) -> LoadedAgent:
 def name_of(config: PlayConfig, target: Target | None) -> str:
     if config.random or target is None:
         return "random"
-    return f"agent={target.file}" if target.file is not None else f"run={target.run} epoch={target.epochs[0]}"
+    name = f"agent={target.file}" if target.file is not None else f"run={target.run} epoch={target.epochs[0]}"
+    return f"{name} sampled=true" if config.sampled else name
 
 
 class Session:

@@ -9,6 +9,7 @@ from typing import Any
 from metta.envs.env_spec import EnvName
 from metta.envs.mettagrid.games import GAMES
 from metta.errors import UserError, enumeration
+from metta.eval.eval_db import scored_env
 from metta.rl.saved_config import newest_config
 from metta.rl.tiny_checkpoint_manager import TinyCheckpointManager
 from metta.run_folder import RunFolder
@@ -26,7 +27,7 @@ def main(argv: Sequence[str]) -> int:
     env = chosen_env(config, lambda: own_env(manager))
     format = chosen_format(config, env)
     check_format(format, env)
-    recordings = recording_path(RunFolder(config.train_dir, config.run), epoch, env.label)
+    recordings = recording_path(RunFolder(config.train_dir, config.run), epoch, scored_env(env.label, config.sampled))
     source = Source(config.run, epoch, env, find_recording(config, epoch, env, recordings))
     path = chosen_path(config, recordings, format)
     os.environ.setdefault("SDL_VIDEODRIVER", "dummy")  # pictures are drawn into memory: no screen is needed
@@ -68,7 +69,7 @@ def own_env(manager: TinyCheckpointManager) -> EnvName:
 
 def find_recording(config: ReplayConfig, epoch: int, env: EnvName, recordings: Path) -> Recording:
     """Load the recorded episode. UserError if there is none, with the command that records it."""
-    command = f"{sim_command(config)} epoch={epoch}"
+    command = f"{sim_command(config, config.run)} epoch={epoch}"
     try:
         seeds = recorded_seeds(recordings)
         if config.seed in seeds:
@@ -78,11 +79,11 @@ def find_recording(config: ReplayConfig, epoch: int, env: EnvName, recordings: P
     if not seeds:
         have = recorded_epochs(config)
         others = f" (of epoch {enumeration(have)} there are)" if have and epoch not in have else ""
-        which = f"no episode of epoch={epoch} in {env.label} is recorded{others}"
+        which = f"no episode of epoch={epoch} in {scored_env(env.label, config.sampled)} is recorded{others}"
         raise UserError(f"{which}: `{command}` records some")
     more = f"episodes={config.seed + 1}" if config.seed < 1000 else f"seed={config.seed}"
     raise UserError(
-        f"seed={config.seed} of epoch={epoch} in {env.label} is not recorded, "
+        f"seed={config.seed} of epoch={epoch} in {scored_env(env.label, config.sampled)} is not recorded, "
         f"seeds {seeds[0]} to {seeds[-1]} are: `{command} {more}` records it"
     )
 

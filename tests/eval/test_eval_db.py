@@ -192,6 +192,23 @@ def test_latest_and_best(db):
     assert db.best_epoch("a") == 10 and db.latest_score("a") == latest
 
 
+def test_sampled_scores_stay_apart(db):
+    """Evaluations of drawn and of likeliest actions in one mean, or one that replaces the other."""
+    db.record("a", 1, "arena", rows(1, 2), "crc")
+    db.record("a", 1, "arena", rows(5, 6), "crc", sampled=True)
+    db.record("a", 2, "arena", rows(0), "crc", sampled=True)
+    likeliest, sampled = Score.of([1, 2]), Score.of([5, 6])
+    assert db.get_scores("a", 1) == {"arena": likeliest} and db.get_scores("a", 2) == {}
+    assert db.get_scores("a", 1, sampled=True) == {"arena": sampled} == db.get_scores("a", 1, "arena", sampled=True)
+    assert db.get_scores("a", sampled=None)[1] == {"arena": likeliest, "arena sampled": sampled}
+    assert [row.reward for row in db.episodes("a", 1, "arena", sampled=True)] == [5, 6]
+    assert db.get_metrics("a", 2, sampled=True) == {"arena": {}} and db.get_metrics("a", 2) == {}
+    assert db.best_epoch("a", "arena") == 1 == db.best_epoch("a", sampled=False) == db.best_epoch("a", sampled=True)
+    assert db.best_epoch("a", "arena", sampled=True) == 1
+    latest = db.latest_score("a")
+    assert latest is not None and (latest[0], list(latest[1])) == (2, ["arena sampled"])
+
+
 def test_episodes_come_back_whole(db):
     """A reward rounded to single precision, metrics lost, numbers of numpy stored as raw bytes."""
     row = EpisodeRow(7, 1 / 3, 1000, {"hearts": 2.0, "ratio": 0.1})

@@ -93,10 +93,18 @@ def shared_work(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.parametrize(
-    ("env", "lstm", "settings"), [("CartPole-v1", True, {}), ("Pendulum-v1", False, {}), ("arena", True, ARENA)]
+    ("env", "lstm", "settings", "sampled"),
+    [
+        ("CartPole-v1", True, {}, False),
+        ("CartPole-v1", True, {}, True),
+        ("Pendulum-v1", False, {}, True),
+        ("arena", True, ARENA, False),
+    ],
 )
 @pytest.mark.usefixtures("shared_work")
-def test_processes_change_no_score(tmp_path: Path, env: str, lstm: bool, settings: dict[str, Any]) -> None:
+def test_processes_change_no_score(
+    tmp_path: Path, env: str, lstm: bool, settings: dict[str, Any], sampled: bool
+) -> None:
     """Noise or recurrent state that depends on who plays which episode, or episodes that get lost on the way."""
     rows, recordings, random = [], [], []
     for num_workers in (0, 1, 2):
@@ -104,9 +112,9 @@ def test_processes_change_no_score(tmp_path: Path, env: str, lstm: bool, setting
         save_agent(train_dir, env, lstm, **settings)
         with PolicyEvaluator(train_dir, num_envs=2, num_workers=num_workers) as evaluator:
             for _ in range(2):  # the second time with environments that have played before
-                assert evaluator.evaluate("run", 0, episodes=5, seed=3).episodes == 5
-                (label,) = EvalDB(train_dir / "eval.db").get_scores("run", 0)
-                rows.append(EvalDB(train_dir / "eval.db").episodes("run", 0, label))
+                assert evaluator.evaluate("run", 0, episodes=5, seed=3, sampled=sampled).episodes == 5
+                (label,) = EvalDB(train_dir / "eval.db").get_scores("run", 0, sampled=sampled)
+                rows.append(EvalDB(train_dir / "eval.db").episodes("run", 0, label, sampled))
                 (file,) = (train_dir / "run" / "replays").iterdir()
                 with np.load(file) as arrays:
                     recordings.append({name: arrays[name].tobytes() for name in arrays.files})
@@ -115,6 +123,19 @@ def test_processes_change_no_score(tmp_path: Path, env: str, lstm: bool, setting
     assert all(other == rows[0] for other in rows)
     assert all(other == recordings[0] for other in recordings)
     assert random == [random[0]] * 3
+
+
+@pytest.mark.parametrize(("env", "settings"), [("CartPole-v1", {}), ("arena", ARENA)])
+def test_sampled_scores_are_apart(tmp_path: Path, env: str, settings: dict[str, Any]) -> None:
+    """Drawn actions that replace the scores and recordings of the likeliest ones, or that are the likeliest ones."""
+    save_agent(tmp_path, env, **settings)
+    with PolicyEvaluator(tmp_path, num_workers=0) as evaluator:
+        likeliest = evaluator.evaluate("run", 0, episodes=4)
+        sampled = evaluator.evaluate("run", 0, episodes=4, sampled=True)
+    db, label = EvalDB(tmp_path / "eval.db"), EnvName(env, settings).label
+    assert db.get_scores("run", 0) == {label: likeliest} and db.get_scores("run", 0, sampled=True) == {label: sampled}
+    assert (likeliest == sampled) == (env == "arena")  # where copies meet they draw anyway, from the same generators
+    assert len(list((tmp_path / "run/replays").iterdir())) == 2
 
 
 @pytest.mark.parametrize("num_workers", [0, 1])

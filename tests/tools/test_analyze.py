@@ -33,7 +33,8 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     make_run(folder, "b", skill=1.5)
     for seed in range(3):
         make_run(folder, f"ppo-s{seed}", skill=1 + seed / 4, seed=seed)
-    checkpoint(folder, "fresh", 0)
+    for run in ("fresh", "new0", "new1"):
+        checkpoint(folder, run, 0)
     evaluate(folder, "alone", 1, "CartPole-v1")
     for index in range(2):
         evaluate(folder, f"odd{index}", 1, seeds=range(10 * index, 10 * index + 5))
@@ -238,10 +239,11 @@ def test_one_run(train_dir: Path) -> None:
     assert "score_arena" in ids and "better_arena" not in ids
 
 
+HAVE = "have a, alone, b, fresh, new0, new1, odd0, odd1, ppo-s0, ppo-s1, ppo-s2"
 MISTAKES = {
     "": "missing runs=: names and patterns: a,b or ppo-s*",
-    "runs=c": "no run c in ./train_dir: have a, alone, b, fresh, odd0, odd1, ppo-s0, ppo-s1, ppo-s2",
-    "runs=a,x*": "no run matches x* in ./train_dir: have a, alone, b, fresh, odd0, odd1, ppo-s0, ppo-s1, ppo-s2",
+    "runs=c": f"no run c in ./train_dir: {HAVE}",
+    "runs=a,x*": f"no run matches x* in ./train_dir: {HAVE}",
     "runs=a train_dir=nowhere": "no run a in nowhere: there is none yet",
     "runs=a,a": "runs=a,a: a is in it twice, by a and by a",
     "runs=a,*": "runs=a,*: a is in it twice, by a and by *",
@@ -249,6 +251,8 @@ MISTAKES = {
     "runs=a,": "run='' is not a run name: use letters, digits, '.', '_' and '-'",
     "runs=a,fresh": "run fresh has no scores in train_dir/eval.db: `metta sim run=fresh epoch=all` evaluates every"
     " checkpoint",
+    "runs=a,fresh,new*": "runs fresh, new0, new1 have no scores in train_dir/eval.db: `metta sim run=fresh,new0,new1"
+    " epoch=all` evaluates every checkpoint",
     "runs=a,alone": "these runs have no environment in common (a: arena; alone: CartPole-v1): evaluate them in the same"
     " one with `metta sim run=RUN epoch=all env=ENV`, or compare runs of one environment",
     "runs=odd*": "the runs of odd* share no episode of arena: evaluate them with the same seed= in `metta sim`",

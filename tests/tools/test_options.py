@@ -56,6 +56,7 @@ OPTIONS = {
         env TEXT None
         episodes INT 100
         seed INT 0
+        sampled true|false False
         num_envs INT None
         device TEXT cpu
         agent TEXT None
@@ -70,6 +71,7 @@ OPTIONS = {
         epoch TEXT latest
         env TEXT None
         seed INT 0
+        sampled true|false False
         agent TEXT None
         trust true|false False
         random true|false False
@@ -81,6 +83,7 @@ OPTIONS = {
         epoch TEXT latest
         env TEXT None
         seed INT 0
+        sampled true|false False
         format auto|gif|mp4|html|mettascope auto
         out TEXT None
         eval_db TEXT None

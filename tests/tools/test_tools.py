@@ -19,6 +19,7 @@ from metta.rl.saving.run_lock import RunLock
 from metta.rl.tiny_checkpoint_manager import TinyCheckpointManager, save_checkpoint
 from metta.tools.main import main
 from tests.helpers.commands import ENVIRONMENT, ROOT, run_in
+from tests.helpers.report_data import log
 
 TINY = ("num_envs=2", "horizon=8", "minibatch_size=16", "update_epochs=1")
 COMMAND = (sys.executable, "-m", "metta.tools.main")
@@ -95,6 +96,41 @@ def test_train_keeps_the_best_evaluated_checkpoint(folder: Path) -> None:
         evaluator.evaluate("a", 2, episodes=2)
     metta(folder, "train", "run=a", "total_timesteps=80", "checkpoint_interval=1", "keep_last=1")
     assert checkpoints(folder) == sorted(f"{kind}_epoch_{n}.pt" for kind in ("agent", "trainer") for n in (2, 5))
+
+
+def test_sim_of_several_runs(folder: Path) -> None:
+    """A shell loop over seeds, each start of which takes the seconds that torch takes."""
+    for run in ("b", "b-2"):
+        shutil.copytree(folder / "train_dir/a", folder / "train_dir" / run)
+    out, _ = metta(folder, "sim", "run=b*,a,b", "episodes=2", "epoch=2..3", "random=true")
+    assert [row[:3] for row in rows(out)[1:]] == [
+        *([run, epoch, "CartPole-v1"] for run in ("b", "b-2", "a") for epoch in "23"),
+        ["random", "-", "CartPole-v1"],
+    ]
+    assert EvalDB(folder / "train_dir/eval.db").runs() == ["a", "b", "b-2"]
+
+
+def test_sim_says_that_training_got_another_return(folder: Path) -> None:
+    """0.00 for an agent that earned 0.81 in training, because its likeliest actions go in circles, without a word."""
+    log(folder / "train_dir/a", {48: {"charts/episodic_return": 400.0}})
+    _, err = metta(folder, "sim", "run=a", "episodes=2")
+    assert re.fullmatch(
+        r"metta sim: run=a epoch=3: \d+\.\d\d lies far from the return in training, 400\.00: training draws its"
+        r" actions, this took the likeliest; sampled=true draws them",
+        err.splitlines()[-1],
+    )
+    out, err = metta(folder, "sim", "run=a", "episodes=2", "sampled=true")
+    assert rows(out)[1][:3] == ["a", "3", "CartPole-v1 sampled"] and "far from" not in err
+    out, _ = metta(folder, "runs")
+    assert "CartPole-v1" in out and "sampled" not in out
+    assert (
+        "run=a epoch=3 sampled=true env=CartPole-v1 seed=0: step" in metta(folder, "play", "run=a", "sampled=true")[0]
+    )
+    metta(folder, "replay", "run=a", "sampled=true")
+    assert (folder / "train_dir/a/replays/epoch_3_CartPole-v1%20sampled_seed_0.gif").exists()
+    metta(folder, "analyze", "runs=a", "format=csv", "out=numbers")
+    scores = (folder / "numbers/scores.csv").read_text()
+    assert ",CartPole-v1," in scores and ",CartPole-v1 sampled," in scores
 
 
 def test_sim_in_another_environment(folder: Path) -> None:

@@ -119,6 +119,11 @@ SIM_MISTAKES = {
     "run=a epoch=best env=CartPole-v1 env.max_episode_steps=9": "epoch=best: run a has no scores in CartPole-v1"
     "[max_episode_steps=9] yet: `metta sim run=a env=CartPole-v1 env.max_episode_steps=9 epoch=all` evaluates every "
     "checkpoint",
+    "run=a,c": "no run c with a checkpoint in ./train_dir: have a, b",
+    "run=x*": "no run matches x* in ./train_dir: have a, b",
+    "run=a,": "run='' is not a run name: use letters, digits, '.', '_' and '-'",
+    "run=a epoch=best sampled=true": "epoch=best: run a has no scores yet: `metta sim run=a sampled=true epoch=all`"
+    " evaluates every checkpoint",
     "run=a epoch=3 watch=true": "epoch=3: watch=true takes epoch=latest or epoch=all",
     "agent=no.pt": "agent=no.pt: no such file",
     "agent=text.pt": "agent=text.pt: not an agent file, or not a whole one",

@@ -8,13 +8,13 @@ from typing import TypeAlias
 import numpy as np
 
 from metta.eval.comparison import Comparison, Curve, EnvComparison, Group
-from metta.eval.event_files import Points, over_runs
+from metta.eval.event_files import LENGTH, RETURN, Points, over_runs
 from metta.eval.statistics import Estimate, Floats
 
 MOST_PAIRS = 10  # drawn as intervals; more become a matrix
 CURVE_POINTS = 500  # of one training curve, at most
 ALL_CURVE_POINTS = 150_000  # of all training curves together: 1 MB in the page, 3 MB with bands
-MAIN_CURVES = ("charts/episodic_return", "charts/episodic_length")
+MAIN_CURVES = (RETURN, LENGTH)
 
 
 @dataclass(frozen=True)

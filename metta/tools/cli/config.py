@@ -8,6 +8,8 @@ from metta.rl.train_config import EVAL_DB, device_name
 from metta.tools.cli.epochs import Epoch, Epochs, parse_epoch, parse_epochs
 
 RUN = "name of a run in train_dir"
+RUNS = "names and patterns: a,b or ppo-s*"
+SAMPLED = "draw actions, as training does, where an agent alone in its environment takes the likeliest"
 EPOCH = "the checkpoint: a number, latest or best"
 EPOCHS = "checkpoints: a number, a range as in 20..60, latest, best or all"
 ENV = "another environment than the one it was trained on"
@@ -20,12 +22,13 @@ TRUST = "load an agent file from elsewhere with all that is in it: it may run an
 class SimConfig(Config):
     """Play episodes with a run's checkpoint and store its scores."""
 
-    run: str | None = key(RUN, None, unset="needed, but for agent=")
+    run: str | None = key(f"runs in train_dir, {RUNS}", None, unset="needed, but for agent=")
     epoch: Epochs = key(EPOCHS, "latest", parse=parse_epochs)
     env: str | None = key(ENV, None, unset="its own")
     env_settings: dict[str, Any] = field(default_factory=dict)
     episodes: int = key("episodes to play", 100, at_least(1, 10**6))
     seed: int = key("of the first episode; the next has seed + 1, and so on", 0, between(0, 2**31 - 1))
+    sampled: bool = key(SAMPLED, False)
     num_envs: int | None = key("copies of the environment, stepped together", None, at_least(1, 2**16))
     device: str = key("auto, cpu, cuda, cuda:N or mps", "cpu", device_name)
     agent: str | None = key(AGENT_FILE, None, unset="none")
@@ -45,6 +48,7 @@ class PlayConfig(Config):
     env: str | None = key(ENV, None, unset="its own")
     env_settings: dict[str, Any] = field(default_factory=dict)
     seed: int = key("of the first episode; the next has seed + 1, and so on", 0, between(0, 2**31 - 1))
+    sampled: bool = key(SAMPLED, False)
     agent: str | None = key(AGENT_FILE, None, unset="none")
     trust: bool = key(TRUST, False)
     random: bool = key("a random agent instead", False)
@@ -61,6 +65,7 @@ class ReplayConfig(Config):
     env: str | None = key("the environment, where several were evaluated", None, unset="its own")
     env_settings: dict[str, Any] = field(default_factory=dict)
     seed: int = key("of the episode", 0, between(0, 2**31 - 1))
+    sampled: bool = key("an episode of `metta sim sampled=true`", False)
     format: Literal["auto", "gif", "mp4", "html", "mettascope"] = key("auto: html for MettaGrid, else gif", "auto")
     out: str | None = key("file or folder to write", None, unset="the run's replays/")
     eval_db: str | None = key(EVAL_DB, None, unset="eval.db in train_dir")
@@ -71,7 +76,7 @@ class ReplayConfig(Config):
 class AnalyzeConfig(Config):
     """Compare runs: a table, and a report to open in a browser."""
 
-    runs: str = key("names and patterns: a,b or ppo-s*")
+    runs: str = key(RUNS)
     format: Literal["html", "png", "csv"] = key("html: one report; png: plots (matplotlib); csv: the numbers", "html")
     out: str | None = key("file or folder to write", None, unset="report.html or report_FORMAT/ in train_dir")
     eval_db: str | None = key(EVAL_DB, None, unset="eval.db in train_dir")

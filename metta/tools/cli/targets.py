@@ -1,22 +1,25 @@
 """What the tools ask of train_dir before torch is imported: which runs, which checkpoints, which environment."""
 
+import fnmatch
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeAlias
 
 from metta.envs.env_spec import EnvName
 from metta.envs.make_env import check_env
-from metta.errors import UserError, enumeration
+from metta.errors import UserError, enumeration, hide_password
 from metta.eval.eval_db import open_scores
 from metta.rl.tiny_checkpoint_manager import AGENT_FILE, TinyCheckpointManager
 from metta.run_folder import RunFolder, TrainDir
-from metta.tools.cli.config import PlayConfig, ReplayConfig, SimConfig
+from metta.tools.cli.config import AnalyzeConfig, PlayConfig, ReplayConfig, SimConfig
 from metta.tools.cli.epochs import epoch_text
 
 AgentAsked: TypeAlias = SimConfig | PlayConfig  # whose keys choose agents
 RunAsked: TypeAlias = AgentAsked | ReplayConfig  # whose keys choose a run and an environment
+
+PATTERN = frozenset("*?[")
 
 
 @dataclass(frozen=True)
@@ -51,20 +54,47 @@ def list_runs(train_dir: str) -> list[str]:
     return [name for name in names if TinyCheckpointManager(name, train_dir).exists()]
 
 
-def find_target(asked: AgentAsked, watch: bool = False) -> Target:
-    """Find what is asked for. UserError or EvalDBError for every mistake that shows without torch.
+def matching_runs(name: str, train_dir: str, known: Sequence[str]) -> tuple[str, ...]:
+    """Find the known run of this name, or those that match the pattern. UserError if there is none."""
+    pattern = not PATTERN.isdisjoint(name)
+    runs = tuple(fnmatch.filter(known, name)) if pattern else (name,)
+    for run in runs:
+        open_run(run, train_dir)
+    if not runs or not set(runs) <= set(known):
+        have = f"have {enumeration(known)}" if known else "there is none yet"
+        raise UserError(f"no run {'matches ' if pattern else ''}{name} in {train_dir}: {have}")
+    return runs
 
-    watch: the run need not have a checkpoint yet.
+
+def find_target(asked: PlayConfig) -> Target:
+    """Find the agent that is asked for. UserError or EvalDBError for every mistake that shows without torch."""
+    given_env(asked)
+    if asked.agent is not None:
+        return file_target(asked, Path(asked.agent))
+    assert asked.run is not None
+    return Target(asked.run, chosen_epochs(asked, asked.run))
+
+
+def find_targets(asked: SimConfig) -> list[Target]:
+    """Find all agents that are asked for: each run that run= names or matches, once. Errors as of `find_target`.
+
+    With watch=true a run that is named need not have a checkpoint yet.
     """
     given_env(asked)
     if asked.agent is not None:
-        return file_target(asked, Path(asked.agent), watch)
+        return [file_target(asked, Path(asked.agent), asked.watch)]
     if asked.run is None:
         raise UserError("missing run=: a run in train_dir, or an agent file with agent=")
-    return Target(asked.run, watched_epochs(asked, asked.run) if watch else chosen_epochs(asked, asked.run))
+    runs: dict[str, None] = {}  # in the order in which they are asked for
+    for name in asked.run.split(","):
+        named = PATTERN.isdisjoint(name)
+        runs.update(
+            dict.fromkeys([name] if named else matching_runs(name, asked.train_dir, list_runs(asked.train_dir)))
+        )
+    return [Target(run, watched_epochs(asked, run) if asked.watch else chosen_epochs(asked, run)) for run in runs]
 
 
-def file_target(asked: AgentAsked, path: Path, watch: bool) -> Target:
+def file_target(asked: AgentAsked, path: Path, watch: bool = False) -> Target:
     """Find the run and epoch of an agent file, which is not trusted any more for lying in train_dir."""
     if not path.is_file():
         raise UserError(f"agent={path}: no such file")
@@ -132,10 +162,10 @@ def best_epoch(asked: RunAsked, run: str) -> int:
     """Find the run's epoch with the highest score, in the environment of env= if given."""
     env = given_env(asked)
     db = open_scores(asked.train_dir, asked.eval_db)
-    best = db.best_epoch(run, None if env is None else env.label)
+    best = db.best_epoch(run, None if env is None else env.label, asked.sampled or None)
     if best is None:
         which = f"run {run} has no scores{'' if env is None else f' in {env.label}'} yet"
-        raise UserError(f"epoch=best: {which}: `{sim_command(asked)} epoch=all` evaluates every checkpoint")
+        raise UserError(f"epoch=best: {which}: `{sim_command(asked, run)} epoch=all` evaluates every checkpoint")
     return best
 
 
@@ -149,9 +179,16 @@ def chosen_env(asked: RunAsked, own: Callable[[], EnvName]) -> EnvName:
     return given_env(asked) or check_env(own().with_(asked.env_settings))
 
 
-def sim_command(asked: RunAsked) -> str:
-    """Write the `metta sim` command for this run and environment, without epoch=."""
-    words = [f"metta sim run={asked.run}"]
+def sim_command(asked: RunAsked, run: str) -> str:
+    """Write the `metta sim` command for this run and what is asked of it, without epoch=."""
+    words = [f"metta sim run={run}"]
     words += [f"env={asked.env}"] if asked.env is not None else []
     words += [f"env.{key}={value}" for key, value in asked.env_settings.items()]
-    return " ".join(words + ([f"train_dir={asked.train_dir}"] if asked.train_dir != "./train_dir" else []))
+    words += ["sampled=true"] if asked.sampled else []
+    return " ".join([*words, *where_keys(asked)])
+
+
+def where_keys(asked: RunAsked | AnalyzeConfig) -> list[str]:
+    """List the keys, as typed, that say where the runs and their scores are; a password is left out."""
+    folder = [f"train_dir={asked.train_dir}"] if asked.train_dir != "./train_dir" else []
+    return folder + ([] if asked.eval_db is None else [f"eval_db={hide_password(asked.eval_db)}"])
