@@ -13,8 +13,10 @@ from tests.helpers.commands import ROOT, run_in
 NEED_NO_TORCH = ["EvalDB", "TinyCheckpointManager", "TrainConfig", "load_latest_agent", "run_exists", "save_checkpoint"]
 # Without annotations. The fields of TrainConfig are in tests/tools/test_options.py.
 SIGNATURES = """
-    EvalDB(path)
+    EvalDB(where, train_dir=None)
     EvalDB.best_epoch(self, run, env=None, sampled=None)
+    EvalDB.check_writable(self)
+    EvalDB.copy_to(self, other, runs=None)
     EvalDB.episodes(self, run, epoch, env, sampled=False)
     EvalDB.get_metrics(self, run, epoch=None, env=None, agent_group='all', sampled=False)
     EvalDB.get_scores(self, run, epoch=None, env=None, agent_group='all', sampled=False)
@@ -22,6 +24,7 @@ SIGNATURES = """
     EvalDB.record(self, run, epoch, env, rows, agent_crc, sampled=False)
     EvalDB.rename_run(self, run, new_name)
     EvalDB.runs(self)
+    EvalDB.table(self, runs=None)
     PolicyAgent(env, hidden_size=None, lstm=False, **options)
     PolicyAgent.act(self, observations, state=(), starts=None, deterministic=False, noise=None)
     PolicyAgent.build_encoder(self, env, hidden_size, **options)
@@ -29,7 +32,7 @@ SIGNATURES = """
     PolicyAgent.forward(self, observations, state=(), starts=None)
     PolicyAgent.initial_state(self, batch_size)
     PolicyAgent.update_normalizers(self, observations)
-    PolicyEvaluator(train_dir='./train_dir', device='cpu', num_envs=None, num_workers=None)
+    PolicyEvaluator(train_dir='./train_dir', device='cpu', num_envs=None, num_workers=None, eval_db=None)
     PolicyEvaluator.close(self)
     PolicyEvaluator.evaluate(self, run, epoch, env=None, episodes=100, seed=0, sampled=False)
     PolicyEvaluator.evaluate_random(self, env, episodes=100, seed=0)
