@@ -53,6 +53,12 @@ class TrainingError(MettaError):
     exit_status = 1
 
 
+class UserCodeError(MettaError):
+    """A function of the user's own, called in the loop, failed."""
+
+    exit_status = 1
+
+
 def say(text: str) -> None:
     """Print a line to stderr if there is still somebody to read it."""
     with suppress(OSError, ValueError, AttributeError):

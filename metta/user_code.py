@@ -6,6 +6,7 @@ Only what the user typed, or a run that they trust remembers, is loaded here: it
 import hashlib
 import importlib
 import importlib.util
+import inspect
 import os
 import sys
 import traceback
@@ -85,7 +86,7 @@ def load_place(key: str, text: str, fits: Callable[[Any], bool] = callable, kind
     try:
         module = import_place(place)
     except Exception as error:
-        raise UserError(f"{key}={text}: cannot import {place}: {said_where(error, place)}") from error
+        raise UserError(f"{key}={text}: cannot import {place}: {said_where(error)}") from error
     if not hasattr(module, name):
         have = [other for other, value in vars(module).items() if not other.startswith("_") and fits(value)]
         have = [
@@ -100,17 +101,40 @@ def import_place(place: str) -> ModuleType:
     return _module_from_file(Path(place)) if place.endswith(".py") else _module(place)
 
 
-def said_where(error: BaseException, file: str) -> str:
-    """Format an exception of a user's code with the line that raised it: "ValueError: no (mine.py:12)".
+def load_function(key: str, code: str | Callable[..., Any], *arguments: str) -> Callable[..., Any]:
+    """Load what `key=code` names, or take the function itself. UserError unless it takes these arguments."""
+    function = load_place(key, code) if isinstance(code, str) else code
+    if not callable(function):
+        raise UserError(f"{key}={code}: {code_name(code)} is a {type(function).__name__}, not a function")
+    try:
+        signature = inspect.signature(function)
+    except ValueError:  # one of C's
+        return function
+    try:
+        signature.bind(*arguments)
+    except TypeError:
+        called = f"it is called with ({', '.join(arguments)})"
+        raise UserError(f"{key}={code_name(code)}: takes {signature}, and {called}") from None
+    return function
 
-    The line is the innermost one in `file`, or of all where none is.
+
+def code_name(code: str | Callable[..., Any]) -> str:
+    """Name code as it was given, or as it would be."""
+    return code if isinstance(code, str) else f"{code.__module__}:{getattr(code, '__qualname__', type(code).__name__)}"
+
+
+def said_where(error: BaseException, file: str = "") -> str:
+    """Format an exception of a user's code with the line of that code it came from: "ValueError: no (mine.py:12)".
+
+    The line is the innermost in `file`; where none is there, in the file that we called.
     """
-    frames = traceback.extract_tb(error.__traceback__)
-    inside = [frame for frame in frames if Path(frame.filename).name == Path(file).name] or frames
     if isinstance(error, SyntaxError) and error.filename is not None:
         return f"{type(error).__name__}: {error.msg} ({Path(error.filename).name}:{error.lineno})"
-    at = f" ({Path(inside[-1].filename).name}:{inside[-1].lineno})" if inside else ""
-    return one_line(error) + at
+    ours = str(Path(__file__).parent)
+    frames = [f for f in traceback.extract_tb(error.__traceback__) if not f.filename.startswith((ours, "<frozen"))]
+    inside = [frame for frame in frames if Path(frame.filename).name == Path(file).name]
+    inside = inside or [frame for frame in frames if frame.filename == frames[0].filename]
+    return one_line(error) + (f" ({Path(inside[-1].filename).name}:{inside[-1].lineno})" if inside else "")
 
 
 def digest(path: Path) -> str:

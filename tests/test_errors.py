@@ -40,6 +40,7 @@ def test_all_of_metta_s_own_errors_are_one_line() -> None:
         "EnvError",
         "SaveError",
         "TrainingError",
+        "UserCodeError",
     }
 
 

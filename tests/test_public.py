@@ -52,11 +52,13 @@ SIGNATURES = """
     Trainer.close(self)
     Trainer.load_state_dict(self, state)
     Trainer.run_epoch(self)
+    Trainer.save(self)
+    Trainer.settle(self)
     Trainer.state_dict(self)
     load_latest_agent(run, train_dir='./train_dir')
     run_exists(run, train_dir='./train_dir')
     save_checkpoint(agent, run, epoch, trainer_state, train_dir='./train_dir')
-    train(config, given=None, keep_epochs=<class 'tuple'>, last_evaluation=<lambda>)
+    train(config, on_epoch=None, given=None, keep_epochs=<class 'tuple'>, last_evaluation=<lambda>)
 """
 
 

@@ -11,10 +11,12 @@ from metta.keys import Config, above, at_least, between, key, keys, kinds
 from metta.user_code import resolved_place
 
 # Keys whose value may differ when a run goes on; every other one stays what it was when the run began.
-CHANGEABLE = frozenset({"total_timesteps", "checkpoint_interval", "keep_last", "num_workers", "device", "display"})
+CHANGEABLE = frozenset(
+    {"total_timesteps", "checkpoint_interval", "keep_last", "num_workers", "device", "display", "on_epoch"}
+)
 FOLDER = frozenset({"run", "train_dir", "eval_db"})  # where things lie: not a matter of the run, which can be moved
 EVAL_DB = "where the scores are: a file, or postgresql://user@host/database"
-CODE = frozenset({"agent"})  # keys that name code of the user's own
+CODE = frozenset({"agent", "on_epoch"})  # keys that name code of the user's own
 LARGE = 1e30  # a factor or a bound that is as good as infinite, and still a float32
 
 
@@ -64,6 +66,7 @@ class TrainConfig(Config):
 
     checkpoint_interval: int = key("epochs from one checkpoint to the next", 20, at_least(1))
     keep_last: int | None = key("newest checkpoints to keep, beside the best", None, at_least(1), unset="all")
+    on_epoch: str | None = key("called after each epoch: path/to/file.py:f or package.module:f", None, unset="nothing")
     display: Literal["auto", "rich", "plain", "none"] = key("progress on stderr; auto: rich on a terminal", "auto")
     eval_db: str | None = key(EVAL_DB, None, unset="eval.db in train_dir")
     train_dir: str = key("folder of all runs", "./train_dir")

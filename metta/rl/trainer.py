@@ -14,6 +14,7 @@ from itertools import chain
 from typing import Any
 
 import numpy as np
+import torch
 
 from metta.agent.agent_class import is_outdated, make_agent
 from metta.agent.policy_agent import PolicyAgent
@@ -27,6 +28,7 @@ from metta.processes.worker import Worker, end_workers
 from metta.rl.defaults import with_defaults
 from metta.rl.display.display import Display
 from metta.rl.display.stop_signals import StopSignals
+from metta.rl.learning.user_functions import EpochCallback, OnEpoch
 from metta.rl.learning.random_state import seed_everything
 from metta.rl.learning.replica import Replica, meet_all, start_replica
 from metta.rl.learning.reward_scaler import RewardScaler
@@ -47,12 +49,15 @@ from metta.run_folder import RunFolder
 
 def train(
     config: TrainConfig,
+    on_epoch: OnEpoch | None = None,
     given: frozenset[str] | None = None,
     keep_epochs: Callable[[], Collection[int]] = tuple,
     last_evaluation: Callable[[], str] = lambda: "none",
 ) -> int:
     """Train config.run to its total_timesteps, from its newest checkpoint where it has one.
 
+    on_epoch: called with the trainer and the epoch's scalars, to which it may add; True ends training. Takes the place
+    of config.on_epoch.
     given: the keys that the user typed; of a run that exists only those are compared with its own configuration. None:
     those whose values are not the defaults.
     keep_epochs: epochs that retention must spare; last_evaluation: what the display says of the newest score.
@@ -67,10 +72,11 @@ def train(
         StopSignals(lambda: max(manager.list_epochs(), default=None)) as signals,
         closing(load_trainer(manager, config, given) or Trainer(config)) as trainer,
     ):
+        callback = EpochCallback(on_epoch or trainer.config.on_epoch)
         saver = CheckpointSaver(manager, trainer.config.keep_last, keep_epochs)
         display = Display(trainer.config, run, trainer.agent_steps, last_evaluation)
         try:
-            return run_epochs(trainer, saver, signals, display)
+            return run_epochs(trainer, callback, saver, signals, display)
         except SaveError as error:
             display.fail(f"{error}; {unsaved(trainer, saver, 'with room made, ')}")
             return 1
@@ -80,8 +86,10 @@ def train(
             raise said from error
 
 
-def run_epochs(trainer: "Trainer", saver: CheckpointSaver, signals: StopSignals, display: Display) -> int:
-    """Train until the run is complete or a signal asks to stop; returns the exit status."""
+def run_epochs(
+    trainer: "Trainer", on_epoch: EpochCallback, saver: CheckpointSaver, signals: StopSignals, display: Display
+) -> int:
+    """Train until the run is complete, or on_epoch or a signal asks to stop; returns the exit status."""
     if trainer.complete:
         display.stop(
             f"is complete: epoch {trainer.epoch}, {trainer.agent_steps:,} agent steps; "
@@ -91,18 +99,23 @@ def run_epochs(trainer: "Trainer", saver: CheckpointSaver, signals: StopSignals,
     display.start()
     if trainer.epoch == 0:
         saver.save(trainer.agent, 0, trainer.state_dict())
-    while not trainer.complete and signals.received is None:
+    while not (trainer.complete or on_epoch.ended or signals.received is not None):
         scalars = trainer.run_epoch()
+        with trainer.timers("on_epoch"):
+            on_epoch(trainer, scalars)
         display.update(trainer.epoch, trainer.agent_steps, scalars, trainer.timers.seconds)
         saver.check()
         due = trainer.epoch % trainer.config.checkpoint_interval == 0
-        if due or trainer.complete or signals.received is not None:
+        if due or trainer.complete or on_epoch.ended or signals.received is not None:
             with trainer.timers("save"):
                 display.flush()
                 saver.save(trainer.agent, trainer.epoch, trainer.state_dict())
             display.saved(trainer.epoch)
     saver.wait()
-    how = "complete" if trainer.complete else "stopped and saved; the same command goes on"
+    if on_epoch.error is not None:
+        raise on_epoch.error
+    stopped = "stopped by on_epoch" if on_epoch.ended else "stopped"
+    how = "complete" if trainer.complete else f"{stopped} and saved; the same command goes on"
     display.stop(f"{how}: epoch {trainer.epoch}, {trainer.agent_steps:,} agent steps")
     return 0 if signals.received is None else 128 + signals.received
 
@@ -112,6 +125,8 @@ def unsaved(trainer: "Trainer", saver: CheckpointSaver, condition: str = "") -> 
     with suppress(SaveError):
         saver.wait()
     committed = max(saver.manager.list_epochs(), default=0)
+    if trainer.epoch == committed:
+        return f"epoch {committed} is saved: the same command goes on from there"
     return f"{trainer.epoch - committed} epochs are unsaved: {condition}the same command goes on from epoch {committed}"
 
 
@@ -163,6 +178,7 @@ class Trainer:
         self.reward_scaler = RewardScaler(self.rows, config.gamma)
         self.epoch = 0
         self.agent_steps = 0
+        self._learning_rate: float | None = None
         self._workers: list[Worker] = []
         self._finalizer = weakref.finalize(self, end_workers, self._workers)
         try:
@@ -171,6 +187,7 @@ class Trainer:
             self._finalizer()
             raise
         self.timers = self.replica.timers
+        self._left = self._traces()  # as the last epoch left agent and optimiser
 
     def _start(self) -> Replica:
         """Deal the shards to this process and to workers, and have each make its replica; returns this one's."""
@@ -197,17 +214,30 @@ class Trainer:
     def complete(self) -> bool:
         return self.agent_steps >= self.config.total_timesteps
 
+    @property
+    def learning_rate(self) -> float:
+        """Of the next epoch: what was set, from then on; where nothing was, the configuration's, annealed."""
+        if self._learning_rate is not None:
+            return self._learning_rate
+        config = self.config
+        return config.learning_rate * (1 - self.agent_steps / config.total_timesteps if config.anneal_lr else 1)
+
+    @learning_rate.setter
+    def learning_rate(self, value: float | None) -> None:
+        if value is not None and not 0 <= value < math.inf:
+            raise UserError(f"learning_rate={value}: must be 0 or more, or None for the configuration's")
+        self._learning_rate = None if value is None else float(value)
+
     def run_epoch(self) -> dict[str, float]:
         """One rollout and its update; returns the epoch's scalars by their TensorBoard names."""
-        config, began = self.config, time.perf_counter()
-        learning_rate = config.learning_rate
-        if config.anneal_lr:
-            learning_rate *= 1 - self.agent_steps / config.total_timesteps
+        self.settle()
+        config, began, learning_rate = self.config, time.perf_counter(), self.learning_rate
         episodes: list[Episode] = list(chain(*self._everywhere("collect", self.epoch)))
         with self.timers("learn"):
             variance = self.replica.estimate_advantages(self.reward_scaler)
             losses = self._everywhere("learn", self.epoch, learning_rate)[0]
-        self._require_finite(losses)
+        self._require_finite(losses, self.epoch + 1)
+        self._left = self._traces()
         steps = config.horizon * self.rows
         self.epoch += 1
         self.agent_steps += steps
@@ -217,13 +247,39 @@ class Trainer:
         scalars["charts/steps_per_second"] = steps / (time.perf_counter() - began)
         return scalars | episode_scalars(episodes)
 
-    def _require_finite(self, losses: dict[str, float]) -> None:
+    def _require_finite(self, losses: dict[str, float], epoch: int) -> None:
         """Raise TrainingError where what was learned is no number: no checkpoint may hold it."""
         spoilt = [name for name, value in losses.items() if not math.isfinite(value)]
         spoilt += [name for name, parameter in self.agent.named_parameters() if not parameter.isfinite().all()]
         if spoilt:
             cure = f"a lower learning_rate= than {self.config.learning_rate:g} may help"
-            raise TrainingError(f"epoch {self.epoch + 1} made {enumeration(spoilt)} infinite or NaN: {cure}")
+            raise TrainingError(f"epoch {epoch} made {enumeration(spoilt)} infinite or NaN: {cure}")
+
+    def settle(self) -> None:
+        """Take in what code outside changed since the last epoch: the agent's tensors, the optimiser's settings."""
+        traces, optimizer = self._traces(), self.replica.optimizer
+        if traces == self._left:
+            return
+        if traces[0] != self._left[0]:
+            raise UserError("the agent's parameters were replaced by others: change them in place, as copy_ does")
+        if traces[1] != self._left[1]:
+            self.learning_rate = traces[1]
+        for worker in self._workers:
+            worker.send("adopt", self.agent.state_dict(), optimizer.state_dict())
+        for worker in self._workers:
+            worker.receive()
+        self._left = traces
+
+    def _traces(self) -> tuple[Any, ...]:
+        """What shows that the agent's tensors or the optimiser's settings are other ones."""
+        optimizer = self.replica.optimizer
+        ids, rate = [id(parameter) for parameter in self.agent.parameters()], optimizer.param_groups[0].get("lr")
+        if not self._workers:  # nobody to pass the others on to
+            return ids, rate
+        settings = [{**group, "params": None} for group in optimizer.param_groups]
+        floats = [tensor for tensor in self.agent.state_dict().values() if tensor.is_floating_point()]
+        norms = torch.stack([norm.double() for norm in torch._foreach_norm(floats)]).tolist()
+        return ids, rate, norms, repr(settings), len(optimizer.state)
 
     def _everywhere(self, method: str, *arguments: Any) -> list[Any]:
         """Call a method of every replica; what they return, in the order of the shards."""
@@ -237,10 +293,13 @@ class Trainer:
 
     def state_dict(self) -> dict[str, Any]:
         """All that an exact continuation needs beside the agent; what changes nothing when left out is not here."""
+        self.settle()
+        self._require_finite({}, self.epoch)
         return {
             "config": {name: value for name, value in asdict(self.config).items() if name != "eval_db"},
             "epoch": self.epoch,
             "agent_steps": self.agent_steps,
+            "learning_rate": self._learning_rate,
             "optimizer": self.replica.optimizer.state_dict(),
             "shards": list(chain(*self._everywhere("state_dict"))),
             "reward_scaler": self.reward_scaler.state_dict(),
@@ -250,8 +309,10 @@ class Trainer:
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Go on from `state`; warns on stderr of whatever keeps the continuation from being exact."""
         self.epoch, self.agent_steps = state["epoch"], state["agent_steps"]
+        self._learning_rate = state.get("learning_rate")  # as older ones have none
         self.reward_scaler.load_state_dict(state["reward_scaler"])
         fresh = sum(self._everywhere("load_state_dict", state["optimizer"], state["shards"]))
+        self._left = self._traces()
         if fresh:
             afresh = f"({fresh} of {self.config.num_envs}); they begin afresh"
             inexact(f"{self.config.env} did not reproduce its episodes {afresh}")
@@ -259,6 +320,21 @@ class Trainer:
         changed = [f"{key} {then.get(key)} -> {now[key]}" for key in now if now[key] != then.get(key)]
         if changed:
             inexact(", ".join(changed))
+
+    @classmethod
+    def resume(cls, run: TrainConfig | str) -> "Trainer":
+        """The run's trainer from its newest checkpoint, or a new one where it has none."""
+        config = TrainConfig(run=run) if isinstance(run, str) else run
+        manager = TinyCheckpointManager(config.run, config.train_dir)
+        return load_trainer(manager, config, given_keys(config)) or cls(config)
+
+    def save(self) -> None:
+        """Save a checkpoint of this epoch. RunLockedError where another process trains the run."""
+        config = self.config
+        with RunLock(RunFolder(config.train_dir, config.run).lock):
+            TinyCheckpointManager(config.run, config.train_dir).save_checkpoint(
+                self.agent, self.epoch, self.state_dict()
+            )
 
     def close(self) -> None:
         """End the worker processes and close the environments."""

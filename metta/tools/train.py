@@ -66,7 +66,7 @@ def train(config: TrainConfig, given: frozenset[str]) -> int:
 
     scores = RunScores(config)
     scores.set_aside()
-    return trainer.train(config, given, keep_epochs=scores.spared, last_evaluation=scores.latest)
+    return trainer.train(config, given=given, keep_epochs=scores.spared, last_evaluation=scores.latest)
 
 
 class RunScores:

@@ -46,6 +46,7 @@ OPTIONS = {
         lstm true|false False
         checkpoint_interval INT 20
         keep_last INT None
+        on_epoch TEXT None
         display auto|rich|plain|none auto
         eval_db TEXT None
         train_dir TEXT ./train_dir

@@ -113,7 +113,10 @@ def panel(progress: Progress, width: int) -> Any:
     # Text is no markup: "arena[num_agents=4]".
     evaluation = Text.assemble(("evaluation ", "bold"), one_line(progress.last_evaluation()))
     bar = ProgressBar(total=total or 1, completed=min(progress.agent_steps, total or 1))
-    tables = Columns([grid("run", run), grid("losses", losses), grid("time", phases)], padding=(0, 2))
+    grids = [grid("run", run), grid("losses", losses), grid("time", phases)]
+    if progress.added:
+        grids.append(grid("on_epoch", [(one_line(name), number(value)) for name, value in progress.added.items()]))
+    tables = Columns(grids, padding=(0, 2))
     return Panel(
         Group(bar, "", tables, "", curves, evaluation),
         title=Text(f"metta  run={config.run}  env={one_line(config.env)}"),

@@ -6,8 +6,10 @@ from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
+from metta.errors import one_line
 from metta.rl.train_config import RunConfig
 
+OURS = ("losses/", "charts/", "env/")  # what scalars of our own begin with
 RATE_EPOCHS = 10  # that "now" means, in steps per second
 
 
@@ -68,6 +70,11 @@ class Progress:
         return (after - before) / (now - then) if now > then else float("nan")
 
     @property
+    def added(self) -> dict[str, float]:
+        """The scalars that on_epoch has added."""
+        return {name: value for name, value in self.scalars.items() if not name.startswith(OURS)}
+
+    @property
     def time_left(self) -> str:
         rate = self.rate_now
         return clock(max(self.config.total_timesteps - self.agent_steps, 0) / rate) if rate > 0 else "-"
@@ -84,6 +91,7 @@ class PlainProgress(Progress):
         super().saved(epoch)
         if epoch:
             shown = f"return={self.returns[-1]:.2f} length={self.lengths[-1]:.0f} " if self.returns else ""
+            shown += "".join(f"{one_line(name)}={value:.4g} " for name, value in self.added.items())
             self.say(
                 f"epoch={epoch} steps={self.agent_steps:,}/{self.config.total_timesteps:,} {shown}"
                 f"steps/s={self.rate_now:,.0f} left={self.time_left}"

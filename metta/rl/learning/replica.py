@@ -132,6 +132,11 @@ class Replica:
         self.optimizer.load_state_dict(optimizer)
         return sum(len(collector.load_state_dict(shards[shard])) for shard, collector in self.collectors.items())
 
+    def adopt(self, agent: dict[str, Any], optimizer: dict[str, Any]) -> None:
+        """Take over what code outside has changed in the first process's."""
+        self.agent.load_state_dict(agent)
+        self.optimizer.load_state_dict(optimizer)
+
     def close(self) -> None:
         for collector in self.collectors.values():
             collector.envs.close()
