@@ -1,9 +1,11 @@
 """Environments whose episodes are known beforehand, for tests of the maths of training. Importing registers them."""
 
+import os
 from typing import Any, SupportsFloat
 
 import gymnasium
 import numpy as np
+from gymnasium.envs.classic_control import CartPoleEnv
 from gymnasium.spaces import Box, Discrete
 
 Step = tuple[np.ndarray, SupportsFloat, bool, bool, dict[str, Any]]
@@ -37,6 +39,20 @@ class Lengths(gymnasium.Env):
     def _observe(self) -> np.ndarray:
         self.observed = self.noise.standard_normal(4).astype(np.float32)
         return self.observed
+
+
+class Frail(CartPoleEnv):
+    """One in ten of its episodes raises at its second step, where $FRAIL says so: by no seed, another try may go."""
+
+    def reset(self, *, seed: int | None = None, options: Any = None) -> tuple[np.ndarray, dict[str, Any]]:
+        self.length, self.falls_apart = 0, os.environ.get("FRAIL") == "1" and os.urandom(1)[0] < 26
+        return super().reset(seed=seed, options=options)
+
+    def step(self, action: Any) -> Step:
+        self.length += 1
+        if self.falls_apart and self.length == 2:
+            raise RuntimeError("Frail fell apart")
+        return super().step(action)
 
 
 class Arms(gymnasium.Env):
@@ -135,5 +151,5 @@ def env_id(kind: type[gymnasium.Env]) -> str:
     return f"test/{kind.__name__}"
 
 
-for _kind in (Lengths, Arms, Door, Cue, First, Fork):
+for _kind in (Lengths, Frail, Arms, Door, Cue, First, Fork):
     gymnasium.register(env_id(_kind), entry_point=_kind)  # type: ignore[arg-type]
