@@ -4,6 +4,7 @@ Both take the same SQL, with `?` for a value. A call is one transaction: readers
 wait for a writer; writers of one run queue for up to WAIT_S.
 """
 
+import json
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
@@ -20,6 +21,7 @@ URL_FORM = "postgresql://user@host/database"
 
 KEY = ("run", "epoch", "env", "agent_group", "seed")
 COLUMNS = (*KEY, "reward", "length", "agent_crc", "metrics")
+KINDS = dict(zip(COLUMNS, (str, int, str, str, int, float, int, str, str), strict=True))  # of their values in Python
 INTEGERS, REALS = ("epoch", "seed", "length"), ("reward",)  # the others are text
 TABLE = """
 CREATE TABLE episodes (
@@ -52,12 +54,19 @@ class Database(ABC):
     name: str  # for the user: a path, or a URL without its password
 
     def read(self, sql: str, values: Values = ()) -> list[Any]:
-        """The rows of a query; none where there is no table yet."""
+        """The rows of a query; none where there is no table yet.
+
+        EvalDBError where a column of our table, by its name, holds a value of another kind: the file is damaged.
+        """
         with self._transaction(None) as cursor:
             if cursor is None:
                 return []
             cursor.execute(self._dialect(sql), values)
-            return list(cursor.fetchall())
+            rows = list(cursor.fetchall())
+            for (column, *_), found in zip(cursor.description, zip(*rows, strict=True), strict=bool(rows)):
+                if column in KINDS and not set(map(type, found)) <= {KINDS[column]}:
+                    raise EvalDBError(f"{self.name} is damaged: a value of {column} is no {KINDS[column].__name__}")
+            return rows
 
     def write(self, run: str, statements: Sequence[tuple[str, Sequence[Values]]]) -> int:
         """Execute each statement with each of its rows of values, all or nothing; count the rows of the last one.
@@ -85,3 +94,12 @@ class Database(ABC):
             raise EvalDBError(
                 f"{self.name} has score format {version}, this metta reads {VERSION}: use the metta that wrote it"
             )
+
+    def metrics(self, text: str) -> dict[str, float | None]:
+        """Read the column `metrics`. EvalDBError where it holds something else."""
+        try:
+            if isinstance(found := json.loads(text), dict) and {type(v) for v in found.values()} <= {float, type(None)}:
+                return found
+        except ValueError:
+            pass
+        raise EvalDBError(f"{self.name} is damaged: {text!r:.40} are no metrics")

@@ -166,7 +166,7 @@ class EvalDB:
         history: dict[int, Metrics] = defaultdict(lambda: defaultdict(dict))
         for at, name, text in self._select("metrics", run, epoch, env, agent_group, sampled):
             history[at][name] = {}
-            for metric, value in json.loads(text).items():
+            for metric, value in self._database.metrics(text).items():
                 if value is not None:
                     values[at, name, metric].append(value)
         for (at, name, metric), numbers in values.items():
@@ -190,7 +190,7 @@ class EvalDB:
         (of equals the first by name). sampled: as in `get_scores`; with an `env`, None is False.
         """
         rows = self._database.read(
-            "SELECT env, epoch, agent_crc, avg(reward) FROM episodes WHERE run = ? AND agent_group = 'all'"
+            "SELECT env, epoch, agent_crc, avg(reward) AS reward FROM episodes WHERE run = ? AND agent_group = 'all'"
             " GROUP BY epoch, env, agent_crc",
             (run,),
         )
@@ -208,7 +208,7 @@ class EvalDB:
         """The rows of one evaluation, by group and seed."""
         columns = "seed, reward, length, metrics, agent_group"
         return [
-            EpisodeRow(seed, reward, length, json.loads(metrics), group)
+            EpisodeRow(seed, reward, length, self._database.metrics(metrics), group)
             for _, _, seed, reward, length, metrics, group in self._select(columns, run, epoch, env, None, sampled)
         ]
 
@@ -217,7 +217,7 @@ class EvalDB:
         return [name for (name,) in self._database.read(  # hops from name to name: no scan of millions of rows
             "WITH RECURSIVE names(name) AS (SELECT min(run) FROM episodes UNION ALL"
             " SELECT (SELECT min(run) FROM episodes WHERE run > name) FROM names WHERE name IS NOT NULL)"
-            " SELECT name FROM names WHERE name IS NOT NULL"
+            " SELECT name AS run FROM names WHERE name IS NOT NULL"
         )]  # fmt: skip
 
     def _select(

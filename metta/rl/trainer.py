@@ -28,10 +28,10 @@ from metta.processes.worker import Worker, end_workers
 from metta.rl.defaults import with_defaults
 from metta.rl.display.display import Display
 from metta.rl.display.stop_signals import StopSignals
-from metta.rl.learning.user_functions import EpochCallback, OnEpoch
 from metta.rl.learning.random_state import seed_everything
 from metta.rl.learning.replica import Replica, meet_all, start_replica
 from metta.rl.learning.reward_scaler import RewardScaler
+from metta.rl.learning.user_functions import EpochCallback, OnEpoch
 from metta.rl.saved_config import checked_state
 from metta.rl.saving.checkpoint_saver import CheckpointSaver
 from metta.rl.saving.run_lock import RunLock

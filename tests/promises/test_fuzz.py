@@ -5,6 +5,7 @@ Each test tries at least `LEAST` mutations, and goes on for `BUDGET` seconds; a 
 
 import random
 import shutil
+import sqlite3
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,6 +16,7 @@ import pytest
 from metta.envs.env_spec import EnvName
 from metta.envs.vec_env import Episode
 from metta.errors import MettaError
+from metta.eval.eval_db import EpisodeRow, EvalDB
 from metta.eval.event_files import read_curves
 from metta.rl.display.curves import CurveWriter
 from metta.rl.saved_config import newest_config
@@ -54,6 +56,39 @@ def mutations(content: bytes) -> Iterator[tuple[int, bytes]]:
 
 def files_in(folder: Path) -> set[str]:
     return {str(path.relative_to(folder)) for path in folder.rglob("*")}
+
+
+@pytest.mark.slow
+def test_any_bytes_as_scores(tmp_path: Path) -> None:
+    """Prevents a damaged eval.db from ending a tool with a traceback, or a training that only asks for its best."""
+    path = tmp_path / "eval.db"
+    for epoch in range(3):
+        rows = [EpisodeRow(seed, float(seed), 10, {"hits": 1.0}) for seed in range(20)]
+        EvalDB(path).record("a", epoch, "CartPole-v1", rows, "0" * 8)
+    with sqlite3.connect(path) as connection:
+        connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+    connection.close()
+    before, refused = path.read_bytes(), 0
+    for seed, content in mutations(before):
+        for beside in tmp_path.glob("eval.db-*"):
+            beside.unlink()
+        path.write_bytes(content)
+        for ask in (
+            lambda db: db.get_scores("a"),
+            lambda db: db.get_metrics("a", 1),
+            lambda db: db.best_epoch("a"),
+            lambda db: db.latest_score("a"),
+            lambda db: db.runs(),
+            lambda db: db.record("b", 0, "CartPole-v1", [EpisodeRow(0, 1.0, 1)], "0" * 8),
+        ):
+            try:
+                ask(EvalDB(path))
+            except MettaError:
+                refused += 1
+            except Exception as error:
+                raise AssertionError(f"mutation {seed}") from error
+        assert files_in(tmp_path) <= {"eval.db", "eval.db-wal", "eval.db-shm"}, seed
+    assert refused > 0
 
 
 @pytest.mark.slow
