@@ -71,7 +71,7 @@ def check_pair(agent_file: Path, trainer_file: Path) -> None:
     """Raise UnsoundError where `load_pair` would, but unpickle nothing, which would run the agent's code."""
     with _checked(trainer_file) as file, zipfile.ZipFile(file) as archive:
         pickled = archive.read("archive/data.pkl")
-    crc = re.search(AGENT_CRC.encode() + rb".{1,9}([0-9a-f]{8})", pickled, re.DOTALL)
+    crc = re.search(AGENT_CRC.encode() + rb".{1,10}([0-9a-f]{8})", pickled, re.DOTALL)
     with _checked(agent_file, crc[1].decode() if crc else "none"):
         pass
 

@@ -563,6 +563,16 @@ def test_a_snapshot_of_a_gpu(manager: TinyCheckpointManager) -> None:
         assert differences(manager.load_trainer_state(epoch)["state"], expected) == []
 
 
+@pytest.mark.parametrize("entries", [0, 1, 100, 300, 70_000])
+def test_check_finds_the_fingerprint_in_a_state_of_any_size(manager: TinyCheckpointManager, entries: int) -> None:
+    """Prevents sound pairs from being called unsound: pickle counts what it has stored, in more bytes from 256 on.
+
+    After a restart keep_last then deleted none of the checkpoints before it.
+    """
+    manager.save_checkpoint(Agent(), 1, {"entries": [f"entry {i}" for i in range(entries)]})
+    check_pair(manager.file("agent", 1), manager.file("trainer", 1))
+
+
 def test_check_reads_all_of_a_file(manager: TinyCheckpointManager) -> None:
     """Prevents retention from calling a pair sound that it has not read."""
     save(manager, 1, 2)
