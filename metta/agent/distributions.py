@@ -1,4 +1,4 @@
-"""What the policy head's numbers mean: a categorical over n actions, or a diagonal Gaussian over a box.
+"""What the policy head's numbers mean: a categorical over n actions, several at once, or a Gaussian over a box.
 
 Both are stateless and work on plain tensors, so that a whole rollout is scored in one call. `params` is what the
 agent returns, `[..., P]`; `noise` is drawn beforehand for many steps at once and makes sampling a pure function.
@@ -7,7 +7,14 @@ agent returns, `[..., P]`; `noise` is drawn beforehand for many steps at once an
 import math
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
+
+from metta.envs.env_spec import EnvSpec
+
+# The logit of an action that cannot be taken. Finite, for infinities become NaN; its probability is exactly 0, and the
+# entropy and all gradients are those of the distribution over the other actions.
+FORBIDDEN = -1e8
 
 
 class Categorical:
@@ -33,6 +40,33 @@ class Categorical:
         """Log probability of the actions and entropy, both `[...]`."""
         logp = params.log_softmax(-1)
         return logp.gather(-1, actions.unsqueeze(-1)).squeeze(-1), -(logp.exp() * logp).sum(-1)
+
+
+class MultiCategorical(Categorical):
+    """Independent choices side by side. params: the logits of each after the other `[..., P]`; actions: `[..., n]`."""
+
+    def __init__(self, sizes: tuple[int, ...]):
+        super().__init__(sum(sizes))
+        self.sizes = sizes
+
+    def sample(self, params: Tensor, noise: Tensor) -> Tensor:
+        return super().sample(self._apart(params), self._apart(noise))
+
+    def mode(self, params: Tensor) -> Tensor:
+        return super().mode(self._apart(params))
+
+    def score(self, params: Tensor, actions: Tensor) -> tuple[Tensor, Tensor]:
+        """Log probability of all choices together and the sum of their entropies, both `[...]`."""
+        log_probs, entropies = super().score(self._apart(params), actions)
+        return log_probs.sum(-1), entropies.sum(-1)
+
+    def _apart(self, params: Tensor) -> Tensor:
+        """`[..., n, longest]`, filled up with what is never chosen."""
+        longest = max(self.sizes)
+        if min(self.sizes) == longest:
+            return params.unflatten(-1, (-1, longest))
+        parts = params.split(self.sizes, -1)
+        return torch.stack([F.pad(part, (0, longest - part.shape[-1]), value=FORBIDDEN) for part in parts], -2)
 
 
 class Gaussian:
@@ -61,3 +95,10 @@ class Gaussian:
         z = (actions - mean) * torch.exp(-log_std)
         log_prob = (-0.5 * z.square() - log_std - 0.5 * math.log(2 * math.pi)).sum(-1)
         return log_prob, (log_std + 0.5 * math.log(2 * math.pi * math.e)).sum(-1)
+
+
+def make_distribution(env: EnvSpec) -> Categorical | Gaussian:
+    """The distribution over what the environment takes for an action."""
+    if env.num_actions is not None:
+        return Categorical(env.num_actions)
+    return MultiCategorical(env.action_sizes) if env.action_sizes else Gaussian(math.prod(env.action_shape))

@@ -1,6 +1,7 @@
-"""From one agent's observation to features: vectors, images, MettaGrid tokens."""
+"""From one agent's observation to features: vectors, images, MettaGrid tokens, and what is made of several."""
 
 import math
+from dataclasses import replace
 from typing import Any, TypeVar
 
 import torch
@@ -69,14 +70,14 @@ class VectorEncoder(nn.Module):
     calls). Returns `[..., 2 * hidden_size]`: the policy's features, then the value's.
     """
 
-    def __init__(self, env: EnvSpec, hidden_size: int | None):
+    def __init__(self, env: EnvSpec, hidden_size: int | None, normalize: bool = True):
         super().__init__()
         hidden_size = hidden_size or 64
         size = math.prod(env.observation_shape)
         self.dims = len(env.observation_shape)
         self.output_size = 2 * hidden_size
         self.head_size = hidden_size
-        self.normalizer = Normalizer(size)
+        self.normalizer = Normalizer(size) if normalize else nn.Identity()
         self.weight1 = nn.Parameter(torch.empty(2, size, hidden_size))
         self.weight2 = nn.Parameter(torch.empty(2, hidden_size, hidden_size))
         self.bias1 = nn.Parameter(torch.zeros(2, 1, hidden_size))
@@ -233,7 +234,49 @@ def _weighted_sums(table: Tensor, index: Tensor, weight: Tensor, counts: Tensor)
     return F.embedding_bag(index, table, offsets, mode="sum", per_sample_weights=weight)
 
 
+class CompositeEncoder(nn.Module):
+    """The leaves of a nested observation: convolutions for each image and a VectorEncoder for all the rest.
+
+    Flags and one-hots are not normalised: to divide by the deviation of a place seldom seen makes it deafening.
+    """
+
+    def __init__(self, env: EnvSpec, hidden_size: int | None):
+        super().__init__()
+        sizes = [math.prod(leaf.shape) for leaf in env.leaves]
+        kinds = [leaf.kind for leaf in env.leaves]
+        self.num_amounts = sum(size for size, kind in zip(sizes, kinds, strict=True) if kind == "vector")
+        self.num_flat = sum(size for size, kind in zip(sizes, kinds, strict=True) if kind != "image")
+        self.normalizer = Normalizer(self.num_amounts) if self.num_amounts else None
+        flat = replace(env, observation_shape=(self.num_flat,))
+        self.flat = VectorEncoder(flat, hidden_size, normalize=False) if self.num_flat else None
+        self.image_shapes = [image.observation_shape for image in env.images]
+        self.images = nn.ModuleList(ImageEncoder(image, hidden_size) for image in env.images)
+        self.output_size = sum(module.output_size for module in (self.flat, *self.images) if module is not None)
+        self.head_size = self.output_size if self.flat is None or self.images else self.flat.head_size
+
+    def forward(self, observations: Tensor) -> Tensor:
+        rows = observations.flatten(0, -2)
+        features = []
+        if self.flat is not None:
+            flat = rows[:, : self.num_flat].float()
+            if self.normalizer is not None:
+                amounts, flags = flat.tensor_split((self.num_amounts,), 1)
+                flat = torch.cat((self.normalizer(amounts), flags), 1)
+            features.append(self.flat(flat))
+        begin = self.num_flat
+        for shape, encoder in zip(self.image_shapes, self.images, strict=True):
+            end = begin + math.prod(shape)
+            features.append(encoder(rows[:, begin:end].reshape(-1, *shape)))
+            begin = end
+        return torch.cat(features, -1).view(*observations.shape[:-1], self.output_size)
+
+
 def build_encoder(env: EnvSpec, hidden_size: int | None) -> nn.Module:
     """The encoder for the kind of observation; hidden_size None means the size customary for it."""
-    kinds = {"vector": VectorEncoder, "image": ImageEncoder, "tokens": TokenEncoder}
+    kinds = {
+        "vector": VectorEncoder,
+        "image": ImageEncoder,
+        "tokens": TokenEncoder,
+        "composite": CompositeEncoder,
+    }
     return kinds[env.observation_kind](env, hidden_size)

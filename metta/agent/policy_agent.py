@@ -1,13 +1,12 @@
 """The agent: everything needed to act, in one nn.Module that torch.save writes and torch.load brings back."""
 
-import math
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from metta.agent.distributions import Categorical, Gaussian
+from metta.agent.distributions import FORBIDDEN, Gaussian, make_distribution
 from metta.agent.encoders import Normalizer, build_encoder, orthogonal
 from metta.envs.env_spec import EnvSpec
 
@@ -32,10 +31,11 @@ class PolicyAgent(nn.Module):
         self.lstm = orthogonal(nn.LSTM(size, size), 1.0) if lstm else None
         # A twin encoder's features are two halves, the policy's and the value's, until an LSTM mixes them.
         self.head_size = size if lstm else getattr(self.encoder, "head_size", size)
-        action_size = math.prod(env.action_shape)
-        self.distribution = Gaussian(action_size) if env.num_actions is None else Categorical(env.num_actions)
-        self.policy = orthogonal(nn.Linear(self.head_size, env.num_actions or action_size), 0.01)
-        self.log_std = nn.Parameter(torch.zeros(action_size)) if env.num_actions is None else None
+        self.distribution = make_distribution(env)
+        gaussian = isinstance(self.distribution, Gaussian)
+        outputs = self.distribution.num_params // (2 if gaussian else 1)
+        self.policy = orthogonal(nn.Linear(self.head_size, outputs), 0.01)
+        self.log_std = nn.Parameter(torch.zeros(outputs)) if gaussian else None
         self.value = orthogonal(nn.Linear(self.head_size, 1), 1.0)
 
     def build_encoder(self, env: EnvSpec, hidden_size: int | None, **options: Any) -> nn.Module:
@@ -51,6 +51,13 @@ class PolicyAgent(nn.Module):
             return ()
         zeros = torch.zeros(batch_size, self.lstm.hidden_size, device=next(self.parameters()).device)
         return zeros, zeros.clone()
+
+    def __call__(self, observations: Tensor, *args: Any, **kwargs: Any) -> tuple[Tensor, Tensor, State]:
+        """`forward`, whoever wrote it, with no chance for the actions that the observations forbid."""
+        params, values, state = super().__call__(observations, *args, **kwargs)
+        if self.env.masked:
+            params = params.masked_fill(~self.env.mask_in(observations), FORBIDDEN)
+        return params, values, state
 
     def forward(
         self, observations: Tensor, state: State = (), starts: Tensor | None = None
@@ -119,7 +126,10 @@ class PolicyAgent(nn.Module):
         return actions.reshape(-1, *self.env.action_shape).cpu().numpy()
 
     def update_normalizers(self, observations: Tensor) -> None:
-        """Take observations `[T, B, *shape]` into the running statistics of every Normalizer inside."""
+        """Take observations `[T, B, *shape]` into the running statistics of every Normalizer inside.
+
+        One that is smaller than a composite observation normalises the vectors, with which it begins.
+        """
         for module in self.modules():
             if isinstance(module, Normalizer):
-                module.update(observations.flatten(0, 1).flatten(1))
+                module.update(observations.flatten(0, 1).flatten(1)[:, : len(module.mean)])

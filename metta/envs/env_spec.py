@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Self
 
 from metta.errors import UserError
@@ -87,24 +87,61 @@ class TokenSpec:
 
 
 @dataclass(frozen=True)
+class Leaf:
+    """One part of a nested observation: where it is found in it, and what its numbers are."""
+
+    path: tuple[str | int, ...]  # keys and indices of Dict and Tuple
+    kind: str  # "vector"; "flags": zeros and ones, as of a Discrete made one-hot; "image"
+    shape: tuple[int, ...]
+    dtype: str  # of the environment; in the row it is the row's
+
+
+@dataclass(frozen=True)
 class EnvSpec:
     """One environment's name and spaces, the same for each of its agents."""
 
     env: EnvName
     num_agents: int
-    observation_kind: str  # "vector", "image" or "tokens"
+    observation_kind: str  # "vector", "image", "tokens", or "composite": a row of numbers
     observation_shape: tuple[int, ...]  # of one agent
     observation_dtype: str  # numpy's name: "float32", "uint8" or "bool"
-    num_actions: int | None  # None: continuous actions
+    num_actions: int | None  # of a single choice; None: several at once, or continuous actions
     action_low: tuple[float, ...] | None = None  # bounds of continuous actions, flattened; may be infinite
     action_high: tuple[float, ...] | None = None
-    action_shape: tuple[int, ...] = ()  # of one agent; () for discrete actions
+    action_shape: tuple[int, ...] = ()  # of one agent; () for a single choice
     tokens: TokenSpec | None = field(default=None, repr=False)  # MettaGrid only
+    action_sizes: tuple[int, ...] = ()  # of several choices at once: the number of alternatives of each
+    # A composite observation is a row of its leaves in this order, vectors first, then flags, then images; after them
+    # the action mask (1: allowed) where `masked`, and last where `agents_vary` whether the agent is there at all.
+    leaves: tuple[Leaf, ...] = ()
+    masked: bool = False
+    agents_vary: bool = False
+
+    @property
+    def choices(self) -> tuple[int, ...]:
+        """The number of alternatives of each choice that an action makes; () for continuous actions."""
+        return self.action_sizes if self.num_actions is None else (self.num_actions,)
 
     @property
     def action_dtype(self) -> str:
         """numpy's name, as observation_dtype is."""
-        return "float32" if self.num_actions is None else "int64"
+        return "int64" if self.choices else "float32"
+
+    def mask_in(self, observations: Any) -> Any:
+        """The part `[..., sum(choices)]` of observations `[..., row]`, array or tensor, that says what is allowed."""
+        end = self.observation_shape[0] - self.agents_vary
+        return observations[..., end - sum(self.choices) : end] != 0
+
+    @property
+    def images(self) -> "tuple[EnvSpec, ...]":
+        """Its images, each as the observation of a spec: its only one, or those among its leaves."""
+        if self.observation_kind == "image":
+            return (self,)
+        return tuple(
+            replace(self, observation_kind="image", observation_shape=leaf.shape, observation_dtype=leaf.dtype)
+            for leaf in self.leaves
+            if leaf.kind == "image"
+        )
 
     @property
     def channels_last(self) -> bool:
@@ -126,11 +163,12 @@ class EnvSpec:
 
 def check_fit(trained: EnvSpec, other: EnvSpec) -> None:
     """UserError unless an agent trained on one environment can act in the other."""
-    for name in ("observation_kind", "observation_shape", "num_actions", "action_shape", "tokens"):
+    names = ("observation_kind", "observation_shape", "num_actions", "action_shape", "action_sizes", "masked")
+    for name in (*names, "agents_vary", "tokens", "leaves"):
         had, has = getattr(trained, name), getattr(other, name)
         if had != has:
             what = name.replace("_", " ")
-            detail = "" if name == "tokens" else f" ({what} {had}, not {has})"
+            detail = "" if name in ("tokens", "leaves") else f" ({what} {had}, not {has})"
             raise UserError(
                 f"an agent trained on {trained.env.label} cannot act in {other.env.label}: their {what} differ{detail}"
             )

@@ -1,6 +1,8 @@
-"""A gymnasium.Env with Box observations and Discrete or Box actions, as an environment of one agent."""
+"""A gymnasium.Env as an environment of one agent."""
 
-from collections.abc import Callable
+import sys
+from contextlib import suppress
+from functools import cache, cached_property
 from typing import Any
 
 import gymnasium
@@ -8,7 +10,7 @@ import numpy as np
 from gymnasium import spaces
 
 from metta.envs.env_spec import EnvName, EnvSpec
-from metta.errors import UserError
+from metta.envs.spaces import MASK, ObservationReader, action_converter, choices_of, describe_actions
 
 
 class GymnasiumEnv:
@@ -21,28 +23,42 @@ class GymnasiumEnv:
     def __init__(self, made: gymnasium.Env, env: EnvName, max_steps: int | None = None):
         """made: the environment called `env`; max_steps: truncate its episodes after so many steps."""
         self._env, self._max_steps = made, max_steps
-        name = env.short_name
-        observation_space, action_space = self._env.observation_space, self._env.action_space
-        kind, shape, dtype = describe_observations(name, observation_space)
-        actions = describe_actions(name, action_space)
-        self._shape = observation_space.shape
-        self.spec = EnvSpec(env, 1, kind, shape, dtype, **actions)
+        self._name, action_space = env, made.action_space
+        self._actions = describe_actions(env.short_name, action_space)
+        self._reader = ObservationReader(env.short_name, made.observation_space, choices_of(self._actions))
         self._convert = action_converter(action_space)
         own_space = self._env.unwrapped.action_space
         if isinstance(own_space, spaces.Discrete):
             # The agent draws nothing else, and to check each action is a fifth of CartPole's step.
             vars(own_space)["contains"] = lambda action: True
-        self._step = self._env.step
         # MinAtar keeps its sticky action from one episode to the next; an episode must depend on its seed alone.
-        game = getattr(self._env.unwrapped, "game", None) if "MinAtar/" in name else None
+        game = getattr(self._env.unwrapped, "game", None) if "MinAtar/" in env.name else None
         self._sticky_game = game if hasattr(game, "last_action") else None
         self._length = 0
+
+    @cached_property
+    def spec(self) -> EnvSpec:
+        """What its spaces say, and the first info of an episode: whether there are action masks."""
+        if self._reader.texts:
+            say_left_out(self._name.short_name, ", ".join(self._reader.texts))
+        masked = self._reader.gives_mask
+        if self._reader.num_choices and not masked:
+            masked = self._env.has_wrapper_attr("action_masks")
+            with suppress(Exception):  # raised again, and said, in the first episode
+                masked = masked or MASK in self._env.reset(seed=0)[1]
+        return EnvSpec(self._name, 1, **self._reader.fields(masked), **self._actions)
 
     def bind(
         self, observations: np.ndarray, rewards: np.ndarray, terminated: np.ndarray, truncated: np.ndarray
     ) -> None:
-        self._row = observations[0].reshape(self._shape)
+        plain = self._reader.fields(masked=False)
+        if plain["observation_kind"] == "composite" or observations.shape[1:] != plain["observation_shape"]:
+            self._env = Rows(self._env, self._reader, np.zeros_like(observations[0]))
+            self._row = observations[0]
+        else:
+            self._row = observations[0].reshape(self._env.observation_space.shape)
         assert np.shares_memory(self._row, observations)
+        self._step = self._env.step
         self._rewards, self._terminated, self._truncated = rewards, terminated, truncated
 
     def reset(self, seed: int) -> None:
@@ -73,39 +89,31 @@ class GymnasiumEnv:
         self._env.close()
 
 
-def describe_observations(name: str, space: spaces.Space) -> tuple[str, tuple[int, ...], str]:
-    """Return EnvSpec's kind, shape and dtype: 3-D arrays and 2-D bytes are images, the rest flat vectors."""
-    if not isinstance(space, spaces.Box) or len(space.shape) > 3 or 0 in space.shape:
-        raise UserError(f"env={name} has observations that no agent reads: {space}; wanted a Box of 0 to 3 dimensions")
-    dtype = space.dtype.name if space.dtype.name in ("bool", "uint8") else "float32"
-    if len(space.shape) == 3:
-        return "image", space.shape, dtype
-    if len(space.shape) == 2 and dtype == "uint8":
-        return "image", (1, *space.shape), dtype
-    return "vector", (int(np.prod(space.shape)),), dtype
+class Rows(gymnasium.Wrapper):
+    """Gives each observation as one row of numbers, with the mask of what may be done next where `row` has room."""
+
+    def __init__(self, env: gymnasium.Env, reader: ObservationReader, row: np.ndarray):
+        super().__init__(env)
+        self._reader, self._row = reader, row
+        self._masks = env.get_wrapper_attr("action_masks") if env.has_wrapper_attr("action_masks") else None
+
+    def reset(self, **arguments: Any) -> tuple[np.ndarray, dict[str, Any]]:
+        observation, info = self.env.reset(**arguments)
+        return self._read(observation, info), info
+
+    def step(self, action: Any) -> tuple[np.ndarray, Any, bool, bool, dict[str, Any]]:
+        observation, reward, terminated, truncated, info = self.env.step(action)
+        return self._read(observation, info), reward, terminated, truncated, info
+
+    def _read(self, observation: Any, info: dict[str, Any]) -> np.ndarray:
+        if self._reader.gives_mask:
+            mask = observation[MASK]
+        else:
+            mask = info.get(MASK) if self._masks is None else self._masks()
+        self._reader.write(self._row, observation, mask)
+        return self._row
 
 
-def describe_actions(name: str, space: spaces.Space) -> dict[str, Any]:
-    """Return EnvSpec's fields about actions."""
-    if isinstance(space, spaces.Discrete):
-        return {"num_actions": int(space.n)}
-    if isinstance(space, spaces.Box) and np.issubdtype(space.dtype, np.floating) and 0 not in space.shape:
-        low, high = (tuple(float(x) for x in bound.flat) for bound in (space.low, space.high))
-        return {"num_actions": None, "action_low": low, "action_high": high, "action_shape": space.shape or (1,)}
-    raise UserError(f"env={name} has actions that no agent produces: {space}; wanted Discrete or a Box of floats")
-
-
-def action_converter(space: spaces.Space) -> Callable[[np.ndarray], Any]:
-    """Make the function from a row of actions `[1, *action_shape]` to what the environment's step takes."""
-    if isinstance(space, spaces.Discrete):
-        start = int(space.start)
-        return lambda actions: actions.item() + start
-    assert isinstance(space, spaces.Box)
-    low, high, shape, dtype = space.low, space.high, space.shape, space.dtype
-
-    def convert(actions: np.ndarray) -> np.ndarray:
-        action = actions.reshape(shape).astype(dtype)
-        np.maximum(action, low, out=action)
-        return np.minimum(action, high, out=action)
-
-    return convert
+@cache
+def say_left_out(name: str, texts: str) -> None:
+    print(f"metta: env={name}: text is left out of the observations: {texts}", file=sys.stderr)

@@ -23,7 +23,9 @@ class Env(Protocol):
     since: that is what makes episodes repeat.
     """
 
-    spec: EnvSpec
+    @property
+    def spec(self) -> EnvSpec:
+        """Its name and spaces."""
 
     @property
     def metadata(self) -> dict[str, Any]:
@@ -55,15 +57,17 @@ def make_env(env: EnvName, render_mode: str | None = None) -> Env:
     known = source.check(known)
     made = adapted(source.make(known, render_mode), known, render_mode)
     if known != env:
-        made.spec = dataclasses.replace(made.spec, env=env)
+        vars(made)["spec"] = dataclasses.replace(made.spec, env=env)
     return made
 
 
 def spec_of(env: EnvName) -> EnvSpec:
     """Make the environment only to read its spec. UserError as from `make_env`."""
     made = make_env(env)
-    made.close()
-    return made.spec
+    try:
+        return made.spec
+    finally:
+        made.close()
 
 
 def check_env(env: EnvName) -> EnvName:

@@ -5,7 +5,7 @@ import weakref
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import Any, NoReturn
 
 import numpy as np
 
@@ -125,8 +125,8 @@ class VecEnv:
         self._episode_index = np.zeros(num_envs, np.int64)
         self._returns = np.zeros(self.batch_size)
         self._log_dtype = self._arrays.actions.dtype
-        if spec.num_actions is not None:
-            self._log_dtype = np.min_scalar_type(spec.num_actions - 1)
+        if spec.choices:
+            self._log_dtype = np.min_scalar_type(max(spec.choices) - 1)
 
     def _start_workers(self, file: Any) -> None:
         if not self._shares:
@@ -175,6 +175,7 @@ class VecEnv:
         self._returns += self.rewards
         episodes = [self._finish(index, metrics) for index, metrics in ended]
         self._require_finite("observation", self.observations)
+        self._require_choice()
         return episodes
 
     def state_dict(self) -> dict[str, Any]:
@@ -230,6 +231,7 @@ class VecEnv:
                 array[self._rows(index)] = 0
             self._began(index)
         self._require_finite("observation", self.observations)
+        self._require_choice()
 
     def _began(self, index: int) -> None:
         """Note that environment `index` has begun the episode `_episode_index[index]`."""
@@ -243,12 +245,22 @@ class VecEnv:
         if array.dtype.kind != "f" or np.isfinite(array).all():
             return
         place = tuple(np.argwhere(~np.isfinite(array))[0])
-        index = int(place[0]) // self.num_agents
+        self._fail(int(place[0]) // self.num_agents, f"gave {array[place]} in a {what}")
+
+    def _require_choice(self) -> None:
+        """Raise EnvError at an action mask that forbids everything, for an action must be taken."""
+        if not self.spec.masked:
+            return
+        starts = [0, *np.cumsum(self.spec.choices[:-1], dtype=int)]
+        allowed = np.logical_or.reduceat(self.spec.mask_in(self.observations), starts, axis=1).all(1)
+        stuck = self.active & ~allowed.reshape(self.num_envs, self.num_agents).all(1)
+        if stuck.any():
+            self._fail(int(stuck.argmax()), "gave an action mask that forbids every action")
+
+    def _fail(self, index: int, how: str) -> NoReturn:
         which = f"environment {self.first_env + index} of env={self.spec.env.short_name}"
         step = self._log.next_step - self._starts[index]
-        raise EnvError(
-            f"{which} gave {array[place]} in a {what} at step {step} of the episode of seed {self._seeds[index]}"
-        )
+        raise EnvError(f"{which} {how} at step {step} of the episode of seed {self._seeds[index]}")
 
     def _finish(self, index: int, metrics: dict[str, float]) -> Episode:
         """Collect the episode that environment `index` just ended; it has begun the next already."""

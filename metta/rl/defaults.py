@@ -23,11 +23,12 @@ DEFAULTS = {  # a row for each kind of environment
 
 def with_defaults(config: TrainConfig, env: EnvSpec, device: str) -> RunConfig:
     """Decide what was not given, by the kind of environment. device: "cpu", "cuda" or "mps"."""
-    kind = env.observation_kind
-    if kind == "vector":
-        kind = "vector, continuous" if env.num_actions is None else "vector, discrete"
-    elif kind == "image" and not env.large_image:
-        kind = "small image"
+    if env.images:
+        kind = "image" if any(image.large_image for image in env.images) else "small image"
+    elif env.observation_kind == "tokens":
+        kind = "tokens"
+    else:
+        kind = "vector, discrete" if env.choices else "vector, continuous"
     given = {name: value for name, value in vars(config).items() if value is not None}
     by_kind = dict(zip(COLUMNS, DEFAULTS[kind], strict=True))
     decided = {"num_envs": 8, "gae_lambda": 0.95, **by_kind, **given}

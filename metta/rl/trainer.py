@@ -167,7 +167,7 @@ class Trainer:
         make_deterministic(self.device)
         self.config = config = with_defaults(typed, spec, self.device.type)
         # A second thread of a small network mostly waits for the first; for large images each shard has its cores.
-        large = spec.observation_kind == "image" and math.prod(spec.observation_shape) > LARGE_IMAGE
+        large = any(math.prod(image.observation_shape) > LARGE_IMAGE for image in spec.images)
         set_threads((os.cpu_count() or 1) // config.num_shards if large else 1)
         if agent is None:
             seed_everything(config.seed)

@@ -66,7 +66,7 @@ class EpisodeNoise:
 
 
 class RandomPlayer:
-    """Uniformly random actions (standard normal where an action has no bounds), from each episode's own seed."""
+    """Uniformly random allowed actions (standard normal where there are no bounds), from each episode's own seed."""
 
     def __init__(self, spec: EnvSpec, num_envs: int):
         self.spec = spec
@@ -76,12 +76,17 @@ class RandomPlayer:
         self._generators[env_index] = np.random.default_rng(seed)
 
     def act(self, observations: np.ndarray, starts: np.ndarray) -> np.ndarray:
-        return np.concatenate([self._draw(generator) for generator in self._generators])
+        each = observations.reshape(len(self._generators), self.spec.num_agents, *observations.shape[1:])
+        return np.concatenate([self._draw(*pair) for pair in zip(self._generators, each, strict=True)])
 
-    def _draw(self, generator: np.random.Generator) -> np.ndarray:
+    def _draw(self, generator: np.random.Generator, observations: np.ndarray) -> np.ndarray:
         spec = self.spec
-        if spec.num_actions is not None:
-            return generator.integers(spec.num_actions, size=spec.num_agents)
+        if spec.masked:
+            lots = np.where(spec.mask_in(observations), generator.random((spec.num_agents, sum(spec.choices))), -1)
+            chosen = [lot.argmax(1) for lot in np.split(lots, np.cumsum(spec.choices)[:-1], 1)]
+            return np.stack(chosen, 1).reshape(-1, *spec.action_shape)
+        if spec.choices:
+            return generator.integers(spec.num_actions or spec.choices, size=(spec.num_agents, *spec.action_shape))
         low, high = np.array(spec.action_low), np.array(spec.action_high)
         bounded = np.isfinite(low) & np.isfinite(high)
         normal = generator.standard_normal((spec.num_agents, len(low)))

@@ -25,6 +25,7 @@ from tests.helpers.hostile_pieces import (
     env_spec,
     flipped,
     laughs,
+    leaf,
     legacy,
     listed,
     log_std,
@@ -277,6 +278,31 @@ OTHER: dict[str, tuple[bytes, str]] = {
         pickled(agent(env=env_spec(num_actions=number(10**12), action_shape=b")"))),
         "agent._parameters.log_std, " + MORE,
     ),
+    "huge_choices": (
+        pickled(agent(env=env_spec(action_sizes=tup(number(10**12), number(2)), action_shape=tup(number(2))))),
+        "agent._parameters.log_std, " + MORE,
+    ),
+    "choices_of_nothing": (
+        pickled(agent(env=env_spec(action_sizes=tup(number(0)), action_shape=tup(number(1))))),
+        "actions of sizes (0,)",
+    ),
+    "huge_leaf": (
+        pickled(agent(env=env_spec(leaves=tup(leaf("image", 10**5, 10**5, 3))))),
+        "observations in parts unlike any",
+    ),
+    "leaf_of_no_kind": (
+        pickled(agent(env=env_spec(leaves=tup(leaf("sound", 24))))),
+        "observations in parts unlike any",
+    ),
+    "thousand_images": (
+        pickled(agent(env=env_spec(leaves=tup(*[leaf("image", 3, 3, 1)] * 1000)))),
+        "observations in parts unlike any",
+    ),
+    "leaves_that_are_not_the_row": (
+        pickled(agent(env=env_spec(leaves=tup(leaf("flags", 23))))),
+        "observations of shape (24,), which is not that of their parts,",
+    ),
+    "mask_without_room": (pickled(agent(env=env_spec(masked=b"\x88"))), "an action mask that is none"),
     "huge_env": (
         pickled(agent(env=env_spec(settings=listed(b"K\1" * 20_000)))),
         "more than 10000 values",

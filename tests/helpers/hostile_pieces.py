@@ -187,8 +187,15 @@ def env_spec(**fields: bytes) -> bytes:
         "observation_kind": text("vector"), "observation_shape": tup(number(24)),
         "observation_dtype": text("float32"), "num_actions": b"N", "action_low": numbers["low"],
         "action_high": numbers["high"], "action_shape": tup(number(4)), "tokens": b"N",
+        "action_sizes": b")", "leaves": b")", "masked": b"\x89", "agents_vary": b"\x89",
     }  # fmt: skip
     return new("metta.envs.env_spec.EnvSpec", dictionary(own | fields))
+
+
+def leaf(kind: str, *shape: int) -> bytes:
+    """A part of a nested observation."""
+    fields = {"path": b")", "kind": text(kind), "shape": tup(*map(number, shape)), "dtype": text("uint8")}
+    return new("metta.envs.env_spec.Leaf", dictionary(fields))
 
 
 def parts(encoder: bytes, heads: bytes) -> bytes:

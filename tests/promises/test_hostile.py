@@ -23,7 +23,7 @@ from torch import nn
 from metta.agent.policy_agent import PolicyAgent
 from metta.agent.untrusted import agent_file
 from metta.agent.untrusted.agent_file import load_agent_file
-from metta.envs.env_spec import EnvName, EnvSpec, TokenSpec
+from metta.envs.env_spec import EnvName, EnvSpec, Leaf, TokenSpec
 from metta.errors import CheckpointError, UserError, one_line
 from metta.eval.policy_evaluator import PolicyEvaluator
 from metta.rl.tiny_checkpoint_manager import TinyCheckpointManager, save_checkpoint
@@ -153,6 +153,10 @@ def env_specs() -> Iterator[EnvSpec]:
     yield EnvSpec(EnvName("Pendulum-v1", {"g": 9.8}), 1, "vector", (3,), "float32", None, (-2.0,), (2.0,), (1,))
     yield EnvSpec(EnvName("MinAtar/Breakout-v1"), 1, "image", (10, 10, 4), "bool", 3)
     yield EnvSpec(EnvName("ALE/Pong-v5"), 1, "image", (4, 84, 84), "uint8", 6)
+    speed, gear = Leaf(("speed",), "vector", (2,), "float32"), Leaf(("gear", 0), "flags", (3,), "bool")
+    leaves = (speed, gear, Leaf(("eye",), "image", (5, 5, 3), "uint8"))
+    choices: Any = {"num_actions": None, "action_sizes": (2, 3), "action_shape": (2,)}
+    yield EnvSpec(EnvName("Car-v0"), 1, "composite", (85,), "float32", leaves=leaves, masked=True, **choices)
     features = ((0, "tag", 1.0), (1, "last_action", 1.0), (2, "inv:ore", 255.0))
     tokens = TokenSpec((11, 11), features, ("wall",), ("noop", "move"))
     yield EnvSpec(EnvName("arena", {"num_agents": 4}), 4, "tokens", (200, 3), "uint8", 2, tokens=tokens)

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from metta.agent.policy_agent import PolicyAgent
 from metta.agent.untrusted.inert_data import InertFile, Record, Refused, StoredTensor, describe
 from metta.envs import env_spec
-from metta.envs.env_spec import EnvName, EnvSpec
+from metta.envs.env_spec import EnvName, EnvSpec, Leaf
 from metta.envs.make_env import has_step_limit
 from metta.errors import CheckpointError, UserError, one_line
 from metta.files import pt_file
@@ -29,6 +29,7 @@ MAX_QUOTED = 200  # characters of an error: it may quote anything from the file
 MAX_VALUES = 10_000  # numbers and names in the description of an environment
 MAX_NAME = 1_000  # characters
 MAX_OBSERVATION = 10**7  # numbers
+MAX_LEAVES = 100  # parts of an observation
 ENV_NAME = re.compile(r"(?!.*\.py)[\w./-]+")  # neither a file nor a module: those would be executed
 
 
@@ -116,11 +117,28 @@ def check_env(env: Any) -> None:
     shape = env.observation_shape
     if not all(type(size) is int and size >= 1 for size in shape) or math.prod(shape) > MAX_OBSERVATION:
         raise Refused(f"observations of shape {shape}")
+    leaves, choices = env.leaves, env.action_sizes
+    if type(choices) is not tuple or not all(type(size) is int and size >= 1 for size in choices):
+        raise Refused(f"actions of sizes {choices}")
+    if type(leaves) is not tuple or len(leaves) > MAX_LEAVES or not all(is_leaf(leaf) for leaf in leaves):
+        raise Refused("observations in parts unlike any")
+    behind = sum(env.choices) * bool(env.masked) + bool(env.agents_vary)
+    if leaves and shape != (sum(math.prod(leaf.shape) for leaf in leaves) + behind,):
+        raise Refused(f"observations of shape {shape}, which is not that of their parts,")
+    if type(env.masked) is not bool or type(env.agents_vary) is not bool or bool(leaves) < env.masked:
+        raise Refused("an action mask that is none")
     settings = env.env.settings
     if type(settings) is not dict or not all(type(key) is str for key in settings):
         raise Refused("an environment whose settings are none")
     if env.observation_dtype not in ("float32", "uint8", "bool"):
         raise Refused("an environment unlike any")
+
+
+def is_leaf(leaf: Any) -> bool:
+    """Tell whether it can be a part of an observation that is small enough."""
+    if type(leaf) is not Leaf or leaf.kind not in ("vector", "flags", "image") or type(leaf.shape) is not tuple:
+        return False
+    return all(type(size) is int and size >= 1 for size in leaf.shape) and math.prod(leaf.shape) <= MAX_OBSERVATION
 
 
 def require_bounded(env: EnvName, path: str | Path) -> None:

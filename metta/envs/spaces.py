@@ -1,0 +1,182 @@
+"""What Gymnasium's spaces mean to an agent: a Box as it is, all else as a row of numbers; actions as choices or a box.
+
+Text is left out. A space that has no numbers of a fixed size is refused, with the wrapper to write.
+"""
+
+import math
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import numpy as np
+from gymnasium import spaces
+
+from metta.envs.env_spec import Leaf
+from metta.errors import UserError
+
+KINDS = ("vector", "flags", "image")  # of leaves, in the order of a row
+MOST_FLAGS = 2**20  # of one leaf: a Discrete of more is a number, not a choice
+MASK = "action_mask"  # in a Dict observation, or in info
+
+
+class ObservationReader:
+    """Writes observations of one space as the rows of numbers that an agent reads.
+
+    choices: of the actions, as EnvSpec has them. UserError for a space that cannot be read.
+    """
+
+    def __init__(self, name: str, space: spaces.Space, choices: tuple[int, ...]):
+        self.space, self.num_choices = space, sum(choices)
+        self.texts: list[str] = []  # what is left out
+        self.gives_mask = bool(choices) and isinstance(space, spaces.Dict) and MASK in space.spaces
+        leaves = []
+        for path, part in parts_of(space, ()):
+            if self.gives_mask and path == (MASK,):
+                continue
+            if np.dtype(part.dtype).kind == "U":
+                self.texts.append(".".join(map(str, path)))
+            elif (leaf := leaf_of(path, part)) is not None:
+                leaves.append((leaf, part))
+            else:
+                raise unreadable(name, part, path)
+        if not leaves:
+            raise unreadable(name, space, ())
+        leaves.sort(key=lambda pair: KINDS.index(pair[0].kind))  # stable: as in the space otherwise
+        self.leaves = tuple(leaf for leaf, _ in leaves)
+        ends = np.cumsum([math.prod(leaf.shape) for leaf in self.leaves]).tolist()
+        self._size = ends[-1]
+        columns = [slice(begin, end) for begin, end in zip([0, *ends], ends, strict=False)]
+        self._writers = [(leaf.path, part, where) for (leaf, part), where in zip(leaves, columns, strict=True)]
+
+    def fields(self, masked: bool, agents_vary: bool = False) -> dict[str, Any]:
+        """Return EnvSpec's fields about observations; a bare Box needs no row unless more must be said."""
+        if isinstance(self.space, spaces.Box) and not masked and not agents_vary:
+            (leaf,) = self.leaves
+            kind = "vector" if leaf.kind == "flags" else leaf.kind
+            return {"observation_kind": kind, "observation_shape": leaf.shape, "observation_dtype": leaf.dtype}
+        small = all(leaf.dtype in ("bool", "uint8") for leaf in self.leaves)
+        return {
+            "observation_kind": "composite",
+            "observation_shape": (self._size + masked * self.num_choices + agents_vary,),
+            "observation_dtype": "uint8" if small else "float32",
+            "leaves": self.leaves,
+            "masked": masked,
+            "agents_vary": agents_vary,
+        }
+
+    def write(self, row: np.ndarray, observation: Any, mask: Any = None) -> None:
+        """Write an observation into `row`, and behind it the mask where there is room for one; None: all is allowed."""
+        for path, space, columns in self._writers:
+            value = observation
+            for key in path:
+                value = value[key]
+            put(row[columns], space, value)
+        behind = row[self._size :]
+        if len(behind) >= self.num_choices > 0:
+            behind[: self.num_choices] = 1 if mask is None else self._flat_mask(mask)
+
+    def _flat_mask(self, mask: Any) -> np.ndarray:
+        """The mask `[num_choices]`, which sb3-contrib and Gymnasium also give as an array for each choice."""
+        parts = mask if isinstance(mask, list | tuple) else [mask]
+        flat = np.concatenate([np.ravel(part) for part in parts])
+        if len(flat) != self.num_choices:
+            raise ValueError(f"an action mask of {len(flat)} numbers, where the actions have {self.num_choices}")
+        return flat != 0
+
+
+def parts_of(space: spaces.Space, path: tuple[str | int, ...]) -> Iterator[tuple[tuple[str | int, ...], spaces.Space]]:
+    """Walk through Dict and Tuple down to what lies in them."""
+    if isinstance(space, spaces.Dict | spaces.Tuple):
+        inside = space.spaces.items() if isinstance(space, spaces.Dict) else enumerate(space.spaces)
+        for key, part in inside:
+            yield from parts_of(part, (*path, key))
+    else:
+        yield path, space
+
+
+def leaf_of(path: tuple[str | int, ...], space: spaces.Space) -> Leaf | None:
+    """How to read a space: 3-D arrays and 2-D bytes are images, the rest is flat; None if it cannot be read."""
+    if isinstance(space, spaces.Box) and len(space.shape) <= 3 and 0 not in space.shape:
+        dtype = space.dtype.name if space.dtype.name in ("bool", "uint8") else "float32"
+        if len(space.shape) == 3:
+            return Leaf(path, "image", space.shape, dtype)
+        if len(space.shape) == 2 and dtype == "uint8":
+            return Leaf(path, "image", (1, *space.shape), dtype)
+        return Leaf(path, "flags" if dtype == "bool" else "vector", (math.prod(space.shape),), dtype)
+    if isinstance(space, spaces.Discrete):
+        size = int(space.n)
+    elif isinstance(space, spaces.MultiDiscrete):
+        size = int(space.nvec.sum())
+    elif isinstance(space, spaces.MultiBinary):
+        size = math.prod(space.shape)
+    else:
+        return None
+    return Leaf(path, "flags", (size,), "bool") if 1 <= size <= MOST_FLAGS else None
+
+
+def put(row: np.ndarray, space: spaces.Space, value: Any) -> None:
+    """Write a leaf's value into its columns, Discrete ones one-hot."""
+    if not isinstance(space, spaces.Discrete | spaces.MultiDiscrete):
+        row[:] = np.asarray(value).reshape(-1)
+        return
+    sizes = np.ravel(space.n if isinstance(space, spaces.Discrete) else space.nvec)
+    chosen = np.ravel(value) - np.ravel(space.start)
+    if not ((chosen >= 0) & (chosen < sizes)).all():
+        raise ValueError(f"the observation {value} is not in {space}")
+    row[:] = 0
+    row[(np.cumsum(sizes) - sizes + chosen).astype(np.int64)] = 1
+
+
+def unreadable(name: str, space: spaces.Space, path: tuple[str | int, ...]) -> UserError:
+    where = f" in {'.'.join(map(str, path))}" if path else ""
+    wrapper = "def f(env): return gymnasium.wrappers.TransformObservation(env, as_numbers, Box(-1, 1, (8,)))"
+    return UserError(
+        f"env={name} has observations that no agent reads: {space}{where}; wanted Box of up to 3 dimensions, Discrete, "
+        f"MultiDiscrete, MultiBinary, or Tuple and Dict of them. A wrapper makes one: {wrapper}, env.wrappers=path.py:f"
+    )
+
+
+def describe_actions(name: str, space: spaces.Space) -> dict[str, Any]:
+    """Return EnvSpec's fields about actions. UserError where no agent produces them."""
+    if isinstance(space, spaces.Discrete):
+        return {"num_actions": int(space.n)}
+    if isinstance(space, spaces.MultiDiscrete):
+        sizes = tuple(int(n) for n in space.nvec.flat)
+        return {"num_actions": None, "action_sizes": sizes, "action_shape": (len(sizes),)}
+    if isinstance(space, spaces.MultiBinary):
+        sizes = (2,) * math.prod(space.shape)
+        return {"num_actions": None, "action_sizes": sizes, "action_shape": (len(sizes),)}
+    if isinstance(space, spaces.Box) and np.issubdtype(space.dtype, np.floating) and 0 not in space.shape:
+        low, high = (tuple(float(x) for x in bound.flat) for bound in (space.low, space.high))
+        return {"num_actions": None, "action_low": low, "action_high": high, "action_shape": space.shape or (1,)}
+    wrapper = "def f(env): return gymnasium.wrappers.TransformAction(env, its_action, Discrete(4))"
+    raise UserError(
+        f"env={name} has actions that no agent produces: {space}; wanted Discrete, MultiDiscrete, MultiBinary or a Box "
+        f"of floats. A wrapper makes one: {wrapper}, env.wrappers=path.py:f"
+    )
+
+
+def choices_of(actions: dict[str, Any]) -> tuple[int, ...]:
+    """The number of alternatives of each choice, from `describe_actions`."""
+    num_actions = actions["num_actions"]
+    return actions.get("action_sizes", ()) if num_actions is None else (num_actions,)
+
+
+def action_converter(space: spaces.Space) -> Callable[[np.ndarray], Any]:
+    """Make the function from a row of actions `[1, *action_shape]` to what the environment's step takes."""
+    if isinstance(space, spaces.Discrete):
+        start = int(space.start)
+        return lambda actions: actions.item() + start
+    if isinstance(space, spaces.MultiDiscrete):
+        starts = space.start
+        return lambda actions: actions.reshape(starts.shape).astype(starts.dtype) + starts
+    if isinstance(space, spaces.MultiBinary):
+        return lambda actions: actions.reshape(space.shape).astype(space.dtype)
+    assert isinstance(space, spaces.Box)
+    low, high, shape, dtype = space.low, space.high, space.shape, space.dtype
+
+    def convert(actions: np.ndarray) -> np.ndarray:
+        action = actions.reshape(shape).astype(dtype)
+        np.maximum(action, low, out=action)
+        return np.minimum(action, high, out=action)
+
+    return convert

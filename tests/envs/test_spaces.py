@@ -1,0 +1,188 @@
+"""What is read of each space: every number of an observation, in its place; and what becomes of an action."""
+
+from typing import Any
+
+import gymnasium
+import numpy as np
+import pytest
+from gymnasium import spaces
+
+from metta.envs.env_spec import EnvName, EnvSpec
+from metta.envs.make_env import make_env, spec_of
+from metta.envs.spaces import ObservationReader, action_converter, describe_actions
+from metta.envs.vec_env import EpisodeSeeds, VecEnv
+from metta.errors import EnvError, UserError
+from tests.helpers.space_envs import Board, Car, Goal, Lamps, env_name
+
+TWO = spaces.Discrete(2)
+
+
+def spec_with(reader: ObservationReader, masked: bool = False) -> EnvSpec:
+    return EnvSpec(EnvName("e"), 1, num_actions=4, **reader.fields(masked))
+
+
+@pytest.mark.parametrize(
+    ("space", "value", "row", "dtype"),
+    [
+        (spaces.Discrete(4), 2, [0, 0, 1, 0], "uint8"),
+        (spaces.Discrete(3, start=-1), -1, [1, 0, 0], "uint8"),
+        (spaces.MultiDiscrete([2, 3]), [1, 0], [0, 1, 1, 0, 0], "uint8"),
+        (spaces.MultiDiscrete(np.array([[2, 2]]), start=np.array([[0, 5]])), [[1, 6]], [0, 1, 0, 1], "uint8"),
+        (spaces.MultiBinary((2, 2)), [[1, 0], [0, 1]], [1, 0, 0, 1], "uint8"),
+        (spaces.Tuple((spaces.Discrete(2), spaces.Box(-9, 9, (2,)))), (1, [-3, 4]), [-3, 4, 0, 1], "float32"),
+        (spaces.Tuple((spaces.Text(5), spaces.Discrete(2))), ("ab", 0), [1, 0], "uint8"),
+        (
+            spaces.Dict({"a": spaces.Box(0, 255, (1, 2, 1), np.uint8), "b": spaces.Dict({"c": spaces.Discrete(2)})}),
+            {"b": {"c": 1}, "a": [[[7], [200]]], "unknown": 1},
+            [0, 1, 7, 200],
+            "uint8",
+        ),
+    ],
+    ids=str,
+)
+def test_rows(space: spaces.Space, value: Any, row: list[float], dtype: str) -> None:
+    """Numbers in the wrong columns, a start forgotten, or leaves in an order that the encoder does not expect."""
+    reader = ObservationReader("e", space, ())
+    spec = spec_with(reader)
+    written = np.full(spec.observation_shape, 9, spec.observation_dtype)
+    reader.write(written, value)
+    assert (spec.observation_kind, spec.observation_dtype, written.tolist()) == ("composite", dtype, row)
+
+
+@pytest.mark.parametrize(
+    ("space", "text"),
+    [
+        (spaces.Box(0, 1, (2, 2, 2, 2)), "Box(0.0, 1.0, (2, 2, 2, 2), float32)"),
+        (spaces.Dict({"a": spaces.Dict({"b": spaces.Graph(TWO, None)})}), "Graph(Discrete(2), None) in a.b"),
+        (spaces.Tuple((spaces.Text(3),)), "Tuple(Text(1, 3, charset="),
+        (spaces.Discrete(2**40), f"Discrete({2**40})"),
+        (spaces.Dict({}), "Dict()"),
+    ],
+    ids=str,
+)
+def test_spaces_without_numbers_are_named(space: spaces.Space, text: str) -> None:
+    """A user turned away without the wrapper that lets the environment in; a row of a trillion numbers."""
+    with pytest.raises(UserError) as caught:
+        ObservationReader("mine", space, ())
+    said = str(caught.value)
+    assert said.startswith(f"env=mine has observations that no agent reads: {text}") and "\n" not in said
+    assert "gymnasium.wrappers.TransformObservation(" in said and said.endswith("env.wrappers=path.py:f")
+
+
+def test_actions_that_no_agent_produces_are_named() -> None:
+    """An environment that fails at its first step."""
+    for space in (spaces.Box(0, 9, (2,), np.int64), spaces.Dict({"a": spaces.Discrete(2)}), spaces.Text(3)):
+        with pytest.raises(UserError) as caught:
+            describe_actions("mine", space)
+        assert str(caught.value).startswith(f"env=mine has actions that no agent produces: {space}; wanted Discrete, ")
+        assert "gymnasium.wrappers.TransformAction(" in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("space", "sent", "taken"),
+    [
+        (spaces.MultiDiscrete([2, 3], start=[0, -1]), [[1, 2]], [1, 1]),
+        (spaces.MultiDiscrete(np.array([[2], [3]])), [[1, 2]], [[1], [2]]),
+        (spaces.MultiBinary((2, 2)), [[1, 0, 0, 1]], [[1, 0], [0, 1]]),
+    ],
+    ids=str,
+)
+def test_choices_reach_the_environment(space: spaces.Space, sent: Any, taken: Any) -> None:
+    """A start forgotten, or wrapped round where the recorded actions are bytes."""
+    sizes = describe_actions("e", space)["action_sizes"]
+    for dtype in (np.uint8, np.int64):
+        action = action_converter(space)(np.array(sent, dtype))
+        assert action.tolist() == taken and space.contains(action) and len(sizes) == len(sent[0])
+
+
+@pytest.mark.parametrize("kind", [Goal, Car, Lamps, Board])
+def test_every_number_arrives(kind: type[gymnasium.Env]) -> None:
+    """A leaf left out or written twice: the row has the numbers that Gymnasium's own `flatten` has."""
+    space: Any = kind.observation_space
+    reader = ObservationReader("e", space, ())
+    row = np.zeros(spec_with(reader).observation_shape, np.float64)
+    spaces_read = {key: part for key, part in space.items() if key != "road"} if kind is Car else space
+    flat = spaces.Dict(spaces_read) if kind is Car else space
+    for seed in range(5):
+        space.seed(seed)
+        value = space.sample()
+        reader.write(row, value)
+        assert sorted(row) == sorted(spaces.flatten(flat, value))
+
+
+def test_what_the_spec_says() -> None:
+    """Masks that are not found, a leaf of another kind, or a text that is not said to be left out."""
+    car = spec_of(EnvName(env_name(Car)))
+    assert [leaf.path for leaf in car.leaves] == [("inside", 1, "x"), ("gear",), ("inside", 0), ("lights",), ("eye",)]
+    assert [leaf.kind for leaf in car.leaves] == ["vector", *["flags"] * 3, "image"]
+    assert car.masked and car.observation_shape == (1 + 3 + 4 + 5 + 108 + 9,)
+    assert (car.choices, car.action_shape, car.num_actions) == ((3, 2, 4), (3,), None)
+    board, taxi = spec_of(EnvName(env_name(Board))), spec_of(EnvName("Taxi-v4"))
+    assert board.masked and [leaf.path for leaf in board.leaves] == [("observation",)]
+    assert taxi.masked and taxi.observation_shape == (506,)
+    assert not spec_of(EnvName("FrozenLake-v1")).masked
+    limited: Any = gymnasium.wrappers.TimeLimit(Car(), 5)
+    gymnasium.register("test/Limited-v0", entry_point=lambda: limited)  # type: ignore[arg-type]
+    assert spec_of(EnvName("test/Limited-v0")).masked
+
+
+def test_the_text_left_out_is_said_once(capsys: pytest.CaptureFixture[str]) -> None:
+    """Silence about what the agent does not see, or a line from each of a hundred environments."""
+    name = EnvName("test/Car-v0")
+    spec = spec_of(name)
+    VecEnv(spec, 3, EpisodeSeeds(0)).reset()
+    assert spec_of(name) == spec
+    assert capsys.readouterr().err == "metta: env=test/Car-v0: text is left out of the observations: road\n"
+
+
+def test_masks_are_those_of_the_moment() -> None:
+    """The mask of the step before, or of the episode before: Car and Board refuse what is forbidden."""
+    for kind in (Car, Board):
+        spec = spec_of(EnvName(env_name(kind)))
+        envs = VecEnv(spec, 3, EpisodeSeeds(1))
+        envs.reset()
+        starts = np.cumsum((0, *spec.choices[:-1]))
+        for _ in range(40):
+            mask = spec.mask_in(envs.observations)
+            chosen = [part.argmax(1) for part in np.split(mask, starts[1:], 1)]  # the first that is allowed
+            envs.step(np.stack(chosen, 1).reshape(envs._arrays.actions.shape))
+        envs.close()
+
+
+def test_a_mask_that_forbids_everything_is_one_line() -> None:
+    """An agent that draws among nothing, and the environment's assertion long after the fault."""
+    spec = spec_of(EnvName("test/Stuck-v0"))
+    envs = VecEnv(spec, 2, lambda env_index, _: env_index - 2, first_env=6)
+    envs.reset()
+    with pytest.raises(EnvError) as caught:
+        for action in range(9):
+            envs.step(np.array([action, action]))
+    where = "environment 6 of env=test/Stuck-v0"
+    assert (
+        str(caught.value) == f"{where} gave an action mask that forbids every action at step 3 of the episode of seed 4"
+    )
+
+
+def test_masks_of_the_wrong_length_are_named() -> None:
+    """Choices masked by their neighbours' flags."""
+    reader = ObservationReader("e", Lamps.observation_space, (3,))
+    with pytest.raises(ValueError, match="an action mask of 2 numbers, where the actions have 3"):
+        reader.write(np.zeros(8), [0] * 5, [1, 0])
+
+
+def test_observations_outside_their_space_are_named() -> None:
+    """Another leaf's column set, by an index beyond its own."""
+    row = np.zeros(5)
+    for space, value in ((spaces.Discrete(5), -1), (spaces.MultiDiscrete([2, 3]), [2, 0])):
+        with pytest.raises(ValueError, match="is not in"):
+            ObservationReader("e", space, ()).write(row, value)
+
+
+def test_plain_boxes_pay_nothing() -> None:
+    """CartPole through a wrapper, or read twice."""
+    env: Any = make_env(EnvName("CartPole-v1"))
+    spec = env.spec
+    row = np.zeros((1, *spec.observation_shape), np.float32)
+    env.bind(row, np.zeros(1, np.float32), np.zeros(1, bool), np.zeros(1, bool))
+    assert spec.observation_kind == "vector" and not spec.leaves and not spec.masked
+    assert env._step == env._env.step and type(env._env).__name__ == "CartPoleEnv"
