@@ -11,16 +11,19 @@ from pathlib import Path
 from metta.errors import UserError, enumeration, one_line
 from metta.eval.comparison import EnvComparison, Group, compare
 from metta.eval.eval_db import EvalDB, open_scores
-from metta.eval.event_files import read_curves
+from metta.eval.event_files import read_curves, steps_per_epoch
 from metta.eval.report.page import Report, interval_over, page
-from metta.eval.report.plots import MOST_PAIRS, sections
-from metta.eval.report.run_files import run_files, setting_notes
+from metta.eval.report.plots import MOST_PAIRS, Lines, over_steps, sections
+from metta.eval.report.run_files import run_files
+from metta.eval.report.settings import Settings, read_settings
 from metta.eval.statistics import Estimate
 from metta.run_folder import RunFolder
 from metta.tools.cli.arguments import parse
 from metta.tools.cli.config import AnalyzeConfig
 from metta.tools.cli.table import interval_text, print_table
 from metta.tools.cli.targets import list_runs, matching_runs, where_keys
+
+MOST_COLUMNS = 6  # groups whose settings are printed side by side; the report has those of all
 
 
 def main(argv: Sequence[str]) -> int:
@@ -31,6 +34,7 @@ def main(argv: Sequence[str]) -> int:
     check_out(config)
     report = make_report(db, train_dir, groups, where_keys(config))
     names = [group.name for group in groups]
+    print_settings(names, report.settings)
     for env in report.comparison.envs:
         print_scores(groups, env)
         print_better(names, env)
@@ -79,7 +83,9 @@ def make_report(db: EvalDB, train_dir: Path, groups: Sequence[Group], where: Seq
     """Compare the groups and read what their folders hold. ComparisonError if there is nothing to compare."""
     comparison = compare(db, groups, where)
     training = {run: read_curves(RunFolder(train_dir, run)) for run in comparison.scores}
-    notes = [*comparison.notes, *setting_notes(train_dir, groups)]
+    settings = read_settings(train_dir, groups)
+    per_epoch = {run: steps_per_epoch(train_dir, run) for run in comparison.scores}
+    notes = [*comparison.notes, *settings.notes]
     if without := [run for run, curves in training.items() if not curves]:
         notes.append(f"{enumeration(without)}: no training curves (no TensorBoard file in the run folder).")
     files = [
@@ -87,7 +93,15 @@ def make_report(db: EvalDB, train_dir: Path, groups: Sequence[Group], where: Seq
         for index, group in enumerate(groups)
         for run in group.runs
     ]
-    return Report(train_dir, comparison, sections(comparison, training), files, notes)
+    plots = sections(comparison, training, per_epoch)
+    return Report(train_dir, comparison, plots, files, settings, per_epoch, notes)
+
+
+def print_settings(names: Sequence[str], settings: Settings) -> None:
+    """Print the settings that differ, of a few groups."""
+    if settings.differing and len(names) <= MOST_COLUMNS:
+        print_table(("settings that differ", *names), [(key, *cells) for key, cells in settings.differing.items()])
+        print()
 
 
 def print_scores(groups: Sequence[Group], env: EnvComparison) -> None:
@@ -134,13 +148,14 @@ def write(report: Report, config: AnalyzeConfig) -> str:
     if config.format == "csv":
         from metta.eval.report.numbers import plot_rows, score_rows, write_csv
 
-        write_csv(path / "scores.csv", score_rows(report.comparison))
+        write_csv(path / "scores.csv", score_rows(report.comparison, report.per_epoch))
         for _, plot in plots:
             write_csv(path / f"{plot.id}.csv", plot_rows(plot, names))
         return f"wrote scores.csv and {len(plots)} other tables to {path}"
     logging.getLogger("matplotlib").setLevel(logging.ERROR)  # or it says that it looks for fonts, the first time
     from metta.eval.report.png import save_png
 
+    plots += [(title, made) for title, plot in plots if isinstance(plot, Lines) and (made := over_steps(plot))]
     for title, plot in plots:
         save_png(plot, names, title, path / f"{plot.id}.png")
     return f"wrote {len(plots)} pictures to {path}"

@@ -157,7 +157,7 @@ def test_a_gif_of_gymnasium(folder: Path) -> None:
     expected = replay_path(path, 1, "gif").relative_to(folder)
     assert replay(folder, "run=cart", "epoch=100", "seed=1") == (f"{expected}\n", "")
     with Image.open(folder / expected) as gif:
-        assert gif.size == (300, 200) and gif.info["loop"] == 0
+        assert gif.size == (600, 400) and gif.info["loop"] == 0
         milliseconds = 0
         for frame in ImageSequence.Iterator(gif):
             milliseconds += frame.info["duration"]

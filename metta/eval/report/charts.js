@@ -4,6 +4,7 @@
 const SVG = "http://www.w3.org/2000/svg";
 const DASHES = ["", "7 4", "2 4", "9 3 2 3"];
 const HUES = 8;
+const STEPS = "agent steps";
 const tip = document.getElementById("tip");
 
 function add(parent, tag, attributes, text) {
@@ -87,6 +88,18 @@ function axes(svg, plot, box, xs, ys, x, y) {
   if (plot.y) draw(svg, "text", { x: 0, y: 12 }, plot.y);
 }
 
+// The end of every axis of agent steps, so that plots below each other are of the same steps.
+function stepsTaken(state) {
+  const ends = figures.flatMap(({ plot }) => (plot.x === STEPS ? plot : plot.per_epoch ? overSteps(plot) : { curves: [] }).curves.map((curve, group) => (curve && curve.x.length && !state.hidden.has(group) ? curve.x[curve.x.length - 1] : 0)));
+  return Math.max(1, ...ends);
+}
+
+// A plot over epochs as one over agent steps; a group without a known length of its epochs is left out.
+function overSteps(plot) {
+  const curves = plot.curves.map((curve, group) => (curve && plot.per_epoch[group] ? { ...curve, x: curve.x.map((epoch) => epoch * plot.per_epoch[group]) } : null));
+  return { ...plot, title: plot.title.replace("epochs", STEPS), x: STEPS, curves };
+}
+
 function drawLines(figure, plot, width, state) {
   const shown = plot.curves.map((curve, group) => ({ curve, group })).filter(({ curve, group }) => curve && curve.x.length && !state.hidden.has(group));
   if (!shown.length) return void add(figure, "p", { class: "empty" }, "Nothing to show for these runs.");
@@ -95,11 +108,12 @@ function drawLines(figure, plot, width, state) {
     return { group, x: curve.x, y: smoothed(curve.y, weight), low: smoothed(curve.low, weight), high: smoothed(curve.high, weight) };
   });
   const height = figure.classList.contains("small") ? 210 : 320;
-  const xRange = range(curves.map((curve) => curve.x));
+  const xRange = plot.x === STEPS ? [0, stepsTaken(state)] : range(curves.map((curve) => curve.x));
   const yRange = padded(plot.focus || range(curves.flatMap((curve) => [curve.y, curve.low || [], curve.high || []])), 0.04);
-  const named = plot.ends && curves.length > 1 && curves.length <= 5 && width > 520;
+  const wide = width > 520; // names fit beside the ends of the curves, else above them
+  const named = plot.ends && curves.length > 1 && curves.length <= 5 && (wide || !figure.classList.contains("small"));
   const longest = Math.max(...curves.map((curve) => short(state.names[curve.group]).length));
-  const box = { left: 0, right: width - (named ? 16 + longest * 7.6 : 20), top: 24, bottom: height - 44 };
+  const box = { left: 0, right: width - (named && wide ? 16 + longest * 7.6 : 20), top: 24, bottom: height - 44 };
   const ys = ticks(...yRange, (box.bottom - box.top) / 46);
   box.left = 14 + Math.max(...ys.map((tick) => tick.label.length)) * 7;
   const x = scale(xRange, box.left, box.right), y = scale(yRange, box.bottom, box.top);
@@ -128,17 +142,17 @@ function drawLines(figure, plot, width, state) {
     draw(layer, "path", { class: many ? "curve thin" : "curve", "data-group": curve.group, stroke: colour(curve.group), "stroke-dasharray": dash(curve.group), d: `M${points.join("L")}` });
     if (plot.dots && points.length <= 30) for (const [i, at] of curve.x.entries()) draw(layer, "circle", { cx: x(at), cy: y(curve.y[i]), r: 3, fill: colour(curve.group), "data-group": curve.group });
   }
-  if (named) nameEnds(svg, curves, state, x, y, box);
+  if (named) nameEnds(svg, curves, state, x, y, box, wide);
   readOut(svg, plot, curves, state, x, y, box);
 }
 
 const short = (name) => (name.length > 18 ? name.slice(0, 17) + "\u2026" : name);
 
-function nameEnds(svg, curves, state, x, y, box) {
-  const ends = curves.map((curve) => ({ group: curve.group, at: y(curve.y[curve.y.length - 1]) })).sort((a, b) => a.at - b.at);
+function nameEnds(svg, curves, state, x, y, box, wide) {
+  const ends = curves.map((curve) => ({ group: curve.group, at: y(curve.y[curve.y.length - 1]) - (wide ? 0 : 14) })).sort((a, b) => a.at - b.at);
   for (const [i, end] of ends.entries()) if (i) end.at = Math.max(end.at, ends[i - 1].at + 15);
   const over = ends[ends.length - 1].at - box.bottom;
-  for (const end of ends) draw(svg, "text", { class: "end", "data-group": end.group, x: box.right + 8, y: end.at + 4 - Math.max(0, over), style: `fill: ${colour(end.group)}` }, short(state.names[end.group]));
+  for (const end of ends) draw(svg, "text", { class: "end", "data-group": end.group, x: box.right + (wide ? 8 : 0), "text-anchor": wide ? "start" : "end", y: end.at + 4 - Math.max(0, over), style: `fill: ${colour(end.group)}` }, short(state.names[end.group]));
 }
 
 // The values under the pointer, or at the place that the arrow keys moved to.

@@ -1,7 +1,7 @@
 """The numbers of a report as CSV: a file for each plot, and one with every score."""
 
 import csv
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TypeAlias
 
@@ -17,14 +17,16 @@ def write_csv(path: Path, rows: Table) -> None:
         csv.writer(file, lineterminator="\n").writerows(rows)
 
 
-def score_rows(comparison: Comparison) -> Table:
-    """List every evaluation of every run, as EvalDB.get_scores returns it."""
-    yield "runs", "run", "epoch", "env", "mean", "low", "high", "iqm", "episodes"
+def score_rows(comparison: Comparison, per_epoch: Mapping[str, float | None]) -> Table:
+    """List every evaluation of every run, as EvalDB.get_scores returns it. per_epoch: each run's agent steps."""
+    yield "runs", "run", "epoch", "agent steps", "env", "mean", "low", "high", "iqm", "episodes"
     for group in comparison.groups:
         for run in group.runs:
+            steps = per_epoch[run]
             for epoch, scores in sorted(comparison.scores[run].items()):
                 for env, s in sorted(scores.items()):
-                    yield group.name, run, epoch, env, s.mean, s.low, s.high, s.iqm, s.episodes
+                    at = "" if steps is None else round(epoch * steps)
+                    yield group.name, run, epoch, at, env, s.mean, s.low, s.high, s.iqm, s.episodes
 
 
 def plot_rows(plot: Plot, names: Sequence[str]) -> Table:

@@ -2,8 +2,8 @@
 
 const data = JSON.parse(document.getElementById("data").textContent);
 const main = document.getElementById("main");
-const state = { hidden: new Set(), smoothing: 0, names: data.groups.map((group) => group.name) };
-const figures = [];
+const state = { hidden: new Set(), smoothing: 0, overSteps: false, names: data.groups.map((group) => group.name) };
+const figures = [], switches = [];
 
 const interval = (low, high) => `[${number(low)}, ${number(high)}]`;
 
@@ -11,6 +11,27 @@ function row(table, cells, tag, texts) {
   const line = add(table, "tr");
   for (const [i, cell] of cells.entries()) add(line, tag, i < texts ? { class: "text" } : {}, cell);
   return line;
+}
+
+// Which settings differ, and folded away all of each run.
+function settings() {
+  const { runs, differing } = data.settings, names = Object.keys(runs);
+  const rows = Object.entries(differing);
+  add(main, "h2", { id: "settings" }, "Settings that differ");
+  if (rows.length) {
+    const table = add(add(main, "div", { class: "scroll" }), "table");
+    row(table, ["setting", ...data.groups.map((group) => group.name)], "th", 1);
+    for (const [key, cells] of rows) row(table, [key, ...cells], "td", 1);
+  } else add(main, "p", { class: "muted" }, data.runs.length > 1 ? "None, but the seed and what may change as a run goes on." : "One run has nothing to differ from.");
+  const fold = add(main, "details", { class: "settings" });
+  add(fold, "summary", {}, names.length === 1 ? "The whole configuration" : `The whole configuration of each run`);
+  const table = add(add(fold, "div", { class: "scroll" }), "table");
+  row(table, ["setting", ...names], "th", 1);
+  const keys = [...new Set(names.flatMap((name) => Object.keys(runs[name])))];
+  for (const key of keys) {
+    const line = row(table, [key, ...names.map((name) => runs[name][key] ?? "-")], "td", 1);
+    if (key in differing) line.className = "best";
+  }
 }
 
 function summary() {
@@ -59,16 +80,32 @@ function figure(parent, plot, size) {
   const caption = add(made, "figcaption");
   add(caption, "h3", {}, plot.title);
   if (plot.caption) add(caption, "p", {}, plot.caption);
+  if (plot.per_epoch && plot.per_epoch.some(Boolean)) overSwitch(caption);
   const one = { made, plot, width: 0 };
   figures.push(one);
   widths.observe(made);
   return one;
 }
 
+// Scores over epochs, or over agent steps as the training curves are: one switch for all of them.
+function overSwitch(parent) {
+  const button = add(parent, "button", { type: "button", class: "over" });
+  const label = () => { button.textContent = state.overSteps ? "over epochs" : "over agent steps"; };
+  button.addEventListener("click", () => {
+    state.overSteps = !state.overSteps;
+    figures.filter(({ plot }) => plot.x === "epoch" || plot.x === STEPS).forEach(redraw);
+    switches.forEach((one) => one());
+  });
+  switches.push(label);
+  label();
+}
+
 function redraw(one) {
   if (!one.width) return; // folded away: drawn when its width is known
   while (one.made.children.length > 1) one.made.lastChild.remove();
-  KINDS[one.plot.kind](one.made, one.plot, one.width, state);
+  const plot = state.overSteps && one.plot.per_epoch ? overSteps(one.plot) : one.plot;
+  one.made.querySelector("h3").textContent = plot.title;
+  KINDS[plot.kind](one.made, plot, one.width, state);
 }
 
 const widths = new ResizeObserver((entries) => {
@@ -167,6 +204,8 @@ for (const { plots } of data.sections) for (const plot of plots) for (const curv
 document.getElementById("title").textContent = data.title;
 document.getElementById("about").textContent = data.about;
 legend();
+settings();
+add(main, "h2", {}, "Scores");
 summary();
 if (data.notes.length) {
   const list = add(main, "ul", { class: "notes" });

@@ -11,6 +11,7 @@ from urllib.parse import quote
 from metta.eval.comparison import FEW_SEEDS, Comparison, Curve
 from metta.eval.report.plots import MAIN_CURVES, Intervals, Lines, Matrix, Plot, Section, file_name
 from metta.eval.report.run_files import RunFiles
+from metta.eval.report.settings import Settings
 from metta.eval.statistics import RESAMPLES, Floats
 from metta.html_page import html_page
 from metta.run_folder import RunFolder
@@ -37,6 +38,8 @@ class Report:
     comparison: Comparison
     sections: list[Section]
     runs: list[RunFiles]
+    settings: Settings
+    per_epoch: dict[str, float | None]  # run -> agent steps of an epoch, where known
     notes: list[str]
 
 
@@ -53,6 +56,7 @@ def page_data(report: Report, path: Path) -> dict[str, Any]:
         "title": title([group.name for group in comparison.groups]),
         "about": f"{report.train_dir} · {made:%Y-%m-%d %H:%M %Z}",
         "groups": [{"name": group.name, "runs": group.runs} for group in comparison.groups],
+        "settings": vars(report.settings),
         "notes": report.notes,
         "summary": summary(comparison),
         "sections": [

@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TypeAlias
 
 import numpy as np
@@ -14,6 +14,7 @@ from metta.eval.statistics import Estimate, Floats
 MOST_PAIRS = 10  # drawn as intervals; more become a matrix
 CURVE_POINTS = 500  # of one training curve, at most
 ALL_CURVE_POINTS = 150_000  # of all training curves together: 1 MB in the page, 3 MB with bands
+STEPS = "agent steps"  # the axis of training curves
 MAIN_CURVES = (RETURN, LENGTH)
 
 
@@ -27,6 +28,7 @@ class Lines:
     x: str
     y: str
     curves: list[Curve | None]
+    per_epoch: list[float | None] | None = None  # for x = epoch: each group's agent steps of an epoch, where known
     focus: tuple[float, float] | None = None  # of y: what to show where a few values would squeeze the others
 
 
@@ -74,20 +76,23 @@ class Section:
     plots: list[Plot]
 
 
-def sections(comparison: Comparison, training: Mapping[str, Mapping[str, Points]]) -> list[Section]:
+def sections(
+    comparison: Comparison, training: Mapping[str, Mapping[str, Points]], per_epoch: Mapping[str, float | None]
+) -> list[Section]:
     """Make all plots: a section for each environment, one over all of them, one of training.
 
-    `training`: run -> name of the curve -> points.
+    `training`: run -> name of the curve -> points. `per_epoch`: run -> agent steps of an epoch, where known.
     """
-    found = [env_section(comparison.groups, env) for env in comparison.envs]
+    found = [env_section(comparison.groups, env, per_epoch) for env in comparison.envs]
     if comparison.overall:
         found.append(Section("All environments", [overall_plot(comparison)]))
     curves = training_plots(comparison.groups, training)
     return [*found, Section("Training", curves)] if curves else found
 
 
-def env_section(groups: Sequence[Group], env: EnvComparison) -> Section:
+def env_section(groups: Sequence[Group], env: EnvComparison, per_epoch: Mapping[str, float | None]) -> Section:
     name = file_name(env.env)
+    of_groups = [{per_epoch[run] for run in group.runs} for group in groups]
     plots: list[Plot] = [
         Lines(
             f"score_{name}",
@@ -96,6 +101,7 @@ def env_section(groups: Sequence[Group], env: EnvComparison) -> Section:
             "epoch",
             "mean reward",
             list(env.curves),
+            [found.pop() if len(found) == 1 else None for found in of_groups],
         ),
         Intervals(
             f"final_{name}",
@@ -112,6 +118,17 @@ def env_section(groups: Sequence[Group], env: EnvComparison) -> Section:
         Lines(f"profile_{name}", "Performance profile", caption, "reward", "share of episodes", list(env.profiles))
     )
     return Section(env.env, plots)
+
+
+def over_steps(plot: Lines) -> Lines | None:
+    """Make the same plot over agent steps, as training curves are; None where it cannot be."""
+    if not any(plot.per_epoch or ()):
+        return None
+    named = zip(plot.curves, plot.per_epoch or (), strict=True)
+    curves = [replace(curve, x=curve.x * steps) if curve and steps else None for curve, steps in named]
+    return replace(
+        plot, id=f"{plot.id}_steps", title=plot.title.replace("epochs", STEPS), x=STEPS, curves=curves, per_epoch=None
+    )
 
 
 def over_what(groups: Sequence[Group]) -> str:
@@ -158,6 +175,8 @@ def overall_plot(comparison: Comparison) -> Plot:
 def training_plots(groups: Sequence[Group], training: Mapping[str, Mapping[str, Points]]) -> list[Plot]:
     """Make a plot for each scalar in the event files, return and length first."""
     names = {name for curves in training.values() for name in curves}
+    if all(same_points(curves.get(RETURN), curves.get(LENGTH)) for curves in training.values()):
+        names.discard(LENGTH)  # as where each step pays 1
     ordered = [name for name in MAIN_CURVES if name in names] + sorted(names.difference(MAIN_CURVES))
     limit = max(50, min(CURVE_POINTS, ALL_CURVE_POINTS // max(1, len(ordered) * len(groups))))
     plots: list[Plot] = []
@@ -171,8 +190,15 @@ def training_plots(groups: Sequence[Group], training: Mapping[str, Mapping[str, 
         focus = focus_of([curve.y for curve in curves if curve is not None])
         if focus is not None:
             caption += f" A few values lie beyond {focus[0]:.3g} to {focus[1]:.3g}."
-        plots.append(Lines(f"training_{file_name(name)}", title, caption.strip(), "agent steps", "", curves, focus))
+        plots.append(Lines(f"training_{file_name(name)}", title, caption.strip(), STEPS, "", curves, focus=focus))
     return plots
+
+
+def same_points(one: Points | None, other: Points | None) -> bool:
+    """Whether two curves are the same, or neither is there."""
+    if one is None or other is None:
+        return one is other
+    return np.array_equal(one[0], other[0]) and np.array_equal(one[1], other[1])
 
 
 def focus_of(columns: Sequence[Floats]) -> tuple[float, float] | None:

@@ -13,7 +13,7 @@ from metta.rl.train_config import RunConfig
 
 REFRESH_S = 0.25  # at least, between two drawings of the panel
 SHARE = 0.01  # of the time, at most, goes into drawing (one takes some 10 ms)
-TREND = 40  # characters of a trend line, at most
+WIDTH = 110  # columns of the panel, at most: more would part what belongs together
 LOSSES = ("policy loss", "value loss", "entropy", "approx kl", "clip fraction", "explained variance")
 PHASES = ("env", "forward", "learn", "wait", "save")
 BARS = "▁▂▃▄▅▆▇█"
@@ -92,7 +92,7 @@ def panel(progress: Progress, width: int) -> Any:
     run = [
         ("epoch", f"{progress.epoch:,}"),
         ("steps", f"{progress.agent_steps:,}"),
-        ("of", f"{total:,}"),
+        ("goal", f"{total:,}"),
         ("steps/s", number(progress.rate_now)),
         ("on average", number(progress.rate)),
         ("time left", progress.time_left),
@@ -103,7 +103,8 @@ def panel(progress: Progress, width: int) -> Any:
     spent = sum(progress.seconds.values()) or 1.0
     seconds_by_phase = {**dict.fromkeys(PHASES, 0.0), **progress.seconds}  # from the first frame on, so nothing jumps
     phases = [(phase, f"{seconds:6.1f} s {100 * seconds / spent:3.0f}%") for phase, seconds in seconds_by_phase.items()]
-    trend = min(TREND, max(10, width - 40))
+    width = min(width, WIDTH)
+    trend = max(10, width - 32)
     curves = Table(box=None, show_header=False, padding=(0, 1, 0, 0))
     curves.add_column(style="bold", min_width=len("evaluation"))
     curves.add_column(justify="right")
@@ -116,11 +117,12 @@ def panel(progress: Progress, width: int) -> Any:
     grids = [grid("run", run), grid("losses", losses), grid("time", phases)]
     if progress.added:
         grids.append(grid("on_epoch", [(one_line(name), number(value)) for name, value in progress.added.items()]))
-    tables = Columns(grids, padding=(0, 2))
+    tables = Columns(grids, padding=(0, 2), expand=True)
     return Panel(
         Group(bar, "", tables, "", curves, evaluation),
         title=Text(f"metta  run={config.run}  env={one_line(config.env)}"),
         title_align="left",
+        width=width,
     )
 
 

@@ -41,9 +41,9 @@ class Progress:
         self.epoch, self.agent_steps, self.seconds = epoch, agent_steps, seconds
         self.scalars |= scalars
         self.recent.append((time.perf_counter(), agent_steps))
-        if "charts/episodic_return" in scalars:
-            self.returns.append(scalars["charts/episodic_return"])
-            self.lengths.append(scalars["charts/episodic_length"])
+        if "charts/episodic_return" in self.scalars:  # of the last epoch in which episodes ended
+            self.returns.append(self.scalars["charts/episodic_return"])
+            self.lengths.append(self.scalars["charts/episodic_length"])
 
     def saved(self, epoch: int) -> None:
         """A checkpoint was handed to the disk."""

@@ -21,7 +21,7 @@ from metta.sim.replay.page import write_page
 from metta.sim.single_env import SingleEnv, difference, replay_steps
 
 SUFFIXES = {"gif": ".gif", "mp4": ".mp4", "html": ".html", "mettascope": ".json.z"}
-GIF_SIDE = 480  # pixels: larger pictures are reduced
+GIF_SIDE = 640  # pixels: larger pictures are reduced
 GIF_FRAMES = 1000  # of longer episodes every second, third, ... frame is left out
 SMALL_SIDE = 200  # pixels: smaller pictures (MinAtar's 10x10) are enlarged
 MIN_FRAME_MS = 20  # browsers show a GIF's shorter frames for 100 ms
