@@ -50,7 +50,7 @@ SIGNATURES = """
     TinyCheckpointManager.save_checkpoint(self, agent, epoch, trainer_state)
     Trainer(typed, agent=None)
     Trainer.close(self)
-    Trainer.load_state_dict(self, state)
+    Trainer.load_state_dict(self, state, go_on=True)
     Trainer.run_epoch(self)
     Trainer.save(self)
     Trainer.settle(self)

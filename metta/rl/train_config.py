@@ -1,7 +1,8 @@
 """What a run is trained with: every key of `metta train`. It imports no torch, so a bad value is answered at once."""
 
 import re
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any, Literal
 
 from metta.envs.env_spec import EnvName
@@ -12,8 +13,10 @@ from metta.user_code import resolved_place
 
 # Keys whose value may differ when a run goes on; every other one stays what it was when the run began.
 CHANGEABLE = frozenset(
-    {"total_timesteps", "checkpoint_interval", "keep_last", "num_workers", "device", "display", "on_epoch"}
+    {"total_timesteps", "checkpoint_interval", "keep_last", "num_workers", "device", "display", "on_epoch", "trust"}
 )
+SHAPES = frozenset({"agent", "hidden_size", "lstm", "num_envs", "num_shards"})  # of the state, which a fork takes over
+ANCESTOR = frozenset({"init", "fork"})  # what a run begins with
 FOLDER = frozenset({"run", "train_dir", "eval_db"})  # where things lie: not a matter of the run, which can be moved
 EVAL_DB = "where the scores are: a file, or postgresql://user@host/database"
 CODE = frozenset({"agent", "on_epoch"})  # keys that name code of the user's own
@@ -37,6 +40,10 @@ class TrainConfig(Config):
     env: str | None = key("arena, navigation or a Gymnasium id", None, unset="needed for a new run")
     env_settings: dict[str, Any] = field(default_factory=dict)
     agent: str | None = key("your own: path/to/file.py:MyAgent or package.module:MyAgent", None, unset="PolicyAgent")
+    init: str | None = key("begin with the agent of RUN, RUN:EPOCH or an agent file", None, unset="a new agent")
+    fork: str | None = key("go on from the checkpoint RUN:EPOCH of another run", None, unset="begin anew")
+    trust: bool = key("load the agent file of init= with all that is in it: it may run any code", False)
+    ancestry: str = ""  # "fork=b:8 init=a:4": what it began with, and what that did
     seed: int = key("of everything random", 0, between(0, 2**32 - 1))
     device: str = key("auto, cpu, cuda, cuda:N or mps", "auto", device_name)
 
@@ -125,6 +132,18 @@ def restart_config(saved: dict[str, Any], config: TrainConfig, given: frozenset[
     return config if "env" in given else _replaced(saved, config, given)
 
 
+def fork_config(saved: dict[str, Any], config: TrainConfig, given: frozenset[str]) -> TrainConfig:
+    """The configuration of a run that forks from one of the configuration `saved`: that, with the given keys.
+
+    UserError for a key that would change the shape of the state.
+    """
+    for name, (own, new) in changed_keys(saved, config, given & SHAPES).items():
+        raise UserError(f"{name}={new}: a fork keeps what gives shape to its state, and {config.fork} has {name}={own}")
+    if "env" in given and check_env(config.env_name).name != saved["env"]:
+        saved = {**saved, "env_settings": {}}  # which are those of the other environment
+    return replace(_replaced(saved, config, given), fork=config.fork, init=None)
+
+
 def changed_keys(saved: dict[str, Any], config: TrainConfig, given: frozenset[str]) -> dict[str, tuple[Any, Any]]:
     """The given keys that a run keeps to its end and that have another value in `saved`: its own, and the new one."""
     changed = {}
@@ -137,7 +156,10 @@ def changed_keys(saved: dict[str, Any], config: TrainConfig, given: frozenset[st
                 continue  # the same in other words, or the default
         else:
             own, new = saved.get(name, keys(TrainConfig)[name].default), getattr(config, name)
-        if own != new and not (name in CODE and own and new and resolved_place(own) == resolved_place(new)):
+        same = own == new or (name in CODE and own and new and resolved_place(own) == resolved_place(new))
+        if name in ANCESTOR and own and new:
+            same = new in (own, own.rpartition(":")[0]) or str(Path(new).resolve()) == own
+        if not same:
             changed[name] = own, new
     return changed
 

@@ -21,7 +21,7 @@ from metta.agent.policy_agent import PolicyAgent
 from metta.envs.env_spec import check_fit
 from metta.envs.make_env import spec_of
 from metta.envs.vec_env import Episode
-from metta.errors import CheckpointError, MettaError, SaveError, TrainingError, UserError, enumeration
+from metta.errors import CheckpointError, MettaError, SaveError, TrainingError, UserError, enumeration, say
 from metta.machine import make_deterministic, pick_device, set_threads, software
 from metta.processes.shared_arrays import shared_memory_file, shares
 from metta.processes.worker import Worker, end_workers
@@ -33,6 +33,7 @@ from metta.rl.learning.replica import Replica, meet_all, start_replica
 from metta.rl.learning.reward_scaler import RewardScaler
 from metta.rl.learning.user_functions import EpochCallback, OnEpoch
 from metta.rl.saved_config import checked_state
+from metta.rl.saving.ancestors import forked, initialised
 from metta.rl.saving.checkpoint_saver import CheckpointSaver
 from metta.rl.saving.run_lock import RunLock
 from metta.rl.tiny_checkpoint_manager import TinyCheckpointManager
@@ -70,7 +71,7 @@ def train(
         run.cleaned_up(),
         RunLock(run.lock),
         StopSignals(lambda: max(manager.list_epochs(), default=None)) as signals,
-        closing(load_trainer(manager, config, given) or Trainer(config)) as trainer,
+        closing(load_trainer(manager, config, given) or new_trainer(config, given)) as trainer,
     ):
         callback = EpochCallback(on_epoch or trainer.config.on_epoch)
         saver = CheckpointSaver(manager, trainer.config.keep_last, keep_epochs)
@@ -90,15 +91,16 @@ def run_epochs(
     trainer: "Trainer", on_epoch: EpochCallback, saver: CheckpointSaver, signals: StopSignals, display: Display
 ) -> int:
     """Train until the run is complete, or on_epoch or a signal asks to stop; returns the exit status."""
+    if trainer.epoch == 0 or not saver.manager.exists():
+        saver.save(trainer.agent, trainer.epoch, trainer.state_dict())
     if trainer.complete:
+        saver.wait()
         display.stop(
             f"is complete: epoch {trainer.epoch}, {trainer.agent_steps:,} agent steps; "
             "a larger total_timesteps= trains it further"
         )
         return 0
     display.start()
-    if trainer.epoch == 0:
-        saver.save(trainer.agent, 0, trainer.state_dict())
     while not (trainer.complete or on_epoch.ended or signals.received is not None):
         scalars = trainer.run_epoch()
         with trainer.timers("on_epoch"):
@@ -140,10 +142,10 @@ def load_trainer(manager: TinyCheckpointManager, config: TrainConfig, given: fro
         raise CheckpointError(f"the agent in {manager.folder} is a {type(agent).__name__}, not a PolicyAgent")
     saved = checked_state(state, manager.file("trainer", epoch))["config"]
     changed = changed_keys(saved, config, given)
-    if changed and epoch == 0:
+    if changed and epoch == 0 and not saved.get("fork"):
         values = " ".join(f"{name}={new}" for name, (_, new) in changed.items())
         print(f"metta: run {config.run} has learned nothing yet, and begins anew with {values}", file=sys.stderr)
-        return Trainer(restart_config(saved, config, given))
+        return new_trainer(restart_config(saved, config, given), given)
     trainer = Trainer(resume_config(saved, config, given), agent)
     for name, value in gone_keys(saved).items():
         inexact(f"{name}={value}, with which run {config.run} was started, is no longer a key")
@@ -151,6 +153,21 @@ def load_trainer(manager: TinyCheckpointManager, config: TrainConfig, given: fro
         said = f"agent={trainer.config.agent} has changed since run {config.run} began, and the run keeps its own"
         print(f"metta: {said}", file=sys.stderr)
     trainer.load_state_dict(state)
+    return trainer
+
+
+def new_trainer(config: TrainConfig, given: frozenset[str]) -> "Trainer":
+    """The trainer of a run that has no checkpoint: with the agent of its init=, all the state of its fork=, or anew."""
+    if config.init is not None:
+        seed_everything(config.seed)
+        return Trainer(*initialised(config, given))
+    if config.fork is None:
+        return Trainer(config)
+    new, agent, state, same_env = forked(config, given)
+    trainer = Trainer(new, agent)
+    trainer.load_state_dict(state, go_on=same_env)
+    if "learning_rate" in given:
+        trainer.learning_rate = None
     return trainer
 
 
@@ -162,6 +179,8 @@ class Trainer:
 
     def __init__(self, typed: TrainConfig, agent: PolicyAgent | None = None):
         """Set up from the configuration; `agent` is one from a checkpoint, otherwise a new one is made."""
+        if agent is None and (typed.init or typed.fork):
+            raise UserError("a trainer with init= or fork= is made by Trainer.resume(config)")
         self.spec = spec = spec_of(typed.env_name)
         self.device = pick_device(typed.device)
         make_deterministic(self.device)
@@ -306,14 +325,20 @@ class Trainer:
             "software": software(self.device),
         }
 
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on from `state`; warns on stderr of whatever keeps the continuation from being exact."""
+    def load_state_dict(self, state: dict[str, Any], go_on: bool = True) -> None:
+        """Go on from `state`; warns on stderr of whatever keeps the continuation from being exact.
+
+        go_on: with its unfinished episodes, else with new ones.
+        """
         self.epoch, self.agent_steps = state["epoch"], state["agent_steps"]
         self._learning_rate = state.get("learning_rate")  # as older ones have none
         self.reward_scaler.load_state_dict(state["reward_scaler"])
-        fresh = sum(self._everywhere("load_state_dict", state["optimizer"], state["shards"]))
+        shards = state["shards"] if go_on else [without_actions(shard) for shard in state["shards"]]
+        fresh = sum(self._everywhere("load_state_dict", state["optimizer"], shards))
         self._left = self._traces()
-        if fresh:
+        if not go_on:
+            say(f"metta: with another env= or env.KEY= the unfinished episodes of fork={self.config.fork} begin afresh")
+        elif fresh:
             afresh = f"({fresh} of {self.config.num_envs}); they begin afresh"
             inexact(f"{self.config.env} did not reproduce its episodes {afresh}")
         then, now = state["software"], software(self.device)
@@ -326,7 +351,7 @@ class Trainer:
         """The run's trainer from its newest checkpoint, or a new one where it has none."""
         config = TrainConfig(run=run) if isinstance(run, str) else run
         manager = TinyCheckpointManager(config.run, config.train_dir)
-        return load_trainer(manager, config, given_keys(config)) or cls(config)
+        return load_trainer(manager, config, given_keys(config)) or new_trainer(config, given_keys(config))
 
     def save(self) -> None:
         """Save a checkpoint of this epoch. RunLockedError where another process trains the run."""
@@ -344,6 +369,12 @@ class Trainer:
 
 def inexact(why: str) -> None:
     print(f"metta: this resume is not exact: {why}", file=sys.stderr)
+
+
+def without_actions(shard: dict[str, Any]) -> dict[str, Any]:
+    """A shard's state with no step taken in its unfinished episodes: none comes back, so the next ones begin."""
+    episodes = shard["episodes"]
+    return {**shard, "episodes": {**episodes, "actions": [actions[:0] for actions in episodes["actions"]]}}
 
 
 def episode_scalars(episodes: list[Episode]) -> dict[str, float]:

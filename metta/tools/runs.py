@@ -20,7 +20,7 @@ from metta.tools.cli.config import RunsConfig
 from metta.tools.cli.table import print_table, score_text
 from metta.tools.cli.targets import list_runs
 
-HEADINGS = ("run", "env", "state", "epoch", "steps", "latest score", "at", "size")
+HEADINGS = ("run", "env", "state", "epoch", "steps", "latest score", "at", "size", "from")
 FLOCK = struct.Struct("hhlli0l")  # C's struct flock: type, whence, start, length, process
 
 
@@ -32,7 +32,8 @@ def main(argv: Sequence[str]) -> int:
     scores = open_scores(train_dir, config.eval_db)
     rows = [describe(run, config.train_dir, scores) for run in list_runs(config.train_dir)]
     if rows:
-        print_table(HEADINGS, rows, left=3)
+        columns = len(HEADINGS) if any(row[-1] for row in rows) else len(HEADINGS) - 1  # "from" where a run has some
+        print_table(HEADINGS[:columns], [row[:columns] for row in rows], left=3)
     else:
         print(f"no runs in {config.train_dir} yet: `metta train run=NAME env=arena` starts one")
     return 0
@@ -45,14 +46,16 @@ def describe(run: str, train_dir: str, scores: EvalDB) -> tuple[str, ...]:
     epochs = manager.list_epochs()
     saved = newest_config(manager, "env", "env_settings", "total_timesteps", unread=say)
     env = steps = state = "-"
+    ancestry = ""
     if saved is not None:
         env = EnvName(saved["config"]["env"], saved["config"]["env_settings"]).label
         steps = f"{saved['agent_steps']:,}"
+        ancestry = str(saved["config"].get("ancestry", ""))
         state = "complete" if saved["agent_steps"] >= saved["config"]["total_timesteps"] else "stopped"
     if is_locked(folder.lock):
         state = "training"
     newest = str(epochs[-1]) if epochs else "-"  # deleted meanwhile
-    return run, env, state, newest, steps, *latest_score(scores, run, env), decimal(size_of(folder.path))
+    return run, env, state, newest, steps, *latest_score(scores, run, env), decimal(size_of(folder.path)), ancestry
 
 
 def say(error: CheckpointError) -> None:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, TypeVar
 from metta.envs.make_env import check_env
 from metta.errors import MettaError, UserError, one_line
 from metta.rl.saved_config import newest_config
+from metta.rl.saving.ancestors import check_ancestor
 from metta.rl.tiny_checkpoint_manager import TinyCheckpointManager
 from metta.rl.train_config import TrainConfig, changed_keys, restart_config, resume_config
 from metta.tools.cli.arguments import parse
@@ -37,25 +38,35 @@ def check(config: TrainConfig, given: frozenset[str]) -> None:
 
         open_scores(config.train_dir, config.eval_db)
     if not manager.exists():
-        check_new(config)
+        check_new(config, given)
         return
     newest = newest_config(manager)  # the trainer says which file is damaged, and falls back to the same one
     if newest is None:
         return
     saved = newest["config"]
-    if newest["epoch"] == 0 and changed_keys(saved, config, given):
-        check_new(restart_config(saved, config, given))
+    if newest["epoch"] == 0 and not saved.get("fork") and changed_keys(saved, config, given):
+        check_new(restart_config(saved, config, given), given)
     else:
-        resume_config(saved, config, given)
+        check_code(resume_config(saved, config, given))
 
 
-def check_new(config: TrainConfig) -> None:
+def check_new(config: TrainConfig, given: frozenset[str]) -> None:
     """Raise UserError unless a new run can start with these settings."""
+    config = check_ancestor(config, given)
+    check_code(config)
+    if config.env is None and config.init is not None:
+        return  # the agent's own
     if config.env is None:
         raise UserError(f"missing env=: run {config.run} is new, so say what to train on, as in env=arena")
     check_env(config.env_name)
     if config.agent is not None:
         check_place("agent", config.agent, "MyAgent")
+
+
+def check_code(config: TrainConfig) -> None:
+    """Raise UserError where a function of the user's own is not there."""
+    if config.on_epoch is not None:
+        check_place("on_epoch", config.on_epoch)
 
 
 def train(config: TrainConfig, given: frozenset[str]) -> int:

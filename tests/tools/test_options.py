@@ -23,6 +23,9 @@ OPTIONS = {
         run TEXT required
         env TEXT None
         agent TEXT None
+        init TEXT None
+        fork TEXT None
+        trust true|false False
         seed INT 0
         device TEXT auto
         total_timesteps INT None

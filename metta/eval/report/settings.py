@@ -38,7 +38,8 @@ def read_settings(train_dir: Path, groups: Sequence[Group]) -> Settings:
     found = {name: [values_of(group, runs, name) for group in groups] for name in names}
     differing = {name: values for name, values in found.items() if differ(name, values)}
     cells = {name: [enumeration(of_group) for of_group in values] for name, values in differing.items()}
-    return Settings(runs, cells, [note for group in groups for note in setting_notes(group, runs)])
+    begun = [f"{run} began with {texts['ancestry']}." for run, texts in runs.items() if texts.get("ancestry")]
+    return Settings(runs, cells, begun + [note for group in groups for note in setting_notes(group, runs)])
 
 
 def texts(config: Mapping[str, Any]) -> Texts:

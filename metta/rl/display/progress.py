@@ -85,7 +85,8 @@ class PlainProgress(Progress):
 
     def start(self) -> None:
         if self.resumed_at:
-            self.say(f"goes on at {self.resumed_at:,} of {self.config.total_timesteps:,} agent steps")
+            begun = f" ({self.config.ancestry})" if self.config.ancestry else ""
+            self.say(f"goes on at {self.resumed_at:,} of {self.config.total_timesteps:,} agent steps{begun}")
 
     def saved(self, epoch: int) -> None:
         super().saved(epoch)
