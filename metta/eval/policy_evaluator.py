@@ -12,15 +12,20 @@ from torch import nn
 
 from metta.agent.policy_agent import PolicyAgent
 from metta.agent.untrusted.agent_file import load_agent_file, require_bounded
+from metta.envs.by_value import unpack
 from metta.envs.env_spec import EnvName
 from metta.envs.make_env import spec_of
 from metta.errors import CheckpointError, UserError, one_line
 from metta.eval.eval_db import EpisodeRow, Score, open_scores, scored_env
 from metta.files.pt_file import fingerprint
+from metta.rl.saved_config import newest_config
 from metta.rl.tiny_checkpoint_manager import TinyCheckpointManager
 from metta.run_folder import RunFolder
 from metta.sim.recording import recording_path, save_recordings
 from metta.sim.simulation import SimulationPool, default_num_envs
+from metta.user_code import GIVEN
+
+AnyEnv = EnvName | str | Callable[..., Any]  # a name, a class or a function
 
 
 @dataclass(frozen=True)
@@ -72,7 +77,7 @@ class PolicyEvaluator:
         self,
         run: str,
         epoch: int,
-        env: EnvName | str | None = None,
+        env: AnyEnv | None = None,
         episodes: int = 100,
         seed: int = 0,
         sampled: bool = False,
@@ -87,8 +92,13 @@ class PolicyEvaluator:
         return self.score(self.load(run, epoch), env, episodes, seed, sampled)
 
     def load(self, run: str, epoch: int) -> LoadedAgent:
-        """Load the run's agent of that epoch. CheckpointError if it cannot be read."""
+        """Load the run's agent of that epoch, and its environment where only the run has its code.
+
+        CheckpointError if the agent cannot be read.
+        """
         manager = TinyCheckpointManager(run, self.train_dir)
+        if (saved := newest_config(manager)) is not None:
+            unpack(saved["environment"])
         path = manager.file("agent", epoch)
         return LoadedAgent(*load_with_crc(path, lambda: manager.load_agent(epoch)), run, epoch)
 
@@ -108,7 +118,7 @@ class PolicyEvaluator:
     def score(
         self,
         loaded: LoadedAgent,
-        env: EnvName | str | None = None,
+        env: AnyEnv | None = None,
         episodes: int = 100,
         seed: int = 0,
         sampled: bool = False,
@@ -126,18 +136,18 @@ class PolicyEvaluator:
         stored = db.get_scores(loaded.run, loaded.epoch, label, sampled=None)
         return stored.get(label) or Score.of([row.reward for row in rows])  # its file may have been replaced meanwhile
 
-    def evaluate_random(self, env: EnvName | str, episodes: int = 100, seed: int = 0) -> Score:
+    def evaluate_random(self, env: AnyEnv, episodes: int = 100, seed: int = 0) -> Score:
         """Score a random agent on the same episodes; the score is not stored."""
         simulations = self._simulate(env, episodes)
         played = simulations.play(None, range(seed, seed + episodes))
         return Score.of([float(e.returns.mean()) for e in played])
 
-    def _simulate(self, env: EnvName | str, episodes: int) -> SimulationPool:
+    def _simulate(self, env: AnyEnv, episodes: int) -> SimulationPool:
         """Reuse the last evaluation's pool if env, settings and number of episodes are unchanged."""
         if episodes < 1:
             raise UserError(f"episodes={episodes}: must be at least 1")
-        env = EnvName(env) if isinstance(env, str) else env
-        key = (env, episodes)
+        env = EnvName.of(env)
+        key = (env, GIVEN.get(env.name), episodes)
         if self._simulations is None or self._simulations.closed or key != self._key:
             self.close()
             spec = spec_of(env)

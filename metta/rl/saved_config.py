@@ -7,6 +7,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Self
 
+from metta.envs.by_value import unpack
+from metta.envs.env_spec import EnvName
 from metta.errors import CheckpointError, one_line
 from metta.rl.tiny_checkpoint_manager import TinyCheckpointManager
 
@@ -58,7 +60,7 @@ def newest_config(
 
 
 def read_saved_config(trainer_file: Path, *needed: str) -> dict[str, Any]:
-    """Read "config", "epoch" and "agent_steps" of the trainer state in the file. CheckpointError if that cannot be.
+    """Read "config", "epoch", "agent_steps" and "environment" of the trainer state. CheckpointError if that cannot be.
 
     Only the pickle in the file is read, and its CRC checked, not the tensors. What is no dict, list, tuple, number or
     string in it comes out as an `Inert`. needed: keys, of CONFIG_KINDS, that the configuration must have.
@@ -83,4 +85,11 @@ def checked_state(state: Any, trainer_file: Path, *needed: str) -> dict[str, Any
         wrong += [f"config[{key!r}]" for key in needed if not isinstance(config.get(key), CONFIG_KINDS[key])]
     if wrong:
         raise CheckpointError(f"{trainer_file} is not of `metta train`: it has no {', no '.join(wrong)}")
-    return saved
+    packed = state.get("environment")
+    return {**saved, "environment": packed if isinstance(packed, str) else None}
+
+
+def own_env(saved: dict[str, Any]) -> EnvName:
+    """The run's environment, found from here on also where only the run has its code. That unpickles: trust the run."""
+    unpack(saved["environment"])
+    return EnvName(saved["config"]["env"], saved["config"].get("env_settings", {}))

@@ -1,6 +1,7 @@
 """What a run is trained with: every key of `metta train`. It imports no torch, so a bad value is answered at once."""
 
 import re
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -9,7 +10,7 @@ from metta.envs.env_spec import EnvName
 from metta.envs.make_env import check_env
 from metta.errors import UserError
 from metta.keys import Config, above, at_least, between, key, keys, kinds
-from metta.user_code import resolved_place
+from metta.user_code import found_place, resolved_place
 
 # Keys whose value may differ when a run goes on; every other one stays what it was when the run began.
 CHANGEABLE = frozenset(
@@ -37,7 +38,12 @@ class TrainConfig(Config):
     """
 
     run: str = key("name of the run: letters, digits, '.', '_' and '-'")
-    env: str | None = key("arena, navigation or a Gymnasium id", None, unset="needed for a new run")
+    env: str | Callable[..., Any] | None = key(
+        "arena, navigation, a Gymnasium id, or your own: path/to/file.py:Name or package.module:Name",
+        None,
+        unset="needed for a new run",
+        parse=str,
+    )
     env_settings: dict[str, Any] = field(default_factory=dict)
     agent: str | None = key("your own: path/to/file.py:MyAgent or package.module:MyAgent", None, unset="PolicyAgent")
     init: str | None = key("begin with the agent of RUN, RUN:EPOCH or an agent file", None, unset="a new agent")
@@ -77,6 +83,13 @@ class TrainConfig(Config):
     display: Literal["auto", "rich", "plain", "none"] = key("progress on stderr; auto: rich on a terminal", "auto")
     eval_db: str | None = key(EVAL_DB, None, unset="eval.db in train_dir")
     train_dir: str = key("folder of all runs", "./train_dir")
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.env is not None:
+            env = EnvName.of(self.env, self.env_settings)
+            object.__setattr__(self, "env", env.name)
+            object.__setattr__(self, "env_settings", env.settings)
 
     @property
     def env_name(self) -> EnvName:
@@ -121,7 +134,8 @@ def resume_config(saved: dict[str, Any], config: TrainConfig, given: frozenset[s
     for name, (own, new) in changed_keys(saved, config, given).items():
         started = "without it" if own is None else f"with {name}={own}"
         raise UserError(f"{name}={new}: run {config.run} was started {started}, and keeps that to its end")
-    return _replaced(saved, config, given & CHANGEABLE)
+    # A file of the environment's that has moved since is found where it is now.
+    return _replaced(saved, config, given & (CHANGEABLE | {"env"}))
 
 
 def restart_config(saved: dict[str, Any], config: TrainConfig, given: frozenset[str]) -> TrainConfig:
@@ -156,12 +170,22 @@ def changed_keys(saved: dict[str, Any], config: TrainConfig, given: frozenset[st
                 continue  # the same in other words, or the default
         else:
             own, new = saved.get(name, keys(TrainConfig)[name].default), getattr(config, name)
-        same = own == new or (name in CODE and own and new and resolved_place(own) == resolved_place(new))
+        same = own == new or is_same(name, own, new)
         if name in ANCESTOR and own and new:
             same = new in (own, own.rpartition(":")[0]) or str(Path(new).resolve()) == own
         if not same:
             changed[name] = own, new
     return changed
+
+
+def is_same(name: str, own: Any, new: Any) -> bool:
+    """Tell whether two values of a key name one thing in the user's code, or in a file that has moved."""
+    if own is None or new is None or not (name in CODE or name == "env"):
+        return False
+    if resolved_place(own) == resolved_place(new) or (name == "env" and found_place(own) == found_place(new)):
+        return True
+    file = own.partition(".py:")[0] + ".py"
+    return name == "env" and EnvName(own).label == EnvName(new).label and not Path(file).exists()
 
 
 def gone_keys(saved: dict[str, Any]) -> dict[str, Any]:

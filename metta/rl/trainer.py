@@ -18,6 +18,7 @@ import torch
 
 from metta.agent.agent_class import is_outdated, make_agent
 from metta.agent.policy_agent import PolicyAgent
+from metta.envs.by_value import pack, unpack
 from metta.envs.env_spec import check_fit
 from metta.envs.make_env import spec_of
 from metta.envs.vec_env import Episode
@@ -46,6 +47,7 @@ from metta.rl.train_config import (
     resume_config,
 )
 from metta.run_folder import RunFolder
+from metta.user_code import GIVEN
 
 
 def train(
@@ -141,6 +143,8 @@ def load_trainer(manager: TinyCheckpointManager, config: TrainConfig, given: fro
     if not isinstance(agent, PolicyAgent):
         raise CheckpointError(f"the agent in {manager.folder} is a {type(agent).__name__}, not a PolicyAgent")
     saved = checked_state(state, manager.file("trainer", epoch))["config"]
+    if "env" not in given or config.env not in GIVEN:
+        unpack(state.get("environment"))
     changed = changed_keys(saved, config, given)
     if changed and epoch == 0 and not saved.get("fork"):
         values = " ".join(f"{name}={new}" for name, (_, new) in changed.items())
@@ -192,7 +196,9 @@ class Trainer:
             seed_everything(config.seed)
             agent = make_agent(typed.agent, spec, hidden_size=config.hidden_size, lstm=config.lstm)
         check_fit(agent.env, spec)
+        agent.env = spec  # as it is called now, should its file have moved
         self.agent = agent.to(self.device)
+        self.environment = pack(spec.env)
         self.rows = config.num_envs * spec.num_agents
         self.reward_scaler = RewardScaler(self.rows, config.gamma)
         self.epoch = 0
@@ -316,6 +322,7 @@ class Trainer:
         self._require_finite({}, self.epoch)
         return {
             "config": {name: value for name, value in asdict(self.config).items() if name != "eval_db"},
+            "environment": self.environment,
             "epoch": self.epoch,
             "agent_steps": self.agent_steps,
             "learning_rate": self._learning_rate,

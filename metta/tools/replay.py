@@ -10,7 +10,7 @@ from metta.envs.env_spec import EnvName
 from metta.envs.mettagrid.games import GAMES
 from metta.errors import UserError, enumeration
 from metta.eval.eval_db import scored_env
-from metta.rl.saved_config import newest_config
+from metta.rl.saved_config import newest_config, own_env
 from metta.rl.tiny_checkpoint_manager import TinyCheckpointManager
 from metta.run_folder import RunFolder
 from metta.sim.recording import Recording, Source, load_recording, recorded_in, recorded_seeds, recording_path
@@ -24,7 +24,7 @@ def main(argv: Sequence[str]) -> int:
     config, _ = parse(ReplayConfig, argv, "metta replay")
     manager = existing_run(config.run, config.train_dir)
     epoch = chosen_epoch(config, manager)
-    env = chosen_env(config, lambda: own_env(manager))
+    env = chosen_env(config, lambda: env_of(manager))
     format = chosen_format(config, env)
     check_format(format, env)
     recordings = recording_path(RunFolder(config.train_dir, config.run), epoch, scored_env(env.label, config.sampled))
@@ -56,11 +56,11 @@ def recorded_epochs(config: ReplayConfig) -> list[int]:
     return sorted({found[0] for file in files if (found := recorded_in(file.name)) is not None})
 
 
-def own_env(manager: TinyCheckpointManager) -> EnvName:
+def env_of(manager: TinyCheckpointManager) -> EnvName:
     """Read the run's environment from the newest readable trainer file, else from the newest agent."""
     saved = newest_config(manager, "env", "env_settings")
     if saved is not None:
-        return EnvName(saved["config"]["env"], saved["config"]["env_settings"])
+        return own_env(saved)
     agent: Any = manager.load_latest_agent()
     if not hasattr(agent, "env"):
         raise UserError(f"a {type(agent).__name__} does not say which environment it was trained on: give env=")

@@ -7,6 +7,7 @@ import sys
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, TypeVar
 
+from metta.envs.by_value import unpack
 from metta.envs.make_env import check_env
 from metta.errors import MettaError, UserError, one_line
 from metta.rl.saved_config import newest_config
@@ -44,6 +45,7 @@ def check(config: TrainConfig, given: frozenset[str]) -> None:
     if newest is None:
         return
     saved = newest["config"]
+    unpack(newest["environment"])
     if newest["epoch"] == 0 and not saved.get("fork") and changed_keys(saved, config, given):
         check_new(restart_config(saved, config, given), given)
     else:
