@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, TypeVar
 from metta.envs.by_value import unpack
 from metta.envs.make_env import check_env
 from metta.errors import MettaError, UserError, one_line
+from metta.rl.defaults import help_table
 from metta.rl.saved_config import newest_config
 from metta.rl.saving.ancestors import check_ancestor
 from metta.rl.tiny_checkpoint_manager import TinyCheckpointManager
@@ -26,7 +27,7 @@ T = TypeVar("T")
 
 
 def main(argv: Sequence[str]) -> int:
-    config, given = parse(TrainConfig, argv, "metta train")
+    config, given = parse(TrainConfig, argv, "metta train", help_table)
     check(config, given)
     return train(config, given)
 

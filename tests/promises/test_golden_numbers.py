@@ -31,6 +31,7 @@ RUNS: dict[str, dict[str, Any]] = {
         "num_envs": 8,
         "horizon": 16,
         "minibatch_size": 64,
+        "gamma": 0.95,
     },
     "tokens": {
         "env": "arena",

@@ -33,10 +33,10 @@ def test_everything_is_decided() -> None:
 
 
 def test_what_was_given_stays() -> None:
-    """A default in place of what was typed; minibatches of the default rollout, not of the one that was asked for."""
+    """A default in place of what was typed; larger minibatches, and so fewer updates, with more environments."""
     config = run_config(num_envs=4, gamma=0.5, hidden_size=8)
     assert (config.num_envs, config.gamma, config.hidden_size, config.horizon) == (4, 0.5, 8, 128)
-    assert config.minibatch_size == 4 * 128 // 4
+    assert config.minibatch_size == run_config(num_envs=64).minibatch_size == 64
 
 
 def test_every_key_is_used() -> None:

@@ -3,7 +3,7 @@
 import inspect
 import math
 import textwrap
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import MISSING, Field
 from difflib import get_close_matches
 from typing import Any, TypeVar
@@ -18,13 +18,16 @@ HELP = ("--help", "-h", "help")
 WIDTH, INDENT = 80, 24  # of --help, in columns
 
 
-def parse(config_class: type[T], argv: Sequence[str], prog: str) -> tuple[T, frozenset[str]]:
+def parse(
+    config_class: type[T], argv: Sequence[str], prog: str, notes: Callable[[], str] = str
+) -> tuple[T, frozenset[str]]:
     """Parse arguments to a configuration and the keys that were given ("seed", "env.max_steps").
 
-    UserError for an unknown, repeated, missing or mistyped key; --help prints the keys and exits with 0.
+    UserError for an unknown, repeated, missing or mistyped key; --help prints the keys, and `notes` below, and
+    exits with 0.
     """
     if any(argument in HELP for argument in argv):
-        print(help_text(config_class, prog))
+        print("\n\n".join(filter(None, (help_text(config_class, prog), notes()))))
         raise SystemExit(0)
     fields = keys(config_class)
     given = _split(argv)
