@@ -1,7 +1,7 @@
-"""How well metta learns without a flag, over 5 seeds, beside Stable-Baselines3 at the same number of steps.
+"""How well metta learns without a flag, over 5 seeds, on the environments of ladder.py, beside Stable-Baselines3.
 
-    .venv/bin/python benchmarks/learning.py            # trains what the result files lack, writes learning.md
-    .venv/bin/python benchmarks/learning.py --table    # only writes learning.md
+    .venv/bin/python benchmarks/learning.py --group tuning   # trains what the result files lack, writes learning.md
+    .venv/bin/python benchmarks/learning.py --table          # only writes learning.md
 
 Each line of the result files in benchmarks/data is one training run: its own process, one thread, then 100 episodes of
 seeds that training did not use. Stable-Baselines3's runs (sb3_learning.py) need .venv-bench (requirements.txt here).
@@ -15,6 +15,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from importlib.metadata import version
 from pathlib import Path
@@ -22,59 +23,59 @@ from typing import Any
 
 import numpy as np
 
+sys.path.insert(0, str(Path(__file__).parent.parent))  # this file is run as a script
+
+from benchmarks.ladder import GROUPS, Rung
+from metta.eval.statistics import iqm_stratified
+
 HERE = Path(__file__).parent
 OURS, PEERS = HERE / "data" / "metta.jsonl", HERE / "data" / "sb3.jsonl"
-SEEDS = range(5)
+NOTES = HERE / "data" / "tried.md"  # what was tried and dropped, with its numbers
+SEEDS = 5
 EVAL_EPISODES = 100
 EVAL_SEED = 1_000_000
-STEPS = {
-    "CartPole-v1": 200_000,
-    "Pendulum-v1": 500_000,
-    "MinAtar/Breakout-v1": 500_000,
-    "navigation": 1_000_000,
-    "arena": 2_000_000,
-}
-TARGETS = {
-    "CartPole-v1": "475 on every seed",
-    "Pendulum-v1": "-300 on average",
-    "MinAtar/Breakout-v1": "clear above random, SB3's interval or above",
-    "navigation": "5 times random",
-    "arena": "5 times random",
-}
+RUNGS = {rung.label: rung for group in GROUPS.values() for rung in group}
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--table", action="store_true", help="train nothing, write the table")
     parser.add_argument("--jobs", type=int, default=os.cpu_count(), help="runs at once")
-    parser.add_argument("--env", choices=STEPS, help="this one only")
+    parser.add_argument("--group", choices=GROUPS, help="these only")
+    parser.add_argument("--env", choices=RUNGS, help="this one only")
+    parser.add_argument("--seeds", type=int, default=SEEDS, help="seeds 0 to this")
     parser.add_argument("--ours", action="store_true", help="train no Stable-Baselines3")
     parser.add_argument("--one", type=int, metavar="SEED", help="train one seed of --env in this process")
     args = parser.parse_args()
     if args.one is not None:
-        append(OURS, measure(args.env, args.one))
+        append(OURS, measure(RUNGS[args.env], args.one))
         return
     if not args.table:
+        rungs = GROUPS[args.group] if args.group else tuple(RUNGS.values())
+        rungs = (RUNGS[args.env],) if args.env else rungs
         with ThreadPoolExecutor(args.jobs) as pool:
-            list(pool.map(run, missing([args.env] if args.env else list(STEPS), args.ours)))
+            list(pool.map(run, missing(rungs, args.seeds, args.ours)))
     (HERE / "learning.md").write_text(table())
     print(table())
 
 
-PEER_SETTINGS = {"navigation": ("own",), "arena": ("own",)}  # of the others the zoo's and the library's defaults
+# What Stable-Baselines3 is trained with here; the others are measured by what the zoo has published.
+PEER_SETTINGS = {"navigation": ("own",), "arena": ("own",)} | dict.fromkeys(
+    ("CartPole-v1", "Pendulum-v1", "MinAtar/Breakout-v1"), ("zoo", "default")
+)
 
 
-def missing(envs: list[str], only_ours: bool) -> list[list[str]]:
-    """The commands of the runs that the result files lack."""
+def missing(rungs: Sequence[Rung], seeds: int, only_ours: bool) -> list[list[str]]:
+    """The commands of the runs that the result files lack, one seed of all environments after the other."""
     commands = []
-    for env in envs:
-        for seed in SEEDS:
-            if not any(line["seed"] == seed for line in lines(OURS, env)):
-                commands.append([sys.executable, __file__, "--env", env, "--one", str(seed)])
-            for settings in () if only_ours else PEER_SETTINGS.get(env, ("zoo", "default")):
-                if not any((line["seed"], line["settings"]) == (seed, settings) for line in lines(PEERS, env)):
+    for seed in range(seeds):
+        for rung in rungs:
+            if not any(line["seed"] == seed for line in lines(OURS, rung)):
+                commands.append([sys.executable, __file__, "--env", rung.label, "--one", str(seed)])
+            for settings in () if only_ours else PEER_SETTINGS.get(rung.label, ()):
+                if not any((line["seed"], line["settings"]) == (seed, settings) for line in lines(PEERS, rung)):
                     python = HERE.parent / ".venv-bench" / "bin" / "python"
-                    script = [str(HERE / "sb3_learning.py"), env, "--seed", str(seed), "--out", str(PEERS)]
+                    script = [str(HERE / "sb3_learning.py"), rung.env, "--seed", str(seed), "--out", str(PEERS)]
                     commands.append([str(python), *script, "--settings", settings])
     return commands
 
@@ -85,7 +86,7 @@ def run(command: list[str]) -> None:
     subprocess.run(command, check=True, env=environment, stdout=subprocess.DEVNULL)
 
 
-def measure(env: str, seed: int) -> dict[str, Any]:
+def measure(rung: Rung, seed: int) -> dict[str, Any]:
     """Train with the defaults and evaluate; an episode of several agents counts with the mean of its agents."""
     from metta.envs.env_spec import EnvName
     from metta.eval.policy_evaluator import PolicyEvaluator
@@ -96,8 +97,8 @@ def measure(env: str, seed: int) -> dict[str, Any]:
     with tempfile.TemporaryDirectory() as train_dir:
         start = time.perf_counter()
         config = TrainConfig(
-            run="run", env=env, seed=seed, total_timesteps=STEPS[env], device="cpu", display="none",
-            checkpoint_interval=1_000_000, train_dir=train_dir, num_workers=0,
+            run="run", env=rung.env, env_settings=rung.settings, seed=seed, total_timesteps=rung.steps, device="cpu",
+            display="none", checkpoint_interval=1_000_000, train_dir=train_dir, num_workers=0,
         )  # fmt: skip
         assert train(config) == 0
         seconds = time.perf_counter() - start
@@ -105,10 +106,10 @@ def measure(env: str, seed: int) -> dict[str, Any]:
         epoch, agent, state = manager.load_latest() or sys.exit("no checkpoint")
         with PolicyEvaluator(train_dir) as evaluator:
             score = evaluator.evaluate("run", epoch, episodes=EVAL_EPISODES, seed=EVAL_SEED)
-            random = evaluator.evaluate_random(EnvName(env), episodes=EVAL_EPISODES, seed=EVAL_SEED)
+            random = evaluator.evaluate_random(EnvName(rung.env, rung.settings), episodes=EVAL_EPISODES, seed=EVAL_SEED)
     return {
         "lib": "metta",
-        "env": env,
+        "env": rung.label,
         "seed": seed,
         "steps": state["agent_steps"],
         "mean": score.mean,
@@ -126,19 +127,19 @@ def append(path: Path, line: dict[str, Any]) -> None:
         file.write(json.dumps(line) + "\n")
 
 
-def lines(path: Path, env: str) -> list[dict[str, Any]]:
-    """The runs of an environment at the table's number of steps."""
+def lines(path: Path, rung: Rung) -> list[dict[str, Any]]:
+    """The runs of an environment at the ladder's number of steps."""
     every = [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
-    return [line for line in every if line["env"] == env and line.get("asked_steps", STEPS[env]) == STEPS[env]]
+    return [line for line in every if line["env"] == rung.label and line.get("asked_steps", rung.steps) == rung.steps]
 
 
-def peer_means(env: str) -> tuple[list[float], str]:
+def peer_means(rung: Rung) -> tuple[list[float], str]:
     """Stable-Baselines3's score for each seed: the better of acting by mode and by sample, of its settings tried.
 
     Settings tried with fewer than 3 seeds do not count: the best of one is luck.
     """
     candidates: dict[tuple[str, str], list[float]] = {}
-    for line in lines(PEERS, env):
+    for line in lines(PEERS, rung):
         for how in ("deterministic", "sampled"):
             if how in line["mean"]:
                 candidates.setdefault((line["settings"], how), []).append(line["mean"][how])
@@ -147,6 +148,13 @@ def peer_means(env: str) -> tuple[list[float], str]:
     several = {key: means for key, means in candidates.items() if len(means) >= 3} or candidates
     (settings, how), means = max(several.items(), key=lambda item: float(np.mean(item[1])))
     return means, f"{settings}, {how}"
+
+
+def normalised(rung: Rung) -> list[float]:
+    """The runs' scores where 0 is the random agent and 1 is `good`; [] without runs or without a `good`."""
+    ours, (theirs, _) = lines(OURS, rung), peer_means(rung)
+    good = rung.good if rung.good is not None else float(np.mean(theirs)) if theirs else None
+    return [] if good is None else [(line["mean"] - line["random"]) / (good - line["random"]) for line in ours]
 
 
 def interval(means: list[float]) -> str:
@@ -159,30 +167,47 @@ def interval(means: list[float]) -> str:
 
 
 def table() -> str:
+    text = [
+        "# Learning",
+        "",
+        "Made by `benchmarks/learning.py`: metta without a flag, last checkpoint, mean reward over 100 episodes; over",
+        "seeds the mean and 95% interval (Student's t). An episode of several agents counts with their mean.",
+        "A normalised score of 0 is the random agent; 1 is what RL Baselines3 Zoo's tuned settings reached, as it has",
+        "published (one run each), or our own Stable-Baselines3 runs at the same steps where it has none.",
+        "No default was chosen by looking at the test group.",
+    ]
+    for name, rungs in GROUPS.items():
+        text += ["", f"## {name.capitalize()} group", "", *group_table(rungs)]
+    if NOTES.exists():
+        text += ["", NOTES.read_text().rstrip()]
+    return "\n".join([*text, ""])
+
+
+def group_table(rungs: Sequence[Rung]) -> list[str]:
     rows = [
-        "| env | steps | must reach | metta | every seed | random | Stable-Baselines3 | its settings | seeds |",
+        "| env | steps | metta | every seed | random | 1 is | normalised | Stable-Baselines3 here | seeds |",
         "|---|---|---|---|---|---|---|---|---|",
     ]
-    for env, steps in STEPS.items():
-        ours, (theirs, settings) = lines(OURS, env), peer_means(env)
-        means = [line["mean"] for line in ours]
+    scores = []
+    for rung in rungs:
+        ours, (theirs, settings) = lines(OURS, rung), peer_means(rung)
+        means, scaled = [line["mean"] for line in ours], normalised(rung)
         each = ", ".join(f"{mean:.2f}" for mean in means)
         random = f"{np.mean([line['random'] for line in ours]):.2f}" if ours else "-"
+        good = f"{rung.good:g}{f' ({rung.note})' if rung.note else ''}" if rung.good is not None else "here"
         rows.append(
-            f"| {env} | {steps:,} | {TARGETS[env]} | {interval(means)} | {each} | {random} | {interval(theirs)} "
-            f"| {settings} | {len(means)}, {len(theirs)} |"
+            f"| {rung.label} | {rung.steps:,} | {interval(means)} | {each} | {random} | {good} "
+            f"| {f'{np.mean(scaled):.2f}' if scaled else '-'} "
+            f"| {f'{interval(theirs)} {settings}' if theirs else '-'} | {len(means)}, {len(theirs)} |"
         )
-    return "\n".join(
-        [
-            "# Learning",
-            "",
-            "Mean reward over 100 episodes, its mean over seeds and 95% interval (Student's t). metta without a flag;",
-            "an episode of several agents counts with the mean of its agents. Made by `benchmarks/learning.py`.",
-            "",
-            *rows,
-            "",
-        ]
-    )
+        if scaled:
+            scores.append(scaled)
+    if scores:
+        seeds = min(map(len, scores))
+        value, low, high = iqm_stratified(np.array([each[:seeds] for each in scores]).T)
+        count = f"{len(scores)} of {len(rungs)} environments, {seeds} seed{'s' if seeds > 1 else ''} of each"
+        rows += ["", f"Interquartile mean of the normalised scores: {value:.2f} [{low:.2f}, {high:.2f}] ({count})."]
+    return rows
 
 
 if __name__ == "__main__":
