@@ -165,14 +165,14 @@ class Evaluation:
 
 
 def hint(train_dir: Path, loaded: LoadedAgent, score: Score) -> str | None:
-    """Say where the score lies far from what training got at this epoch; None where it does not, or none is known."""
+    """Say where the score lies far below what training got at this epoch; None where it does not, or none is known."""
     from metta.eval.event_files import training_return
 
     trained = training_return(train_dir, str(loaded.run), loaded.epoch)
     far = FAR * max(abs(score.mean), abs(trained or 0.0))
-    if trained is None or score.low <= trained <= score.high or abs(score.mean - trained) <= far:
+    if trained is None or score.high >= trained or trained - score.mean <= far:
         return None
     return (
-        f"run={loaded.run} epoch={loaded.epoch}: {score.mean:.2f} lies far from the return in training, {trained:.2f}:"
+        f"run={loaded.run} epoch={loaded.epoch}: {score.mean:.2f} lies far below the training return, {trained:.2f}:"
         " training draws its actions, this took the likeliest; sampled=true draws them"
     )

@@ -99,6 +99,23 @@ def test_the_curves_have_the_datas_points(report: tuple[Browser, dict[str, Any]]
     assert bands == 3
 
 
+def test_scores_move_onto_the_steps_of_the_training_curves(report: tuple[Browser, dict[str, Any]]) -> None:
+    """One switch, and both have one axis; the table of settings comes first, the whole of them folded away."""
+    browser, data = report
+    axis = "return JSON.parse(document.querySelector(`#${arguments[0]} svg`).dataset.xRange)"
+    epochs = [x for x, _ in points_drawn(browser, "score_arena", 0)]
+    browser.run("document.querySelector('#score_arena button.over').click()")
+    assert browser.run(axis, "score_arena") == browser.run(axis, "training_charts-episodic_return") == [0, 3000]
+    drawn = [x for x, _ in points_drawn(browser, "score_arena", 0)]
+    assert drawn == pytest.approx([512 * epoch for epoch in epochs], abs=5)
+    assert browser.run("return document.querySelector('#score_arena h3').textContent") == "Score over agent steps"
+    browser.run("document.querySelector('#score_arena button.over').click()")
+    assert [x for x, _ in points_drawn(browser, "score_arena", 0)] == epochs
+    assert browser.run("return document.querySelector('h2').textContent") == "Settings that differ"
+    assert not browser.run("return document.querySelector('details.settings').open")
+    assert list(data["settings"]["runs"]) == ["a", "b", "ppo-s0", "ppo-s1", "ppo-s2"]
+
+
 def test_the_intervals_are_where_their_values_are(report: tuple[Browser, dict[str, Any]]) -> None:
     browser, data = report
     for name in ("final_arena", "better_arena"):

@@ -153,6 +153,68 @@ def test_runs_that_are_not_seeds_of_one_setting_are_told_apart(train_dir: Path) 
     assert "note: ppo-s*: some of its runs have the same seed, so they are not that many samples." in printed
 
 
+def test_the_settings_that_differ_come_first(train_dir: Path) -> None:
+    """Two groups side by side without a word of what was done differently: the first question about any comparison."""
+    for seed in range(3):
+        config = {
+            "seed": seed,
+            "env": "arena",
+            "env_settings": {"num_agents": 4},
+            "learning_rate": 0.01,
+            "vf_clip": None,
+        }
+        checkpoint(train_dir, f"ppo-s{seed}", 4, config)
+    printed = analyze(train_dir, "runs=a,ppo-s*")
+    assert [line.split() for line in printed.splitlines()[:3]] == [
+        ["settings", "that", "differ", "a", "ppo-s*"],
+        ["seed", "0", "0,", "1,", "2"],
+        ["learning_rate", "0.001", "0.01"],
+    ]
+    settings = page_data(train_dir / "report.html")["settings"]
+    assert settings["differing"] == {
+        "seed": ["0", "0, 1, 2"],
+        "learning_rate": ["0.001", "0.01"],
+        "vf_clip": ["-", "no clipping"],
+        "env.num_agents": ["-", "4"],
+    }
+    assert settings["runs"]["ppo-s2"]["env.num_agents"] == "4" and list(settings["runs"]) == [
+        "a",
+        "ppo-s0",
+        "ppo-s1",
+        "ppo-s2",
+    ]
+    checkpoint(train_dir, "a", 4, {**config, "seed": 7})
+    assert "learning_rate" not in analyze(train_dir, "runs=a,ppo-s2")
+
+
+def test_scores_over_agent_steps(train_dir: Path) -> None:
+    """Scores over epochs beside training curves over steps: nothing says where one is in the other."""
+    analyze(train_dir, "runs=a,ppo-s*", "format=csv")
+    rows = list(csv.DictReader((train_dir / "report_csv/scores.csv").read_text().splitlines()))
+    assert {(row["epoch"], row["agent steps"]) for row in rows} == {
+        ("0", "0"),
+        ("2", str(2 * STEPS)),
+        ("4", str(4 * STEPS)),
+    }
+    analyze(train_dir, "runs=a,ppo-s*")
+    assert plot(page_data(train_dir / "report.html"), "score_arena")["per_epoch"] == [STEPS, STEPS]
+
+
+def test_a_length_that_repeats_the_return_is_not_drawn(train_dir: Path) -> None:
+    """CartPole pays 1 a step: the same picture twice."""
+    for run, length in (("a", 3.0), ("b", 4.0)):
+        log(train_dir / run, {9000: {"charts/episodic_return": 3.0, "charts/episodic_length": length}})
+    for curves in (train_dir / "a").glob("events.*"):
+        curves.unlink()
+    log(train_dir / "a", {9000: {"charts/episodic_return": 3.0, "charts/episodic_length": 3.0}})
+    for runs, drawn in (("a", False), ("a,b", True)):
+        analyze(train_dir, f"runs={runs}")
+        plots = [
+            plot["id"] for section in page_data(train_dir / "report.html")["sections"] for plot in section["plots"]
+        ]
+        assert ("training_charts-episodic_length" in plots) == drawn
+
+
 def test_several_environments(train_dir: Path) -> None:
     """Each has its section, and what only some runs were evaluated in is named, not dropped without a word."""
     for run in "ab":

@@ -117,12 +117,12 @@ def test_sim_says_that_training_got_another_return(folder: Path) -> None:
     log(folder / "train_dir/a", {48: {"charts/episodic_return": 400.0}})
     _, err = metta(folder, "sim", "run=a", "episodes=2")
     assert re.fullmatch(
-        r"metta sim: run=a epoch=3: \d+\.\d\d lies far from the return in training, 400\.00: training draws its"
+        r"metta sim: run=a epoch=3: \d+\.\d\d lies far below the training return, 400\.00: training draws its"
         r" actions, this took the likeliest; sampled=true draws them",
         err.splitlines()[-1],
     )
     out, err = metta(folder, "sim", "run=a", "episodes=2", "sampled=true")
-    assert rows(out)[1][:3] == ["a", "3", "CartPole-v1 sampled"] and "far from" not in err
+    assert rows(out)[1][:3] == ["a", "3", "CartPole-v1 sampled"] and "far below" not in err
     out, _ = metta(folder, "runs")
     assert "CartPole-v1" in out and "sampled" not in out
     assert (

@@ -10,7 +10,7 @@ const now = () => Math.floor(position);
 
 function resize() {
   const ratio = window.devicePixelRatio || 1;
-  const room = Math.max(innerHeight - 232, 320);
+  const room = Math.max(innerHeight - 250, 320);
   cell = Math.max(4, Math.floor(Math.min(byId("frame").clientWidth / width, room / height) * ratio)) / ratio;
   for (const [canvas, w, h] of [[map, cell * width, cell * height], [curve, curve.clientWidth, curve.clientHeight]]) {
     canvas.width = Math.round(w * ratio);
