@@ -14,7 +14,17 @@ from metta.user_code import found_place, resolved_place
 
 # Keys whose value may differ when a run goes on; every other one stays what it was when the run began.
 CHANGEABLE = frozenset(
-    {"total_timesteps", "checkpoint_interval", "keep_last", "num_workers", "device", "display", "on_epoch", "trust"}
+    {
+        "total_timesteps",
+        "checkpoint_interval",
+        "keep_last",
+        "num_workers",
+        "device",
+        "display",
+        "on_epoch",
+        "trust",
+        "evaluate",
+    }
 )
 SHAPES = frozenset({"agent", "hidden_size", "lstm", "num_envs", "num_shards"})  # of the state, which a fork takes over
 ANCESTOR = frozenset({"init", "fork"})  # what a run begins with
@@ -79,6 +89,12 @@ class TrainConfig(Config):
 
     checkpoint_interval: int = key("epochs from one checkpoint to the next", 20, at_least(1))
     keep_last: int | None = key("newest checkpoints to keep, beside the best", None, at_least(1), unset="all")
+    evaluate: int | None = key(
+        "episodes to evaluate each checkpoint over, in a process beside",
+        None,
+        at_least(1, 10**6),
+        unset="no evaluation",
+    )
     on_epoch: str | None = key("called after each epoch: path/to/file.py:f or package.module:f", None, unset="nothing")
     display: Literal["auto", "rich", "plain", "none"] = key("progress on stderr; auto: rich on a terminal", "auto")
     eval_db: str | None = key(EVAL_DB, None, unset="eval.db in train_dir")

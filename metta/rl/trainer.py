@@ -28,6 +28,7 @@ from metta.processes.shared_arrays import shared_memory_file, shares
 from metta.processes.worker import Worker, end_workers
 from metta.rl.defaults import with_defaults
 from metta.rl.display.display import Display
+from metta.rl.display.evaluation import EvaluationBeside
 from metta.rl.display.stop_signals import StopSignals
 from metta.rl.learning.random_state import seed_everything
 from metta.rl.learning.replica import Replica, meet_all, start_replica
@@ -74,12 +75,13 @@ def train(
         RunLock(run.lock),
         StopSignals(lambda: max(manager.list_epochs(), default=None)) as signals,
         closing(load_trainer(manager, config, given) or new_trainer(config, given)) as trainer,
+        closing(EvaluationBeside(trainer.config, is_new=not manager.exists())) as evaluation,
     ):
         callback = EpochCallback(on_epoch or trainer.config.on_epoch)
         saver = CheckpointSaver(manager, trainer.config.keep_last, keep_epochs)
         display = Display(trainer.config, run, trainer.agent_steps, last_evaluation)
         try:
-            return run_epochs(trainer, callback, saver, signals, display)
+            return run_epochs(trainer, callback, saver, signals, display, evaluation)
         except SaveError as error:
             display.fail(f"{error}; {unsaved(trainer, saver, 'with room made, ')}")
             return 1
@@ -90,7 +92,12 @@ def train(
 
 
 def run_epochs(
-    trainer: "Trainer", on_epoch: EpochCallback, saver: CheckpointSaver, signals: StopSignals, display: Display
+    trainer: "Trainer",
+    on_epoch: EpochCallback,
+    saver: CheckpointSaver,
+    signals: StopSignals,
+    display: Display,
+    evaluation: EvaluationBeside,
 ) -> int:
     """Train until the run is complete, or on_epoch or a signal asks to stop; returns the exit status."""
     if trainer.epoch == 0 or not saver.manager.exists():
@@ -103,12 +110,14 @@ def run_epochs(
         )
         return 0
     display.start()
+    evaluation.start()
     while not (trainer.complete or on_epoch.ended or signals.received is not None):
         scalars = trainer.run_epoch()
         with trainer.timers("on_epoch"):
             on_epoch(trainer, scalars)
         display.update(trainer.epoch, trainer.agent_steps, scalars, trainer.timers.seconds)
         saver.check()
+        evaluation.check()
         due = trainer.epoch % trainer.config.checkpoint_interval == 0
         if due or trainer.complete or on_epoch.ended or signals.received is not None:
             with trainer.timers("save"):
@@ -121,6 +130,7 @@ def run_epochs(
     stopped = "stopped by on_epoch" if on_epoch.ended else "stopped"
     how = "complete" if trainer.complete else f"{stopped} and saved; the same command goes on"
     display.stop(f"{how}: epoch {trainer.epoch}, {trainer.agent_steps:,} agent steps")
+    evaluation.finish(trainer.epoch, hurried=lambda: signals.received is not None)
     return 0 if signals.received is None else 128 + signals.received
 
 

@@ -129,14 +129,18 @@ class Evaluation:
         """Play each new checkpoint when it appears and print a line for it, until Ctrl-C."""
         waiting = {str(target.run): target.epochs for target in self.targets}
         managers = {run: TinyCheckpointManager(run, self.config.train_dir) for run in waiting}
-        seen = {run: set(manager.list_epochs()) for run, manager in managers.items()}
-        for run, manager in managers.items():
-            if not seen[run]:
+        # What has come since the command began is new.
+        last = {run: max(epochs, default=-1) for run, epochs in waiting.items()}
+        seen = {run: {n for n in manager.list_epochs() if n <= last[run]} for run, manager in managers.items()}
+        for manager in managers.values():
+            if not manager.exists():
                 print(f"metta sim: waiting for the first checkpoint in {manager.folder}", file=sys.stderr, flush=True)
         while True:
             for run, epochs in waiting.items():
                 for epoch in epochs:
                     self.play_epochs(run, [epoch])
+                    if not self.rows:  # it could not be read, or was deleted meanwhile
+                        print(f"run={run} epoch={epoch} -", flush=True)
                     for row in self.rows:
                         print(f"run={run} epoch={row.epoch} {row.env} {score_text(row.score)}", flush=True)
                     self.rows.clear()

@@ -49,6 +49,7 @@ OPTIONS = {
         lstm true|false False
         checkpoint_interval INT 20
         keep_last INT None
+        evaluate INT None
         on_epoch TEXT None
         display auto|rich|plain|none auto
         eval_db TEXT None

@@ -1,0 +1,86 @@
+"""evaluate=N: each checkpoint scored by a process beside training, which it costs nothing but time."""
+
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from metta.eval.eval_db import open_scores
+from metta.rl.tiny_checkpoint_manager import TinyCheckpointManager
+from metta.rl.train_config import TrainConfig
+from metta.rl.trainer import train
+from tests.helpers.commands import ENVIRONMENT
+from tests.helpers.exact import differences
+from tests.rl.test_on_epoch import STEPS, config, final
+
+
+def evaluators(folder: Path) -> list[int]:
+    """The processes that evaluate runs of the folder."""
+    found = []
+    for process in Path("/proc").glob("[0-9]*"):
+        try:
+            words = (process / "cmdline").read_bytes().split(b"\0")
+        except OSError:
+            continue
+        if b"sim" in words and f"train_dir={folder}".encode() in words:
+            found.append(int(process.name))
+    return found
+
+
+def test_every_checkpoint_has_a_score(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    """Scores that need a second command; bits that depend on who watches; a process that is left behind."""
+    seen = []
+
+    def note(trainer: object, scalars: object) -> None:
+        seen.append(len(evaluators(tmp_path)))
+
+    assert train(config(tmp_path, "alone", epochs=5)) == 0
+    capfd.readouterr()
+    assert train(config(tmp_path, epochs=5, checkpoint_interval=2, evaluate=3), on_epoch=note) == 0
+    out, err = capfd.readouterr()
+    score = open_scores(tmp_path).get_scores("r", epoch=5)["CartPole-v1"]
+    assert out == f"run=r epoch=5 CartPole-v1 {score.mean:.2f} [{score.low:.2f}, {score.high:.2f}]\n"
+    assert err in ("", "run=r waits for the score of epoch 5; Ctrl-C leaves without it\n")
+    scored = [epoch for epoch in range(6) if open_scores(tmp_path).get_scores("r", epoch=epoch)]
+    assert scored == [0, 2, 4, 5] and score.episodes == 3
+    assert seen == [1] * 5 and evaluators(tmp_path) == []
+    assert differences(final(tmp_path, "alone"), final(tmp_path, "r")) == []
+    resumed = TrainConfig(run="r", train_dir=str(tmp_path), total_timesteps=STEPS * 6)
+    assert train(resumed) == 0  # it goes on to be evaluated
+    assert capfd.readouterr().out.startswith("run=r epoch=6 CartPole-v1 ")
+
+
+def test_its_failure_is_said_once(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    """Training that ends with its evaluation, or that goes on unscored and silent."""
+    (tmp_path / "folder").mkdir()
+
+    def wait(trainer: object, scalars: object) -> None:
+        while evaluators(tmp_path):
+            time.sleep(0.05)
+
+    assert train(config(tmp_path, evaluate=3, eval_db=str(tmp_path / "folder")), on_epoch=wait) == 0
+    out, err = capfd.readouterr()
+    assert out == "" and err.count("\n") == 1
+    assert err.startswith(f"run=r is evaluated no more, and trains on: metta sim: {tmp_path}/folder")
+    assert TinyCheckpointManager("r", tmp_path).list_epochs() == [0, 1, 2, 3, 4]
+
+
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGKILL, -9), (signal.SIGINT, 130)])
+def test_it_ends_with_its_trainer(number: int, status: int, tmp_path: Path) -> None:
+    """An evaluation without end that outlives a killed trainer, or that Ctrl-C waits for."""
+    words = ["run=r", f"train_dir={tmp_path}", "env=CartPole-v1", "total_timesteps=100_000_000", "evaluate=1_000_000"]
+    command = [sys.executable, "-m", "metta.tools.main", "train", *words]
+    process = subprocess.Popen(command, env=ENVIRONMENT, stderr=subprocess.PIPE)
+    while not evaluators(tmp_path):
+        assert process.poll() is None, process.communicate()
+        time.sleep(0.05)
+    process.send_signal(number)
+    process.communicate()
+    assert process.returncode == status
+    until = time.monotonic() + 20
+    while evaluators(tmp_path) and time.monotonic() < until:
+        time.sleep(0.05)
+    assert evaluators(tmp_path) == []
