@@ -68,6 +68,14 @@ def without_folders(places: str) -> str:
     return FOLDERS.sub(r"\1", places)
 
 
+def categories(label: str) -> list[str]:
+    """List what a label's environment is one of: "suite.py:SUITE", and "suite.py:SUITE/mazes" if it is called so there."""
+    suite, _, entry = label.partition("[")[0].rpartition(":")
+    suite, entry = (suite, entry) if suite else ("", "")
+    parts = entry.split("/")
+    return [f"{suite}:{'/'.join(parts[:depth])}" for depth in range(1, len(parts))]
+
+
 def as_text(value: Any) -> str:
     """The value of a setting in a label, the same for no two of different types."""
     return value if isinstance(value, str) and not AMBIGUOUS.fullmatch(value) else repr(value)

@@ -1,12 +1,15 @@
 """Where environments come from: metta's games, places in the user's own code, ids registered with Gymnasium."""
 
+import re
+from collections.abc import Mapping
+from contextlib import suppress
 from typing import Protocol
 
 from metta.envs import places
 from metta.envs.env_spec import EnvName
 from metta.envs.made import Made
 from metta.envs.mettagrid.games import GAMES
-from metta.user_code import import_place
+from metta.user_code import GIVEN, import_place, load_place
 
 
 class Source(Protocol):
@@ -42,7 +45,7 @@ def source_of(env: EnvName) -> tuple[Source, EnvName]:
     if env.name in GAMES:
         return Games(), env
     found = places.PLACE.fullmatch(env.name)
-    if found is None or (found["entry"] is None and is_registered(found["module"], found["name"])):
+    if found is None or is_registered(found):
         from metta.envs import gymnasium_ids
 
         return gymnasium_ids, env
@@ -52,15 +55,20 @@ def source_of(env: EnvName) -> tuple[Source, EnvName]:
     return places, EnvName(env.name, {**settings, **env.settings})
 
 
-def is_registered(module: str, name: str) -> bool:
+def members(env: EnvName) -> list[EnvName]:
+    """List the environments of a suite, each by its name in it, with the given settings; of any other env, itself."""
+    found = places.PLACE.fullmatch(env.name)
+    if found is None or found["entry"] is not None or env.name in GIVEN or is_registered(found):
+        return [env]
+    suite = load_place("env", env.name, places.looks_like_one, "environment")
+    return [EnvName(f"{env.name}/{name}", env.settings) for name in suite] if isinstance(suite, Mapping) else [env]
+
+
+def is_registered(found: re.Match[str]) -> bool:
     """Tell whether `module:name` is an id that the module has registered with Gymnasium, and not a name in it."""
     import gymnasium
 
-    if module != "__main__":
-        try:
-            has = hasattr(import_place(module), name)
-        except Exception:  # noqa: BLE001 (whoever loads it says what is wrong)
+    with suppress(Exception):  # whoever loads it says what is wrong
+        if found["module"] != "__main__" and hasattr(import_place(found["module"]), found["name"]):
             return False
-        if has:
-            return False
-    return name in gymnasium.registry
+    return found.string.rpartition(":")[2] in gymnasium.registry

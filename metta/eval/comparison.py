@@ -1,6 +1,7 @@
 """What eval.db says of several runs side by side; the statistics are those of metta/eval/statistics.py."""
 
 import shlex
+from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import combinations
@@ -9,6 +10,7 @@ from typing import TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
+from metta.envs.env_spec import categories
 from metta.errors import MettaError, enumeration
 from metta.eval import statistics
 from metta.eval.eval_db import SAMPLED, EvalDB, Score, Scores
@@ -99,6 +101,7 @@ def compare(db: EvalDB, groups: Sequence[Group], where: Sequence[str] = ()) -> C
     notes: list[str] = []
     note_few_seeds(groups, notes)
     envs = [compare_env(db, groups, scores, env, notes) for env in common_envs(scores, notes)]
+    note_suites(groups, envs, notes)
     return Comparison(list(groups), scores, envs, over_envs(scores, groups, envs), notes)
 
 
@@ -108,6 +111,19 @@ def note_few_seeds(groups: Sequence[Group], notes: list[str]) -> None:
             f"{enumeration(few)}: fewer than {FEW_SEEDS} seeds, so the interval means little: another training seed may"
             " end elsewhere. A single run's interval is over its episodes."
         )
+
+
+def note_suites(groups: Sequence[Group], envs: Sequence[EnvComparison], notes: list[str]) -> None:
+    """Note the groups' means over the environments of a suite, and over those of each category in it."""
+    suites: dict[tuple[str, str], list[EnvComparison]] = defaultdict(list)
+    for env in envs:
+        for category in categories(env.env.removesuffix(SAMPLED)):
+            suites[category, SAMPLED if env.env.endswith(SAMPLED) else ""].append(env)
+    for (category, sampled), members in suites.items():
+        if len(members) > 1:
+            means = [statistics.mean([env.finals[index].mean.value for env in members]) for index in range(len(groups))]
+            each = ", ".join(f"{group.name} {mean:.2f}" for group, mean in zip(groups, means, strict=True))
+            notes.append(f"mean of the {len(members)} environments of {category}{sampled}: {each}.")
 
 
 def envs_of(history: dict[int, Scores]) -> set[str]:

@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import sys
 import time
+from collections import defaultdict
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
+from metta.envs.env_spec import categories
 from metta.errors import CheckpointError, one_line
 from metta.eval.eval_db import Score, open_scores, scored_env
 from metta.rl.tiny_checkpoint_manager import TinyCheckpointManager
 from metta.tools.cli.arguments import parse
 from metta.tools.cli.config import SimConfig
 from metta.tools.cli.table import interval_text, print_table, score_text
-from metta.tools.cli.targets import Target, chosen_env, find_targets
+from metta.tools.cli.targets import Target, chosen_env, find_targets, given_envs
 
 if TYPE_CHECKING:
     from metta.envs.env_spec import EnvName
@@ -56,6 +58,13 @@ class Row(NamedTuple):
     epoch: str
     env: str
     score: Score
+
+
+class Mean(NamedTuple):
+    agent: str
+    epoch: str
+    env: str
+    mean: float
 
 
 class Evaluation:
@@ -106,8 +115,11 @@ class Evaluation:
         self.play_agent(loaded, f"agent={file}", file.name)
 
     def play_agent(self, loaded: LoadedAgent, who: str, name: str) -> None:
+        for env in given_envs(self.config) or [chosen_env(self.config, loaded.own_env)]:
+            self.play_in(env, loaded, who, name)
+
+    def play_in(self, env: EnvName, loaded: LoadedAgent, who: str, name: str) -> None:
         config = self.config
-        env = chosen_env(config, loaded.own_env)
         label = one_line(scored_env(env.label, config.sampled))
         self.announce(who, label)
         score = self.evaluator.score(loaded, env, config.episodes, config.seed, config.sampled)
@@ -116,7 +128,8 @@ class Evaluation:
         if loaded.run is not None:
             own = loaded.agent.env
             alone = own.env == env and own.num_agents == 1 and not config.sampled
-            self.hints[loaded.run] = hint(Path(config.train_dir), loaded, score) if alone else None
+            if alone:
+                self.hints[loaded.run] = hint(Path(config.train_dir), loaded, score)
 
     def play_random(self) -> None:
         for env in self.envs:
@@ -159,6 +172,9 @@ class Evaluation:
             (name, epoch, env, f"{s.mean:.2f}", interval_text(s), f"{s.iqm:.2f}", str(s.episodes))
             for name, epoch, env, s in self.rows
         ]
+        rows += [
+            (row.agent, row.epoch, f"mean of {row.env}", f"{row.mean:.2f}", "", "", "") for row in means(self.rows)
+        ]
         print_table(headings, rows, left=3)
         if self.config.random and len(self.rows) == 2:
             (name, _, _, agent), (_, _, _, random) = self.rows
@@ -166,6 +182,15 @@ class Evaluation:
             print(f"The interval of {one_line(name)} {above} the random agent's.")
         for said in filter(None, self.hints.values()):
             print(f"metta sim: {said}", file=sys.stderr)
+
+
+def means(rows: Sequence[Row]) -> list[Mean]:
+    """Average each agent's scores over the environments of a suite, and of each category in it."""
+    scores: dict[tuple[str, str, str], list[float]] = defaultdict(list)
+    for row in rows:
+        for category in categories(row.env):
+            scores[row.agent, row.epoch, category].append(row.score.mean)
+    return [Mean(*key, sum(values) / len(values)) for key, values in scores.items() if len(values) > 1]
 
 
 def hint(train_dir: Path, loaded: LoadedAgent, score: Score) -> str | None:

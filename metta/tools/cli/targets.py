@@ -9,6 +9,7 @@ from typing import TypeAlias
 
 from metta.envs.env_spec import EnvName
 from metta.envs.make_env import check_env
+from metta.envs.sources import members
 from metta.errors import UserError, enumeration, hide_password
 from metta.eval.eval_db import open_scores
 from metta.rl.tiny_checkpoint_manager import AGENT_FILE, TinyCheckpointManager
@@ -80,7 +81,7 @@ def find_targets(asked: SimConfig) -> list[Target]:
 
     With watch=true a run that is named need not have a checkpoint yet.
     """
-    given_env(asked)
+    given_envs(asked)
     if asked.agent is not None:
         return [file_target(asked, Path(asked.agent), asked.watch)]
     if asked.run is None:
@@ -172,6 +173,11 @@ def best_epoch(asked: RunAsked, run: str) -> int:
 def given_env(asked: RunAsked) -> EnvName | None:
     """Check env= and its settings; return the canonical name, or None without env=. UserError if unfit."""
     return None if asked.env is None else check_env(EnvName(asked.env, asked.env_settings))
+
+
+def given_envs(asked: SimConfig) -> list[EnvName]:
+    """As `given_env`, of a suite each of its environments; [] without env=."""
+    return [] if asked.env is None else [check_env(env) for env in members(EnvName(asked.env, asked.env_settings))]
 
 
 def chosen_env(asked: RunAsked, own: Callable[[], EnvName]) -> EnvName:
