@@ -69,7 +69,7 @@ def without_folders(places: str) -> str:
 
 
 def categories(label: str) -> list[str]:
-    """List what a label's environment is one of: "suite.py:SUITE", and "suite.py:SUITE/mazes" if it is called so there."""
+    """List what the environment of a label is one of: "suite.py:SUITE", "suite.py:SUITE/mazes" if it is so called."""
     suite, _, entry = label.partition("[")[0].rpartition(":")
     suite, entry = (suite, entry) if suite else ("", "")
     parts = entry.split("/")

@@ -6,10 +6,10 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from metta.envs import places
 from metta.envs.env_spec import WRAPPERS, EnvName, EnvSpec
 from metta.envs.made import Made
-from metta.envs.places import canonical
-from metta.envs.sources import source_of
+from metta.envs.sources import Games, source_of
 from metta.errors import MettaError, UserError
 from metta.user_code import load_place, said_where
 
@@ -70,6 +70,14 @@ def spec_of(env: EnvName) -> EnvSpec:
         made.close()
 
 
+def is_mettagrid(env: EnvName) -> bool:
+    """Tell whether it is played on MettaGrid's map; one of the user's own is made, to see. UserError as `make_env`."""
+    from metta.envs.mettagrid.env import MettaGridEnv
+
+    source, _ = source_of(env)
+    return isinstance(source, Games) or (source is places and isinstance(make_env(env), MettaGridEnv))
+
+
 def check_env(env: EnvName) -> EnvName:
     """Return the canonical name. UserError unless the environment exists and takes these settings; makes none.
 
@@ -82,7 +90,7 @@ def check_env(env: EnvName) -> EnvName:
         return checked
     # A suite's entry: the settings that the suite has are no part of its name, and those given stand against them.
     given = {key: checked.settings.get(key, value) for key, value in env.settings.items()}
-    return EnvName(canonical(env.name), given)
+    return EnvName(places.canonical(env.name), given)
 
 
 def has_step_limit(name: str) -> bool:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from metta.envs.env_spec import EnvName
-from metta.envs.mettagrid.games import GAMES
+from metta.envs.make_env import is_mettagrid
 from metta.errors import UserError, enumeration
 from metta.eval.eval_db import scored_env
 from metta.rl.saved_config import newest_config, own_env
@@ -95,7 +95,7 @@ def chosen_format(config: ReplayConfig, env: EnvName) -> str:
     for format, suffix in SUFFIXES.items():
         if config.out is not None and config.out.endswith(suffix):
             return format
-    return "html" if env.name in GAMES else "gif"
+    return "html" if is_mettagrid(env) else "gif"
 
 
 def chosen_path(config: ReplayConfig, recordings: Path, format: str) -> Path:

@@ -34,8 +34,8 @@ class MettaGridEnv:
         self._actions = np.zeros(num_agents, np.int32)
         self._vibe_actions = np.zeros(num_agents, np.int32)
         names = self.spec.tokens.action_names if self.spec.tokens else ()
-        # These are in an array of their own, as MettaGrid wants them; 0 there or in the other is no action.
         self._is_vibe = np.array([name.startswith("change_vibe") for name in names])
+        self._any_vibe, self._no_vibes = self._is_vibe.any(), np.zeros_like(self._vibe_actions)
 
     def _configure(self) -> None:
         """Make MettaGrid's configuration of the game as it is now, and describe it."""
@@ -94,13 +94,16 @@ class MettaGridEnv:
                 raise UserError(f"env={self._name.short_name}: the configuration of seed {seed} has other {field}")
 
     def step(self, actions: np.ndarray) -> None:
-        self._actions[:] = actions
-        if self._is_vibe.any():
-            vibes = self._is_vibe[actions]
-            self._vibe_actions[:] = np.where(vibes, self._actions, 0)
-            self._actions[vibes] = 0
+        self._actions[:], self._vibe_actions[:] = self.divided(actions)
         self._terminated[:] = self._truncated[:] = False  # the core sets them, and never clears them
         self._core.step()
+
+    def divided(self, actions: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """The actions as MettaGrid wants them: those that change an agent's vibe apart; 0 in either is none."""
+        if not self._any_vibe:
+            return actions, self._no_vibes
+        vibes = self._is_vibe[actions]
+        return np.where(vibes, 0, actions), np.where(vibes, actions, 0)
 
     def metrics(self) -> dict[str, float]:
         """Average over agents: each resource gained, cells visited, and moves that went nowhere."""

@@ -13,7 +13,8 @@ from typing import Any
 import numpy as np
 
 from metta.envs.env_spec import EnvName
-from metta.envs.make_env import Env, make_env
+from metta.envs.make_env import Env, is_mettagrid, make_env
+from metta.envs.mettagrid.env import MettaGridEnv
 from metta.envs.mettagrid.games import GAMES
 from metta.errors import UserError
 from metta.sim.recording import Source
@@ -49,8 +50,8 @@ def write_replay(source: Source, format: str, path: Path) -> str | None:
 
 def check_format(format: str, env: EnvName) -> None:
     """Raise UserError if this environment has no file of this format, without making the environment."""
-    if format in ("html", "mettascope") and env.name not in GAMES:
-        raise UserError(f"format={format} is for MettaGrid ({', '.join(GAMES)}): {env.name} takes gif or mp4")
+    if format in ("html", "mettascope") and not is_mettagrid(env):
+        raise UserError(f"format={format} is for MettaGrid ({', '.join(GAMES)}): {env.short_name} takes gif or mp4")
     if format == "mp4" and importlib.util.find_spec("imageio_ffmpeg") is None:
         raise UserError(
             "format=mp4 needs the package imageio-ffmpeg (pip install imageio-ffmpeg); format=gif works without"
@@ -89,7 +90,7 @@ def check_pictures(env: Env) -> None:
     modes = env.metadata.get("render_modes", ["rgb_array"])
     if "rgb_array" not in modes:
         have = " and ".join(modes) or "none"
-        raise UserError(f"env={env.spec.env.name} draws no pictures: it has render_mode {have}")
+        raise UserError(f"env={env.spec.env.short_name} draws no pictures: it has render_mode {have}")
 
 
 def frames_per_second(env: Env) -> float:
@@ -138,14 +139,15 @@ def write_mettascope(source: Source, path: Path) -> str | None:
     from mettagrid.simulator.replay_log_writer import EpisodeReplay
 
     recording = source.recording
-    game = GAMES[source.env.name].of(source.env)
-    simulation = Simulation(game.episode_config(recording.seed), recording.seed)
+    env = make_env(source.env)
+    assert isinstance(env, MettaGridEnv)
+    simulation = Simulation(env.game.episode_config(recording.seed), recording.seed)
     log, core = EpisodeReplay(simulation), simulation._c_sim
-    single = SingleEnv(make_env(source.env))
+    single = SingleEnv(env)
     differing = None
     for step in replay_steps(single, recording):
         if step > 0:
-            core.actions()[:] = recording.actions[step - 1]
+            core.actions()[:], core.vibe_actions()[:] = env.divided(recording.actions[step - 1])
             simulation.step()
             log.log_step(simulation.current_step, core.actions(), core.rewards())
             if differing is None and not np.array_equal(core.rewards(), single.rewards):

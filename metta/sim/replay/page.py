@@ -8,13 +8,14 @@ from collections import defaultdict
 from pathlib import Path
 from typing import Any
 
+from metta.envs.make_env import make_env
 from metta.envs.mettagrid.env import MettaGridEnv
 from metta.html_page import html_page
 from metta.sim.recording import Source
 from metta.sim.single_env import SingleEnv, difference, replay_steps
 
 # One character for each way to move, and for each action. Neither '"' nor '\\', which JSON would write as two.
-CODE = string.digits + string.ascii_letters + "!#$%&()*+,-./:;=?@[]^_{|}~"
+CODE = string.digits + string.ascii_letters + "!#$%&()*+,-./:;=?@[]^_{|}~" + "".join(map(chr, range(0xC0, 0x250)))
 SCRIPTS = ("episode.js", "drawing.js", "map.js", "player.js")  # in one scope, each using what is before it
 SIGNIFICANT = 6  # digits of a reward in the page: float32 has no more
 
@@ -24,7 +25,6 @@ class EpisodeLog:
 
     def __init__(self, env: MettaGridEnv):
         self.env = env
-        self.height, self.width = env.game.height, env.game.width
         self.walls: list[int] = []
         self.things: list[dict[str, Any]] = []  # all but walls: type, cell, agent (index or absent)
         self.index: dict[int, int] = {}  # from MettaGrid's id to the place in `things`
@@ -37,6 +37,7 @@ class EpisodeLog:
         self.actions: list[list[int]] = [[] for _ in range(env.spec.num_agents)]
 
     def begin(self) -> None:
+        self.height, self.width = self.env.game.height, self.env.game.width
         for thing in sorted(self.env.objects(), key=lambda thing: (thing["r"], thing["c"])):
             cell = thing["r"] * self.width + thing["c"]
             if thing["type_name"] == "wall":
@@ -106,7 +107,8 @@ def steps_apart(events: list[Any], size: int) -> list[Any]:
 
 def write_page(source: Source, path: Path) -> str | None:
     """Replay the recording and write the page. Returns its `difference`, which the page shows too."""
-    env = MettaGridEnv(source.env)
+    env = make_env(source.env)
+    assert isinstance(env, MettaGridEnv)
     single, recording, log = SingleEnv(env), source.recording, EpisodeLog(env)
     for step in replay_steps(single, recording):
         if step == 0:

@@ -1,5 +1,6 @@
 """How `metta play` shows an environment: a map, a picture or a text in the terminal, or the environment's window."""
 
+import functools
 import io
 import os
 import sys
@@ -11,7 +12,6 @@ import numpy as np
 from metta.envs.env_spec import EnvName
 from metta.envs.make_env import Env, make_env
 from metta.envs.mettagrid.env import MettaGridEnv
-from metta.envs.mettagrid.games import GAMES
 from metta.errors import UserError, one_line
 from metta.sim.single_env import SingleEnv
 
@@ -40,10 +40,9 @@ class MapView(View):
         from mettagrid.renderer.miniscope.buffer import MapBuffer
 
         self._env = env
-        self._height, self._width = env.game.height, env.game.width
         # MettaGrid's renderer has its own idea of whatever is called "agent": a thing is called what it looks like.
         symbols = {look.symbol: look.symbol for look in env.game.looks.values()}
-        self._buffer = MapBuffer({"empty": FLOOR, **symbols}, self._height, self._width)
+        self._new_buffer = functools.partial(MapBuffer, {"empty": FLOOR, **symbols})
         self._walls: dict[int, dict[str, Any]] = {}
         self._agent: int | None = None  # the one that is looked at
         self._held: set[int] = set()  # resources that an agent has held: a column of the panel for each
@@ -54,6 +53,8 @@ class MapView(View):
 
     def lines(self, single: SingleEnv, columns: int, rows: int) -> list[str]:
         if single.steps == 0 or not self._walls:
+            self._height, self._width = self._env.game.height, self._env.game.width
+            self._buffer = self._new_buffer(self._height, self._width)
             walls = [thing for thing in self._env.objects() if thing["type_name"] == "wall"]
             self._walls = {wall["id"]: self._shown(wall) for wall in walls}
         things = self._env.objects(ignore=["wall"])
@@ -158,10 +159,9 @@ def open_view(name: EnvName, seed: int, terminal: bool) -> tuple[SingleEnv, View
 
     UserError where it cannot be made or shown. The first way that works is taken: window, picture, text.
     """
-    if name.name in GAMES:
-        game = MettaGridEnv(name)
-        return SingleEnv(game), MapView(game) if terminal else None
     env = make_env(name)
+    if isinstance(env, MettaGridEnv):
+        return SingleEnv(env), MapView(env) if terminal else None
     modes = env.metadata.get("render_modes") or []
     if has_screen() and ("human" in modes or "rgb_array" in modes):
         window = opened_window(name, seed)
@@ -176,7 +176,7 @@ def open_view(name: EnvName, seed: int, terminal: bool) -> tuple[SingleEnv, View
         if mode in modes:
             env = make_env(name, mode)
             return SingleEnv(env), view(env)
-    raise UserError(f"env={name.name} cannot be shown here: it has render_mode {' and '.join(modes) or 'none'}")
+    raise UserError(f"env={name.short_name} cannot be shown here: it has render_mode {' and '.join(modes) or 'none'}")
 
 
 def has_screen() -> bool:
