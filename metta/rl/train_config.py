@@ -28,7 +28,8 @@ CHANGEABLE = frozenset(
 )
 SHAPES = frozenset({"agent", "hidden_size", "lstm", "num_envs", "num_shards"})  # of the state, which a fork takes over
 ANCESTOR = frozenset({"init", "fork"})  # what a run begins with
-FOLDER = frozenset({"run", "train_dir", "eval_db"})  # where things lie: not a matter of the run, which can be moved
+PLACES = frozenset({"eval_db", "mirror"})  # of copies and scores: no checkpoint keeps them, or a password in them
+FOLDER = frozenset({"run", "train_dir"}) | PLACES  # where things lie: not a matter of the run, which can be moved
 EVAL_DB = "where the scores are: a file, or postgresql://user@host/database"
 CODE = frozenset({"agent", "on_epoch"})  # keys that name code of the user's own
 LARGE = 1e30  # a factor or a bound that is as good as infinite, and still a float32
@@ -97,6 +98,7 @@ class TrainConfig(Config):
     )
     on_epoch: str | None = key("called after each epoch: path/to/file.py:f or package.module:f", None, unset="nothing")
     display: Literal["auto", "rich", "plain", "none"] = key("progress on stderr; auto: rich on a terminal", "auto")
+    mirror: str | None = key("object storage to keep a copy in: s3://bucket/prefix", None, unset="none")
     eval_db: str | None = key(EVAL_DB, None, unset="eval.db in train_dir")
     train_dir: str = key("folder of all runs", "./train_dir")
 

@@ -7,7 +7,7 @@ import sys
 import time
 import weakref
 from collections.abc import Callable, Collection
-from contextlib import closing, suppress
+from contextlib import closing, nullcontext, suppress
 from dataclasses import asdict
 from functools import partial
 from itertools import chain
@@ -37,9 +37,11 @@ from metta.rl.learning.user_functions import EpochCallback, OnEpoch
 from metta.rl.saved_config import checked_state
 from metta.rl.saving.ancestors import forked, initialised
 from metta.rl.saving.checkpoint_saver import CheckpointSaver
+from metta.rl.saving.mirror import Mirror
 from metta.rl.saving.run_lock import RunLock
 from metta.rl.tiny_checkpoint_manager import TinyCheckpointManager
 from metta.rl.train_config import (
+    PLACES,
     TrainConfig,
     changed_keys,
     given_keys,
@@ -65,6 +67,7 @@ def train(
     given: the keys that the user typed; of a run that exists only those are compared with its own configuration. None:
     those whose values are not the defaults.
     keep_epochs: epochs that retention must spare; last_evaluation: what the display says of the newest score.
+    NotUploadedError where it all ended well, but for what never arrived in config.mirror.
     Returns the exit status: 0 complete, 128 + its number after a signal, 1 when a checkpoint could not be saved.
     """
     run = RunFolder(config.train_dir, config.run)
@@ -73,12 +76,14 @@ def train(
     with (
         run.cleaned_up(),
         RunLock(run.lock),
+        nullcontext() if config.mirror is None else Mirror(config.mirror, config.run, config.train_dir) as mirror,
         StopSignals(lambda: max(manager.list_epochs(), default=None)) as signals,
         closing(load_trainer(manager, config, given) or new_trainer(config, given)) as trainer,
         closing(EvaluationBeside(trainer.config, is_new=not manager.exists())) as evaluation,
     ):
         callback = EpochCallback(on_epoch or trainer.config.on_epoch)
-        saver = CheckpointSaver(manager, trainer.config.keep_last, keep_epochs)
+        saved = bool if mirror is None else mirror.saved
+        saver = CheckpointSaver(manager, trainer.config.keep_last, keep_epochs, saved)
         display = Display(trainer.config, run, trainer.agent_steps, last_evaluation)
         try:
             return run_epochs(trainer, callback, saver, signals, display, evaluation)
@@ -331,7 +336,7 @@ class Trainer:
         self.settle()
         self._require_finite({}, self.epoch)
         return {
-            "config": {name: value for name, value in asdict(self.config).items() if name != "eval_db"},
+            "config": {name: value for name, value in asdict(self.config).items() if name not in PLACES},
             "environment": self.environment,
             "epoch": self.epoch,
             "agent_steps": self.agent_steps,

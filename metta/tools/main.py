@@ -21,6 +21,8 @@ TOOLS = {
     "replay": "make a recorded episode again, as a file people can open",
     "analyze": "compare runs: a table and a report",
     "runs": "list the runs",
+    "pull": "bring runs from object storage",
+    "push": "send runs to object storage",
     "scores": "show, export or copy scores",
 }
 

@@ -28,6 +28,10 @@ T = TypeVar("T")
 
 def main(argv: Sequence[str]) -> int:
     config, given = parse(TrainConfig, argv, "metta train", help_table)
+    if config.mirror is not None and not open_run(config.run, config.train_dir).exists():
+        from metta.rl.saving.mirror import Mirror
+
+        Mirror(config.mirror, config.run, config.train_dir).bring_newest()
     check(config, given)
     return train(config, given)
 

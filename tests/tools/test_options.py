@@ -6,7 +6,16 @@ import pytest
 
 from metta.keys import Config, keys, kinds, type_text
 from metta.rl.train_config import TrainConfig
-from metta.tools.cli.config import AnalyzeConfig, PlayConfig, ReplayConfig, RunsConfig, ScoresConfig, SimConfig
+from metta.tools.cli.config import (
+    AnalyzeConfig,
+    PlayConfig,
+    PullConfig,
+    PushConfig,
+    ReplayConfig,
+    RunsConfig,
+    ScoresConfig,
+    SimConfig,
+)
 from metta.tools.main import TOOLS
 
 COMMANDS: dict[str, type[Config]] = {
@@ -16,6 +25,8 @@ COMMANDS: dict[str, type[Config]] = {
     "replay": ReplayConfig,
     "analyze": AnalyzeConfig,
     "runs": RunsConfig,
+    "pull": PullConfig,
+    "push": PushConfig,
     "scores": ScoresConfig,
 }
 OPTIONS = {
@@ -52,6 +63,7 @@ OPTIONS = {
         evaluate INT None
         on_epoch TEXT None
         display auto|rich|plain|none auto
+        mirror TEXT None
         eval_db TEXT None
         train_dir TEXT ./train_dir
     """,
@@ -103,6 +115,16 @@ OPTIONS = {
     """,
     "runs": """
         eval_db TEXT None
+        train_dir TEXT ./train_dir
+    """,
+    "pull": """
+        mirror TEXT required
+        run TEXT required
+        train_dir TEXT ./train_dir
+    """,
+    "push": """
+        mirror TEXT required
+        run TEXT required
         train_dir TEXT ./train_dir
     """,
     "scores": """

@@ -155,7 +155,10 @@ def test_a_damaged_checkpoint_of_a_run(trained: Path) -> None:
 
 def test_no_tool(trained: Path) -> None:
     assert refused(trained, ["trian"]) == "metta: no tool trian: did you mean train?"
-    assert refused(trained, ["xyz"]) == "metta: no tool xyz: have train, sim, play, replay, analyze, runs, scores"
+    assert (
+        refused(trained, ["xyz"])
+        == "metta: no tool xyz: have train, sim, play, replay, analyze, runs, pull, push, scores"
+    )
 
 
 def test_a_database_that_is_none(tmp_path: Path) -> None:

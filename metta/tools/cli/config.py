@@ -13,6 +13,7 @@ SAMPLED = "draw actions, as training does, where an agent alone in its environme
 EPOCH = "the checkpoint: a number, latest or best"
 EPOCHS = "checkpoints: a number, a range as in 20..60, latest, best or all"
 ENV = "another environment than the one it was trained on"
+MIRROR = "the object storage: s3://bucket/prefix"
 TRAIN_DIR = "folder of all runs"
 AGENT_FILE = "an agent file instead of a run: path/to/agent_epoch_100.pt"
 TRUST = "load an agent file from elsewhere with all that is in it: it may run any code"
@@ -99,4 +100,22 @@ class ScoresConfig(Config):
     export: str | None = key("file for the rows, an episode each: NAME.csv or NAME.parquet", None, unset="none")
     copy_to: str | None = key("another database for the rows: a file or a URL", None, unset="none")
     eval_db: str | None = key(EVAL_DB, None, unset="eval.db in train_dir")
+    train_dir: str = key(TRAIN_DIR, "./train_dir")
+
+
+@dataclass(frozen=True, kw_only=True)
+class PullConfig(Config):
+    """Bring runs from object storage to look at."""
+
+    mirror: str = key(MIRROR)
+    run: str = key("names and patterns: a,b or ppo-s*")
+    train_dir: str = key(TRAIN_DIR, "./train_dir")
+
+
+@dataclass(frozen=True, kw_only=True)
+class PushConfig(Config):
+    """Send runs to object storage."""
+
+    mirror: str = key(MIRROR)
+    run: str = key("names and patterns: a,b or ppo-s*")
     train_dir: str = key(TRAIN_DIR, "./train_dir")
