@@ -12,7 +12,7 @@ from tests.helpers.commands import ROOT, run_in
 PAGES = sorted((ROOT / "docs").glob("*.md"))
 # What takes long as it stands there: the same with fewer steps, episodes and seeds.
 SHORTER = [
-    (r"total_timesteps=[0-9_]+", "total_timesteps=4096"),
+    (r"total_timesteps=[0-9_]+", "total_timesteps=8192"),
     (r"episodes=[0-9]+", "episodes=3"),
     ("seed in 0 1 2", "seed in 0 1"),
 ]
