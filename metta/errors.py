@@ -47,6 +47,12 @@ class EnvError(MettaError, RuntimeError):
     exit_status = 1
 
 
+class RankError(MettaError):
+    """Another rank of the training is gone, or has failed."""
+
+    exit_status = 1
+
+
 class TrainingError(MettaError):
     """Training cannot go on: what it learned is no number."""
 

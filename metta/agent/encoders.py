@@ -1,15 +1,18 @@
 """From one agent's observation to features: vectors, images, MettaGrid tokens, and what is made of several."""
 
 import math
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any, TypeVar
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
 from metta.envs.env_spec import EnvSpec, TokenSpec
+from metta.moments import merged
 
 M = TypeVar("M", bound=nn.Module)
 
@@ -49,18 +52,24 @@ class Normalizer(nn.Module):
         return torch.addcmul(self.shift, x, self.scale).clamp_(-self.clip, self.clip)
 
     @torch.no_grad()
-    def update(self, batch: Tensor) -> None:
-        """batch: `[N, size]`."""
-        batch = batch.double()
-        n = batch.shape[0]
-        var, mean = torch.var_mean(batch, 0, correction=0)
+    def update(self, *batches: Tensor, gather: Callable[[np.ndarray], np.ndarray] | None = None) -> None:
+        """batches: `[N, size]` of each shard; gather: from their moments `[batches, ...]` to those of all shards."""
+        moments = np.stack([column_moments(batch) for batch in batches])
+        n, mean, m2 = merged(moments if gather is None else gather(moments))
+        n, mean, m2 = n[0], *(torch.from_numpy(column).to(self.mean.device) for column in (mean, m2))
         total = self.count + n
         delta = mean - self.mean
-        self.var.copy_((self.var * self.count + var * n + delta.square() * self.count * n / total) / total)
+        self.var.copy_((self.var * self.count + m2 + delta.square() * self.count * n / total) / total)
         self.mean.add_(delta * n / total)
         self.count.copy_(total)
         self.scale.copy_(self.var.add(1e-8).rsqrt())
         self.shift.copy_(-self.mean * self.scale)
+
+
+def column_moments(batch: Tensor) -> np.ndarray:
+    """`Moments` of each column of `[N, size]`, as `[size, 3]`."""
+    var, mean = (column.cpu().numpy() for column in torch.var_mean(batch.double(), 0, correction=0))
+    return np.stack((np.full_like(mean, len(batch)), mean, var * len(batch)), -1)
 
 
 class VectorEncoder(nn.Module):

@@ -1,5 +1,6 @@
 """The agent: everything needed to act, in one nn.Module that torch.save writes and torch.load brings back."""
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -125,11 +126,15 @@ class PolicyAgent(nn.Module):
             actions = self.distribution.sample(params, noise.to(params.device))
         return actions.reshape(-1, *self.env.action_shape).cpu().numpy()
 
-    def update_normalizers(self, observations: Tensor) -> None:
-        """Take observations `[T, B, *shape]` into the running statistics of every Normalizer inside.
+    def update_normalizers(
+        self, *observations: Tensor, gather: Callable[[np.ndarray], np.ndarray] | None = None
+    ) -> None:
+        """Take observations `[T, B, *shape]` of each shard into the running statistics of every Normalizer inside.
 
-        One that is smaller than a composite observation normalises the vectors, with which it begins.
+        One that is smaller than a composite observation normalises the vectors, with which it begins. gather: as in
+        `Normalizer.update`, where other processes have more shards.
         """
         for module in self.modules():
             if isinstance(module, Normalizer):
-                module.update(observations.flatten(0, 1).flatten(1)[:, : len(module.mean)])
+                rows = [each.flatten(0, 1).flatten(1)[:, : len(module.mean)] for each in observations]
+                module.update(*rows, gather=gather)

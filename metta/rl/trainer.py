@@ -1,15 +1,12 @@
 """The training loop: resume, collect, learn, save. `train` is the whole of it; `Trainer` is what it works on."""
 
 import math
-import mmap
 import os
 import sys
 import time
-import weakref
 from collections.abc import Callable, Collection
 from contextlib import closing, nullcontext, suppress
 from dataclasses import asdict
-from functools import partial
 from itertools import chain
 from typing import Any
 
@@ -24,15 +21,15 @@ from metta.envs.make_env import spec_of
 from metta.envs.vec_env import Episode
 from metta.errors import CheckpointError, MettaError, SaveError, TrainingError, UserError, enumeration, say
 from metta.machine import make_deterministic, pick_device, set_threads, software
-from metta.processes.shared_arrays import shared_memory_file, shares
-from metta.processes.worker import Worker, end_workers
+from metta.moments import merged
+from metta.processes.ranks import Ranks
 from metta.rl.defaults import with_defaults
 from metta.rl.display.display import Display
 from metta.rl.display.evaluation import EvaluationBeside
 from metta.rl.display.stop_signals import StopSignals
+from metta.rl.learning.crew import Crew
+from metta.rl.learning.ppo import explained_variance
 from metta.rl.learning.random_state import seed_everything
-from metta.rl.learning.replica import Replica, meet_all, start_replica
-from metta.rl.learning.reward_scaler import RewardScaler
 from metta.rl.learning.user_functions import EpochCallback, OnEpoch
 from metta.rl.saved_config import checked_state
 from metta.rl.saving.ancestors import forked, initialised
@@ -196,7 +193,7 @@ LARGE_IMAGE = 10_000  # numbers in an observation; two threads on a 10x10 grid b
 class Trainer:
     """One run in memory: agent, optimiser, environments. The same state goes on the same way, bit for bit."""
 
-    def __init__(self, typed: TrainConfig, agent: PolicyAgent | None = None):
+    def __init__(self, typed: TrainConfig, agent: PolicyAgent | None = None, ranks: Ranks | None = None):
         """Set up from the configuration; `agent` is one from a checkpoint, otherwise a new one is made."""
         if agent is None and (typed.init or typed.fork):
             raise UserError("a trainer with init= or fork= is made by Trainer.resume(config)")
@@ -215,40 +212,12 @@ class Trainer:
         self.agent = agent.to(self.device)
         self.environment = pack(spec.env)
         self.rows = config.num_envs * spec.num_agents
-        self.reward_scaler = RewardScaler(self.rows, config.gamma)
         self.epoch = 0
         self.agent_steps = 0
         self._learning_rate: float | None = None
-        self._workers: list[Worker] = []
-        self._finalizer = weakref.finalize(self, end_workers, self._workers)
-        try:
-            self.replica = self._start()
-        except BaseException:
-            self._finalizer()
-            raise
-        self.timers = self.replica.timers
+        self.crew = Crew(config, self.agent, ranks)
+        self.replica, self.timers = self.crew.replica, self.crew.timers
         self._left = self._traces()  # as the last epoch left agent and optimiser
-
-    def _start(self) -> Replica:
-        """Deal the shards to this process and to workers, and have each make its replica; returns this one's."""
-        config, agent, num_shards = self.config, self.agent, self.config.num_shards
-        processes = min(num_shards, os.cpu_count() or 1) if config.num_workers is None else 1 + config.num_workers
-        if self.device.type == "cpu":
-            dealt, helpers = shares(num_shards, min(num_shards, processes)), max(0, processes // num_shards - 1)
-        else:  # one process for the GPU
-            dealt, helpers = [range(num_shards)], (processes - 1) // num_shards
-        num_bytes = Replica.memory_bytes(config, agent)
-        if num_bytes > (have := os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")):
-            size = f"horizon={config.horizon} num_envs={config.num_envs}: an epoch's data is {num_bytes / 1e9:,.0f} GB"
-            raise UserError(f"{size}, and this machine has {have / 1e9:,.0f} GB of memory")
-        with shared_memory_file(num_bytes) as file:
-            memory = mmap.mmap(file.fileno(), num_bytes)
-            for theirs in dealt[1:]:
-                self._workers.append(start_replica(file, config, agent, theirs, helpers))
-        replica = Replica(config, agent, dealt[0], helpers, memory, partial(meet_all, self._workers))
-        for worker in self._workers:
-            worker.receive()
-        return replica
 
     @property
     def complete(self) -> bool:
@@ -272,17 +241,17 @@ class Trainer:
         """One rollout and its update; returns the epoch's scalars by their TensorBoard names."""
         self.settle()
         config, began, learning_rate = self.config, time.perf_counter(), self.learning_rate
-        episodes: list[Episode] = list(chain(*self._everywhere("collect", self.epoch)))
+        episodes: list[Episode] = list(chain(*self.crew.everywhere("collect", self.epoch)))
         with self.timers("learn"):
-            variance = self.replica.estimate_advantages(self.reward_scaler)
-            losses = self._everywhere("learn", self.epoch, learning_rate)[0]
+            answers = self.crew.everywhere("learn", self.epoch, learning_rate)
+        losses, of_critic = answers[0][0], merged(np.concatenate([moments for _, moments in answers]))
         self._require_finite(losses, self.epoch + 1)
         self._left = self._traces()
         steps = config.horizon * self.rows
         self.epoch += 1
         self.agent_steps += steps
         scalars = {f"losses/{name}": value for name, value in losses.items()}
-        scalars["losses/explained_variance"] = variance
+        scalars["losses/explained_variance"] = explained_variance(of_critic)
         scalars["charts/learning_rate"] = learning_rate
         scalars["charts/steps_per_second"] = steps / (time.perf_counter() - began)
         return scalars | episode_scalars(episodes)
@@ -304,46 +273,36 @@ class Trainer:
             raise UserError("the agent's parameters were replaced by others: change them in place, as copy_ does")
         if traces[1] != self._left[1]:
             self.learning_rate = traces[1]
-        for worker in self._workers:
-            worker.send("adopt", self.agent.state_dict(), optimizer.state_dict())
-        for worker in self._workers:
-            worker.receive()
+        self.crew.everywhere("adopt", self.agent.state_dict(), optimizer.state_dict())
         self._left = traces
 
     def _traces(self) -> tuple[Any, ...]:
         """What shows that the agent's tensors or the optimiser's settings are other ones."""
         optimizer = self.replica.optimizer
         ids, rate = [id(parameter) for parameter in self.agent.parameters()], optimizer.param_groups[0].get("lr")
-        if not self._workers:  # nobody to pass the others on to
+        if self.crew.alone:  # nobody to pass the others on to
             return ids, rate
         settings = [{**group, "params": None} for group in optimizer.param_groups]
         floats = [tensor for tensor in self.agent.state_dict().values() if tensor.is_floating_point()]
         norms = torch.stack([norm.double() for norm in torch._foreach_norm(floats)]).tolist()
         return ids, rate, norms, repr(settings), len(optimizer.state)
 
-    def _everywhere(self, method: str, *arguments: Any) -> list[Any]:
-        """Call a method of every replica; what they return, in the order of the shards."""
-        for worker in self._workers:
-            worker.send(method, *arguments)
-        answers = [getattr(self.replica, method)(*arguments)]
-        for worker in self._workers:
-            with self.timers("wait"):
-                answers.append(worker.receive())
-        return answers
-
     def state_dict(self) -> dict[str, Any]:
         """All that an exact continuation needs beside the agent; what changes nothing when left out is not here."""
         self.settle()
         self._require_finite({}, self.epoch)
+        replica, shards = self.replica, list(chain(*self.crew.everywhere("state_dict")))
+        discounted = np.concatenate([shard.pop("discounted") for shard in shards])
         return {
             "config": {name: value for name, value in asdict(self.config).items() if name not in PLACES},
             "environment": self.environment,
             "epoch": self.epoch,
             "agent_steps": self.agent_steps,
             "learning_rate": self._learning_rate,
-            "optimizer": self.replica.optimizer.state_dict(),
-            "shards": list(chain(*self._everywhere("state_dict"))),
-            "reward_scaler": self.reward_scaler.state_dict(),
+            "optimizer": replica.optimizer.state_dict(),
+            "shards": shards,
+            "minibatches": "by shard",
+            "reward_scaler": {"discounted": discounted, **replica.scaler.state_dict()},
             "software": software(self.device),
         }
 
@@ -354,10 +313,14 @@ class Trainer:
         """
         self.epoch, self.agent_steps = state["epoch"], state["agent_steps"]
         self._learning_rate = state.get("learning_rate")  # as older ones have none
-        self.reward_scaler.load_state_dict(state["reward_scaler"])
+        discounted = state["reward_scaler"]["discounted"]
         shards = state["shards"] if go_on else [without_actions(shard) for shard in state["shards"]]
-        fresh = sum(self._everywhere("load_state_dict", state["optimizer"], shards))
+        ends = np.cumsum([len(shard["episodes"]["returns"]) for shard in shards])
+        shards = [{**s, "discounted": d} for s, d in zip(shards, np.split(discounted, ends[:-1]), strict=True)]
+        fresh = sum(self.crew.everywhere("load_state_dict", state["optimizer"], state["reward_scaler"], shards))
         self._left = self._traces()
+        if self.config.num_shards > 1 and "minibatches" not in state:
+            inexact("the run began when minibatches were dealt from all shards together, and now each deals its own")
         if not go_on:
             say(f"metta: with another env= or env.KEY= the unfinished episodes of fork={self.config.fork} begin afresh")
         elif fresh:
@@ -385,8 +348,7 @@ class Trainer:
 
     def close(self) -> None:
         """End the worker processes and close the environments."""
-        self._finalizer()
-        self.replica.close()
+        self.crew.close()
 
 
 def inexact(why: str) -> None:

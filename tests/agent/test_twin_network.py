@@ -12,11 +12,12 @@ from torch.nn.utils import parametrizations
 from metta.agent.policy_agent import PolicyAgent
 from metta.agent.twin_network import TwinNetwork
 from metta.envs.env_spec import EnvName, EnvSpec
+from metta.rl.learning.minibatches import Minibatches
 from metta.rl.learning.ppo import ppo_loss, update
 from metta.rl.learning.rollout import Rollout
 from metta.rl.train_config import TrainConfig
 from metta.rl.trainer import Trainer
-from tests.helpers.configs import run_config
+from tests.helpers.configs import an_exchange, run_config
 
 CONFIG = run_config(clip_coef=0.2, vf_coef=0.7, ent_coef=0.05, update_epochs=2, minibatch_size=40)
 DISCRETE = EnvSpec(EnvName("test"), 1, "vector", (5,), "float32", 3)
@@ -251,10 +252,11 @@ def test_changed_agents_train_as_autograd_trains_them(case):
         agent.load_state_dict(before)
     torch.manual_seed(2)
     optimizer = torch.optim.Adam(ours.parameters(), lr=1e-2, eps=1e-5, fused=True)
-    update(ours, optimizer, rollout, CONFIG, torch.Generator().manual_seed(0))
+    batch = rollout.independent_steps()
+    update(ours, optimizer, Minibatches({0: batch}, 200, 40, an_exchange(ours), seed=0), CONFIG)
 
     optimizer = torch.optim.Adam(theirs.parameters(), lr=1e-2, eps=1e-5)
-    batch, generator = rollout.independent_steps(), torch.Generator().manual_seed(0)
+    generator = torch.Generator().manual_seed(0)
     for _ in range(2):
         for index in torch.randperm(200, generator=generator).split(40):
             minibatch = batch.rows(index)

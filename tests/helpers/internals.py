@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from metta.agent.distributions import Categorical, Gaussian
+from metta.rl.learning.minibatches import Minibatches
 from metta.rl.trainer import Trainer
 
 ARRAYS = (
@@ -17,22 +18,38 @@ ARRAYS = (
 
 def rollout_of(trainer: Trainer) -> SimpleNamespace:
     """Copies of the last rollout's arrays as tensors `[T, B, ...]`, and `state`: a tuple of `[B, size]`."""
-    rollout = trainer.replica.rollout
-    copies = {name: torch.as_tensor(getattr(rollout, name)).clone() for name in ARRAYS}
-    return SimpleNamespace(**copies, state=tuple(tensor.clone() for tensor in rollout.state))
+    rollouts = trainer.replica.rollouts
+
+    def together(name: str) -> torch.Tensor:
+        parts = [torch.as_tensor(getattr(rollout, name)) for rollout in rollouts]
+        return torch.cat(parts, 0 if name == "last_values" else 1)
+
+    state = tuple(torch.cat(parts) for parts in zip(*(rollout.state for rollout in rollouts), strict=True))
+    return SimpleNamespace(**{name: together(name) for name in ARRAYS}, state=state)
 
 
-def record_orders(monkeypatch: pytest.MonkeyPatch) -> list[torch.Tensor]:
-    """The permutations that deal the minibatches, one for each pass, are appended to the list from now on."""
-    orders: list[torch.Tensor] = []
-    randperm = torch.randperm
+def record_passes(monkeypatch: pytest.MonkeyPatch, steps: int) -> list[list[torch.Tensor]]:
+    """The minibatches of each pass are appended to the list from now on, as numbers `step * B + row` of the rollout.
 
-    def recorded(*arguments, **options):
-        orders.append(randperm(*arguments, **options))
-        return orders[-1].clone()
+    steps: of a row that are dealt apart; 1 where whole rows are.
+    """
+    passes: list[list[torch.Tensor]] = []
+    deal = Minibatches.deal
 
-    monkeypatch.setattr(torch, "randperm", recorded)
-    return orders
+    def recorded(self, count=1):
+        dealt = deal(self, count)
+        widths = [batch.values.shape[1] // steps for batch in self.batches.values()]
+        firsts = np.cumsum([0, *widths]).tolist()
+
+        def numbers(shard, index):
+            return index // widths[shard] * firsts[-1] + firsts[shard] + index % widths[shard]
+
+        for one in dealt:
+            passes.append([torch.cat([numbers(s, part.index) for s, part in each.parts.items()]) for each in one])
+        return dealt
+
+    monkeypatch.setattr(Minibatches, "deal", recorded)
+    return passes
 
 
 def use_portable_noise(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -57,7 +57,7 @@ def resumed(config, workers, tmp_path):
     trainer.close()
     again = load_trainer(manager, replace(config, num_workers=workers), frozenset(["num_workers"]))
     assert again is not None
-    assert len(again._workers) == workers
+    assert len(again.crew._workers) == workers
     return bits(again, EPOCHS)
 
 

@@ -10,10 +10,12 @@ from metta.agent.distributions import Categorical, Gaussian
 from metta.agent.policy_agent import PolicyAgent
 from metta.agent.twin_network import TwinNetwork
 from metta.envs.env_spec import EnvName, EnvSpec
+from metta.moments import Moments, merged
+from metta.rl.learning.minibatches import Minibatches
 from metta.rl.learning.ppo import explained_variance, gae, ppo_loss, successor_values, update
 from metta.rl.learning.reward_scaler import RewardScaler
 from metta.rl.learning.rollout import Rollout
-from tests.helpers.configs import run_config
+from tests.helpers.configs import an_exchange, run_config
 
 
 def column(*values):
@@ -132,10 +134,14 @@ def test_the_loss_is_the_weighted_sum_of_its_parts(num_actions):
 
 def test_explained_variance():
     """A critic without variance to explain must not be reported as perfect."""
+
+    def explained(values, returns):
+        return explained_variance(merged(np.array([[Moments.of(returns - values), Moments.of(returns)]])))
+
     returns = np.array([1.0, 2.0, 3.0])
-    assert explained_variance(returns, returns) == 1
-    assert explained_variance(np.zeros(3), returns) == pytest.approx(0)
-    assert math.isnan(explained_variance(returns, np.ones(3)))
+    assert explained(returns, returns) == 1
+    assert explained(np.zeros(3), returns) == pytest.approx(0)
+    assert math.isnan(explained(returns, np.ones(3)))
 
 
 @pytest.mark.parametrize("reference", [True, False])
@@ -170,12 +176,12 @@ def test_gaussian_against_torch():
 
 def test_reward_scaler_divides_by_the_discounted_returns_deviation():
     """Statistics that run across episode ends, or over rewards in place of returns, scale by the wrong number."""
-    scaler = RewardScaler(1, gamma=0.5)
+    scaler = RewardScaler([1], gamma=0.5)
     rewards, done = column(1, 1, 4), column(0, 1, 0).astype(bool)
-    scaled = scaler(rewards, done)
+    (scaled,) = scaler([(rewards, done)], np.asarray)
     history = np.array([1, 1.5, 4])
     assert scaled[:, 0] == pytest.approx(rewards[:, 0] / history.std(), rel=1e-5)
-    again = scaler(column(2), column(0).astype(bool))
+    (again,) = scaler([(column(2), column(0).astype(bool))], np.asarray)
     history = np.append(history, 0.5 * 4 + 2)
     assert again[0, 0] == pytest.approx(2 / history.std(), rel=1e-5)
 
@@ -193,6 +199,12 @@ def bandit_batch(agent, rows=64, steps=1):
     )
 
 
+def dealt(agent, batch, config):
+    batch, size = batch if batch.state else batch.independent_steps(), config.minibatch_size
+    size = size // len(batch.values) if batch.state else size
+    return Minibatches({0: batch}, batch.values.shape[1], size, an_exchange(agent), seed=0)
+
+
 def an_optimizer(agent):
     return torch.optim.Adam(agent.parameters(), lr=1e-2)
 
@@ -202,7 +214,7 @@ def test_update_prefers_the_better_action(lstm):
     """A sign error anywhere in the update makes the agent worse."""
     agent = an_agent(lstm)
     batch = bandit_batch(agent, steps=2 if lstm else 1)
-    stats = update(agent, an_optimizer(agent), batch, a_config())
+    stats = update(agent, an_optimizer(agent), dealt(agent, batch, a_config()), a_config())
     after = agent(batch.observations, batch.state)[0].softmax(-1)[..., 1].mean().item()
     assert after > 0.55
     assert stats["approx_kl"] > 0 and 0 <= stats["clip_fraction"] <= 1
@@ -214,7 +226,7 @@ def test_target_kl_ends_the_update(monkeypatch):
     agent = an_agent()
     optimizer, steps = an_optimizer(agent), []
     optimizer.register_step_post_hook(lambda *_: steps.append(1))
-    update(agent, optimizer, bandit_batch(agent), a_config(target_kl=1e-6, update_epochs=50, minibatch_size=32))
-    assert len(steps) <= 4
-    update(agent, optimizer, bandit_batch(agent), a_config(target_kl=1e6, update_epochs=50, minibatch_size=32))
-    assert len(steps) > 99
+    for target_kl, enough in ((1e-6, lambda count: count <= 4), (1e6, lambda count: count > 99)):
+        config = a_config(target_kl=target_kl, update_epochs=50, minibatch_size=32)
+        update(agent, optimizer, dealt(agent, bandit_batch(agent), config), config)
+        assert enough(len(steps))

@@ -13,12 +13,13 @@ from metta.agent.twin_network import TwinNetwork
 from metta.envs.env_spec import EnvName, EnvSpec
 from metta.errors import EnvError
 from metta.rl.learning.common_buffers import CommonBuffers
-from metta.rl.learning.ppo import Statistics, backward
+from metta.rl.learning.minibatches import Minibatches, Part
+from metta.rl.learning.ppo import backward
 from metta.rl.learning.rollout import Rollout
 from metta.rl.learning.summed_gradients import SummedGradients
 from metta.rl.train_config import TrainConfig
 from metta.rl.trainer import Trainer
-from tests.helpers.configs import run_config
+from tests.helpers.configs import an_exchange, run_config
 
 CONFIG = run_config(vf_coef=0.5, ent_coef=0.01)
 ROWS = 11
@@ -45,18 +46,26 @@ def test_shards_add_up_to_the_whole(lstm, size, num_shards, with_twin):
     """Advantages normalised by shard, unequal shards that weigh the same, or an empty one that counts as NaN;
     one minibatch's statistics written over by the next's."""
     agent = an_agent(lstm)
-    batch, index = a_batch(agent), torch.randperm(ROWS)[:size]
+    batch = a_batch(agent)
     twin = TwinNetwork.of(agent) if with_twin else None
     assert lstm or (twin is not None) == with_twin
-    expected = backward(agent, batch, index, CONFIG, twin)
-    whole = [parameter.grad for parameter in agent.parameters()]
-    memory = bytearray(SummedGradients.memory_bytes(agent, num_shards))
-    buffers = CommonBuffers(agent, num_shards, bytearray())
-    summed = SummedGradients(agent, num_shards, range(num_shards), memory, lambda: None, buffers).begin(seed=1)
-    seen: list[Statistics] = []
-    for _ in range(3):  # its two places take turns
-        seen.append(summed(agent, batch, index, CONFIG, twin))
-        assert all(torch.allclose(torch.stack(stats), torch.stack(expected), atol=1e-6) for stats in seen)
+    rows = batch.values.shape[1]
+    parts = dict(enumerate(torch.arange(rows).tensor_split(num_shards)))
+    exchange = an_exchange(agent, num_shards)
+    batches = {shard: batch.rows(part) for shard, part in parts.items()}
+    (dealt,) = Minibatches(batches, rows, size, exchange, seed=1).deal()
+    numbers = [torch.cat([parts[shard][part.index] for shard, part in each.parts.items()]) for each in dealt]
+    assert sorted(torch.cat(numbers).tolist()) == list(range(rows))
+    summed = SummedGradients(agent, exchange, CommonBuffers(agent, exchange)).begin(seed=1)
+    for minibatch, index in zip(dealt[:3], numbers, strict=False):  # its two places take turns
+        assert minibatch.present == [shard for shard, part in minibatch.parts.items() if len(part.index)]
+        for parameter in agent.parameters():
+            parameter.grad = None
+        std, mean = torch.std_mean(batch.advantages[:, index], correction=0)
+        expected = backward(agent, Part(batch, index, mean, std, 1.0), CONFIG, twin)
+        whole = [parameter.grad for parameter in agent.parameters()]
+        seen = summed(agent, minibatch, CONFIG, twin)
+        assert torch.allclose(torch.stack(seen), torch.stack(expected), atol=1e-6)
         for parameter, gradient in zip(agent.parameters(), whole, strict=True):
             assert parameter.grad is not None and gradient is not None
             assert torch.allclose(parameter.grad, gradient, atol=1e-6)
@@ -93,7 +102,7 @@ def test_a_replica_that_dies_is_named(moment, monkeypatch):
     """Waiting for ever at the next meeting for a process that the system killed."""
     trainer = a_trainer()
     trainer.run_epoch()
-    (worker,) = trainer._workers
+    (worker,) = trainer.crew._workers
     call = getattr(trainer.replica, moment)
 
     def kill(*arguments):
@@ -139,7 +148,7 @@ def test_a_process_more_than_shards_helps_to_step():
     for num_workers, replicas, helpers in ((0, 1, 0), (1, 2, 0), (2, 2, 0), (3, 2, 1)):
         trainer = a_trainer(num_workers=num_workers)
         envs = trainer.replica.collectors[0].envs
-        assert (1 + len(trainer._workers), len(envs._workers)) == (replicas, helpers)
+        assert (1 + len(trainer.crew._workers), len(envs._workers)) == (replicas, helpers)
         assert len(trainer.replica.collectors) == 2 // replicas
         trainer.close()
 

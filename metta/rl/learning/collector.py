@@ -16,7 +16,7 @@ from metta.rl.learning.timers import Timers
 
 
 class Collector:
-    """Steps environments with the agent's sampled actions, and writes what happens into their rows of a rollout.
+    """Steps environments with the agent's sampled actions, and writes what happens into a rollout.
 
     Keeps what must survive from one rollout to the next.
     """
@@ -24,16 +24,14 @@ class Collector:
     def __init__(self, envs: VecEnv, agent: PolicyAgent, rollout: Rollout, timers: Timers, buffers: CommonBuffers):
         self.envs, self.agent, self.timers, self._buffers = envs, agent, timers, buffers
         self.device = rollout.values.device
-        first = envs.first_env * envs.num_agents
-        self.rows = rows = slice(first, first + envs.batch_size)
         self.state = agent.initial_state(envs.batch_size)
         self.starts = np.ones(envs.batch_size, dtype=bool)
         self.rollout = rollout
-        self.params = torch.zeros(*rollout.values[:, rows].shape, agent.distribution.num_params, device=self.device)
+        self.params = torch.zeros(*rollout.values.shape, agent.distribution.num_params, device=self.device)
         # By step, since to index a tensor costs as much as a small product.
         self._by_step = list(
             zip(
-                *(t[:, rows].unbind() for t in (rollout.observations, rollout.actions, rollout.values)),
+                *(t.unbind() for t in (rollout.observations, rollout.actions, rollout.values)),
                 self.params.unbind(),
                 strict=True,
             )
@@ -42,7 +40,7 @@ class Collector:
     @torch.inference_mode()
     def collect(self, seed: int) -> list[Episode]:
         """Play one horizon from where the last one stopped; returns the episodes that ended. seed: of all chance."""
-        envs, agent, rollout, rows, timers = self.envs, self.agent, self.rollout, self.rows, self.timers
+        envs, agent, rollout, timers = self.envs, self.agent, self.rollout, self.timers
         seed_everything(seed)
         observed = torch.from_numpy(envs.observations)
         with timers("forward"):
@@ -50,9 +48,9 @@ class Collector:
             twin = TwinNetwork.of(agent)
         state = self.state
         for kept, before in zip(rollout.state, state, strict=True):
-            kept[rows] = before
-        rollout.starts[0, rows] = self._starts()
-        rollout.bootstrap_values[:, rows] = 0
+            kept[:] = before
+        rollout.starts[0] = self._starts()
+        rollout.bootstrap_values[:] = 0
         episodes = []
         for t, (observations, actions, values, params) in enumerate(self._by_step):
             with timers("forward"):
@@ -67,21 +65,21 @@ class Collector:
                 sent = actions.cpu().numpy()
             with timers("env"):
                 episodes += envs.step(sent)
-                rollout.rewards[t, rows] = envs.rewards
-                rollout.terminated[t, rows] = envs.terminated
-                rollout.truncated[t, rows] = envs.truncated
+                rollout.rewards[t] = envs.rewards
+                rollout.terminated[t] = envs.terminated
+                rollout.truncated[t] = envs.truncated
                 np.logical_or(envs.terminated, envs.truncated, out=self.starts)
             if envs.truncated.any():
                 with timers("forward"):
-                    rollout.bootstrap_values[t, rows][envs.truncated] = self._final_values(state)
+                    rollout.bootstrap_values[t][envs.truncated] = self._final_values(state)
         with timers("forward"):
             if twin is not None:
-                self.params[:], rollout.values[:, rows], _ = agent(rollout.observations[:, rows])
-            rollout.log_probs[:, rows] = agent.distribution.score(self.params, rollout.actions[:, rows])[0]
-            done = rollout.terminated[:-1, rows] | rollout.truncated[:-1, rows]
-            rollout.starts[1:, rows] = torch.from_numpy(done).to(self.device)
+                self.params[:], rollout.values[:], _ = agent(rollout.observations)
+            rollout.log_probs[:] = agent.distribution.score(self.params, rollout.actions)[0]
+            done = rollout.terminated[:-1] | rollout.truncated[:-1]
+            rollout.starts[1:] = torch.from_numpy(done).to(self.device)
             last_values = agent(observed.to(self.device), state, self._starts() if state else None)[1]
-            rollout.last_values[rows] = last_values.cpu().numpy()
+            rollout.last_values[:] = last_values.cpu().numpy()
         self.state = tuple(s.clone() for s in state)
         return episodes
 
@@ -97,7 +95,7 @@ class Collector:
             return self.agent(observations, tuple(s[rows] for s in state))[1].cpu().numpy()
 
     def state_dict(self) -> dict[str, Any]:
-        return {"episodes": self.envs.state_dict(), "recurrent": self.state}
+        return {"episodes": self.envs.state_dict(), "recurrent": tuple(s.cpu() for s in self.state)}
 
     def load_state_dict(self, state: dict[str, Any]) -> list[int]:
         """Go on in the middle of the saved episodes; returns the environments that could not be brought back."""

@@ -5,7 +5,7 @@ floating ones the mean, added in the order of the shards; others have to be the 
 number of shards, and never on how many processes share them. What cannot be brought together is refused.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any, NoReturn
 
@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from metta.agent.policy_agent import PolicyAgent
 from metta.errors import UserError
 from metta.files import portable_pickle
+from metta.processes.exchange import Exchange
 from metta.rl.learning.random_state import seed_everything
 
 Store = tuple[dict[str, Tensor | None], str]  # a module's buffers, and the key of one of them
@@ -24,36 +25,19 @@ Store = tuple[dict[str, Tensor | None], str]  # a module's buffers, and the key 
 class CommonBuffers:
     """Brings together the buffers that forward changes; nothing, at no cost, where it changes none."""
 
-    def __init__(self, agent: PolicyAgent, num_shards: int, memory: Any):
+    def __init__(self, agent: PolicyAgent, exchange: Exchange):
         """UserError where forward changes what is no buffer, and there are several shards."""
-        self.agent, self.num_shards = agent, num_shards
+        self.agent, self.exchange, self.num_shards = agent, exchange, exchange.dealt.num_shards
         changed, remembered = changed_by_forward(agent)
-        if remembered and num_shards > 1:
+        if remembered and self.num_shards > 1:
             self._refuse(remembered[0], "no buffer: register_buffer makes it one")
         stores = {name: store_of(agent, name) for name, _ in agent.named_buffers()}
         self._changing = {name: stores[name] for name in changed if name in stores}
-        self._constant = {name: stores[name] for name in stores if name not in changed} if num_shards > 1 else {}
+        several = self.num_shards > 1
+        self._constant = {name: stores[name] for name in stores if name not in changed} if several else {}
         self._common: list[Tensor] = []
         self._noted: list[Tensor] = []
-        if self._changing:
-            size = self.memory_bytes(agent, num_shards)
-            shared = torch.frombuffer(memory, dtype=torch.uint8)[:size].view(2, num_shards, -1)
-            # As SummedGradients', two turns' worth.
-            self._apart = [[self._cut(shard) for shard in turn] for turn in shared]
-
-    @staticmethod
-    def memory_bytes(agent: PolicyAgent, num_shards: int) -> int:
-        return 2 * num_shards * sum(padded_bytes(buffer) for buffer in agent.buffers())
-
-    def _cut(self, shard: Tensor) -> dict[str, Tensor]:
-        """Views of one shard's bytes, or copies on a GPU, as the changing buffers."""
-        views, offset = {}, 0
-        for name, buffer in self.agent.named_buffers():
-            if name in self._changing:
-                view = shard[offset : offset + buffer.nbytes].view(buffer.dtype).view(buffer.shape)
-                views[name] = view.to(buffer.device)
-            offset += padded_bytes(buffer)
-        return views
+        self._apart: dict[int, list[Tensor]] = {}
 
     def begin(self) -> None:
         """Take the agent's buffers as they are now for what every shard computes the next phase from."""
@@ -68,33 +52,49 @@ class CommonBuffers:
             else:
                 buffer.copy_(value)
 
-    def write(self, turn: int, shard: int) -> None:
-        """Write what a shard has made of the buffers to where all processes find it."""
-        for name, store in self._changing.items():
-            value, place = self._now(store), self._apart[turn][shard][name]
-            if self.num_shards == 1:
-                self._apart[turn][shard][name] = value.clone()
-            elif value.shape != place.shape or value.dtype != place.dtype:
+    def write(self, shard: int) -> None:
+        """Take what a shard has made of the buffers."""
+        values = [self._now(store) for store in self._changing.values()]
+        for name, value, common in zip(self._changing, values, self._common, strict=True):
+            if self.num_shards > 1 and (value.shape != common.shape or value.dtype != common.dtype):
                 self._refuse(name, "a buffer whose shape or dtype it changes")
-            else:
-                place.copy_(value)
+        self._apart[shard] = [value.clone() for value in values]
 
-    def merge(self, turn: int, shards: int) -> None:
-        """Bring together what the first shards have written, once they all have."""
+    def merge(self, shards: Iterable[int]) -> None:
+        """Bring together what these shards have made of them, in whichever processes."""
+        if not self._changing:
+            return
+        everywhere = self._everywhere()
         merged = []
-        for name in self._changing:
-            first, *others = (self._apart[turn][shard][name] for shard in range(shards))
+        by_buffer = zip(*(everywhere[shard] for shard in shards), strict=True)
+        for name, values in zip(self._changing, by_buffer, strict=True):
+            first, *others = values
             same = torch.ones_like(first, dtype=torch.bool)
             for other in others:
                 same &= other == first
             if first.is_floating_point() or first.is_complex():  # equal ones stay, infinite ones too
-                merged.append(torch.where(same, first, sum(others, first) / shards))
+                merged.append(torch.where(same, first, sum(others, first) / len(values)))
             elif same.all():
                 merged.append(first.clone())
             else:
                 self._refuse(name, f"a buffer of {first.dtype} that comes out different in each")
         self._common = merged
         self.restore()
+
+    def _everywhere(self) -> list[list[Tensor]]:
+        """Each shard's buffers; those of other processes come as bytes."""
+        if self.exchange.dealt.alone:
+            return list(self._apart.values())
+        rows = [torch.cat([bytes_of(value) for value in values]).cpu().numpy() for values in self._apart.values()]
+        together = torch.from_numpy(self.exchange.gather(np.stack(rows)))
+        sizes = [value.nbytes for value in self._common]
+        return [
+            [
+                piece.clone().view(like.dtype).view(like.shape).to(like.device)
+                for piece, like in zip(row.split(sizes), self._common, strict=True)
+            ]
+            for row in together
+        ]
 
     def end(self) -> None:
         """UserError if a buffer has changed that never did when forward was tried."""
@@ -129,8 +129,8 @@ class CommonBuffers:
         raise UserError(f"{changes}; {self.num_shards} shards cannot share it, num_shards=1 trains it as it is")
 
 
-def padded_bytes(buffer: Tensor) -> int:
-    return -(-buffer.nbytes // 64) * 64
+def bytes_of(buffer: Tensor) -> Tensor:
+    return buffer.reshape(-1).view(torch.uint8)
 
 
 def store_of(agent: nn.Module, name: str) -> Store:

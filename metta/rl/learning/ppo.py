@@ -3,7 +3,7 @@
 Axes: T steps of a rollout, B rows (every agent of every environment). All arrays are float32 unless said otherwise.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -13,6 +13,8 @@ from torch import Tensor, nn
 from metta.agent.distributions import Categorical, Gaussian
 from metta.agent.policy_agent import PolicyAgent
 from metta.agent.twin_network import TwinNetwork
+from metta.moments import Moments
+from metta.rl.learning.minibatches import Minibatch, Minibatches, Part
 from metta.rl.learning.rollout import Batch
 from metta.rl.train_config import RunConfig
 
@@ -55,10 +57,13 @@ def successor_values(
     return np.where(terminated, 0, np.where(truncated, bootstrap_values, next_values))
 
 
-def explained_variance(values: np.ndarray, returns: np.ndarray) -> float:
-    """1 - Var[returns - values] / Var[returns]; 1 is a perfect critic, 0 one that knows nothing. NaN: no variance."""
-    variance = returns.var(dtype=np.float64)
-    return float("nan") if variance == 0 else float(1 - (returns - values).var(dtype=np.float64) / variance)
+def explained_variance(moments: Moments) -> float:
+    """1 - Var[errors] / Var[returns], from the moments of both; 1 is a perfect critic, 0 one that knows nothing.
+
+    NaN: no variance.
+    """
+    errors, returns = moments.m2
+    return float("nan") if returns == 0 else float(1 - errors / returns)
 
 
 class Statistics(NamedTuple):
@@ -101,74 +106,68 @@ def ppo_loss(
     )
 
 
-def backward(
-    agent: PolicyAgent,
-    batch: Batch,
-    index: Tensor,
-    config: RunConfig,
-    twin: TwinNetwork | None = None,
-    shard: int = 0,
-    num_shards: int = 1,
-) -> Statistics:
-    """Backpropagate the loss of the minibatch `index`, or of one of its shards, whose gradients add up to the whole's.
+def backward(agent: PolicyAgent, part: Part, config: RunConfig, twin: TwinNetwork | None = None) -> Statistics:
+    """Backpropagate the loss of a part of a minibatch, so that the parts' gradients add up to the whole's.
 
-    Advantages are normalised over the whole minibatch. Returns its statistics, or the shard's share of them.
+    Returns the part's share of the minibatch's statistics.
     """
-    std, mean = torch.std_mean(batch.advantages.index_select(1, index), correction=0)
-    mine = index.tensor_split(num_shards)[shard] if num_shards > 1 else index
-    if len(mine) == 0:
-        return Statistics(*torch.zeros(len(Statistics._fields), device=index.device))
-    share = len(mine) / len(index)
-    minibatch = batch.rows(mine)
-    minibatch.advantages = (minibatch.advantages - mean) / (std + 1e-8)
+    if len(part.index) == 0:
+        return Statistics(*torch.zeros(len(Statistics._fields), device=part.index.device))
+    rows = part.rows()
     if twin is not None:
-        return Statistics(**twin.backward(minibatch, config, share))
-    params, values, _ = agent(minibatch.observations, minibatch.state, minibatch.starts)
-    loss, statistics = ppo_loss(agent.distribution, params, values, minibatch, config)
-    (loss * share).backward()
-    return Statistics(*(value.detach() * share for value in statistics))
+        return Statistics(**twin.backward(rows, config, part.share))
+    params, values, _ = agent(rows.observations, rows.state, rows.starts)
+    loss, statistics = ppo_loss(agent.distribution, params, values, rows, config)
+    (loss * part.share).backward()
+    return Statistics(*(value.detach() * part.share for value in statistics))
 
 
-Gradients = Callable[[PolicyAgent, Batch, Tensor, RunConfig, TwinNetwork | None], Statistics]
+def backward_alone(
+    agent: PolicyAgent, minibatch: Minibatch, config: RunConfig, twin: TwinNetwork | None = None
+) -> Statistics:
+    """`backward` where one shard has it all."""
+    (part,) = minibatch.parts.values()
+    return backward(agent, part, config, twin)
+
+
+Gradients = Callable[[PolicyAgent, Minibatch, RunConfig, TwinNetwork | None], Statistics]
 
 
 def update(
     agent: PolicyAgent,
     optimizer: torch.optim.Adam,
-    batch: Batch,
+    minibatches: Minibatches,
     config: RunConfig,
-    generator: torch.Generator | None = None,
-    gradients: Gradients = backward,
+    gradients: Gradients = backward_alone,
 ) -> dict[str, float]:
     """Improve the agent on one rollout; returns the means of the minibatches' statistics, each before its step.
 
-    generator: deals the minibatches. gradients: adds one minibatch's to the parameters' .grad.
-
-    With recurrent state a minibatch is whole rows of T steps, otherwise any steps. target_kl ends the update after
-    the pass over the data in which the mean approximate KL divergence passed it.
+    gradients: adds one minibatch's to the parameters' .grad. target_kl ends the update after the pass over the data in
+    which the mean approximate KL divergence passed it.
     """
-    if not batch.state:
-        batch = batch.independent_steps()
-    steps, rows = batch.advantages.shape
-    rows_per_minibatch = max(1, config.minibatch_size // steps)
     parameters = list(agent.parameters())
     twin = TwinNetwork.of(agent)
     statistics: list[Statistics] = []
-    for _ in range(config.update_epochs):
-        order = torch.randperm(rows, generator=generator).to(batch.values.device)
-        minibatches = order.split(rows_per_minibatch)
-        for index in minibatches:
+    for dealt in passes(minibatches, config):
+        for minibatch in dealt:
             for parameter in parameters:
                 parameter.grad = None
-            statistics.append(gradients(agent, batch, index, config, twin))
+            statistics.append(gradients(agent, minibatch, config, twin))
             if twin is not None:
                 twin.step(optimizer, config.max_grad_norm)
             else:
                 nn.utils.clip_grad_norm_(parameters, config.max_grad_norm)
                 optimizer.step()
-        if config.target_kl is not None and means(statistics[-len(minibatches) :])["approx_kl"] > config.target_kl:
+        if config.target_kl is not None and means(statistics[-len(dealt) :])["approx_kl"] > config.target_kl:
             break
     return means(statistics)
+
+
+def passes(minibatches: Minibatches, config: RunConfig) -> Iterator[list[Minibatch]]:
+    """Deal update_epochs passes: several at once, since the processes meet for it; or one, if it may be the last."""
+    at_once = 16 if config.target_kl is None else 1
+    for first in range(0, config.update_epochs, at_once):
+        yield from minibatches.deal(min(at_once, config.update_epochs - first))
 
 
 def means(statistics: Sequence[Statistics]) -> dict[str, float]:

@@ -1,9 +1,9 @@
-"""Data-parallel training: the environments and every minibatch are cut into equal shards, each computed apart.
+"""Data-parallel training: the environments are cut into shards, each of which is computed apart.
 
-Every process has some of the shards, and a replica of the agent and of its optimiser. It collects its shards' rows of
-the rollout, which lies in memory that all have, and computes its shards' gradients of each minibatch; these are added
-in the order of the shards, and every replica takes the same step. So the bits depend on the number of shards, and never
-on how many processes share them.
+Every process has some of the shards, and a replica of the agent and of its optimiser. It collects its shards' rollouts,
+which stay with it, and computes its shards' gradients of each minibatch; these are added up along a tree over all
+shards, and every replica takes the same step. So the bits depend on the number of shards, and never on how many
+processes share them.
 """
 
 import mmap
@@ -12,6 +12,7 @@ from collections.abc import Callable
 from multiprocessing.connection import Connection
 from typing import Any
 
+import numpy as np
 import torch
 
 from metta.agent.policy_agent import PolicyAgent
@@ -20,14 +21,17 @@ from metta.envs.env_group import environments
 from metta.envs.vec_env import Episode, EpisodeSeeds, VecEnv
 from metta.files import portable_pickle
 from metta.machine import keep_freed_memory
+from metta.moments import Moments
+from metta.processes.exchange import Dealt, Exchange, Meet, Transport
 from metta.processes.shared_arrays import shares
 from metta.processes.worker import Worker
 from metta.rl.learning.collector import Collector
 from metta.rl.learning.common_buffers import CommonBuffers
-from metta.rl.learning.ppo import backward, explained_variance, gae, successor_values, update
+from metta.rl.learning.minibatches import Minibatches
+from metta.rl.learning.ppo import backward_alone, gae, successor_values, update
 from metta.rl.learning.random_state import seed_everything, seed_of
 from metta.rl.learning.reward_scaler import RewardScaler
-from metta.rl.learning.rollout import Rollout
+from metta.rl.learning.rollout import Batch, Rollout
 from metta.rl.learning.summed_gradients import SummedGradients
 from metta.rl.learning.timers import Timers
 from metta.rl.train_config import RunConfig
@@ -36,104 +40,120 @@ PATIENCE = 0.002  # seconds of asking for an answer before sleeping: to wake a s
 
 
 class Replica:
-    """What one process does of the training: the shards `shards` of config.num_shards."""
+    """What one process does of the training: the shards `dealt.mine` of config.num_shards."""
 
     def __init__(
         self,
         config: RunConfig,
         agent: PolicyAgent,
-        shards: range,
+        dealt: Dealt,
         helpers: int,
         memory: Any,
-        meet: Callable[[], None],
+        meet: Meet,
+        transport: Transport | None = None,
     ):
-        """helpers: processes that step the environments of each shard; memory: a buffer of `memory_bytes`; meet:
-        returns when every process has called it."""
+        """helpers: processes that step the environments of each shard; memory: a buffer of `memory_bytes`, meet and
+        transport: as Exchange has them."""
         self.config, self.agent = config, agent
         self.optimizer = torch.optim.Adam(agent.parameters(), lr=config.learning_rate, eps=1e-5, fused=True)
-        self.timers = Timers()
+        self.timers = timers = Timers()
         keep_freed_memory()
-        memory = memoryview(memory)
-        rows = config.num_envs * agent.env.num_agents
-        size = Rollout.num_bytes(agent, config.horizon, rows)
-        self.rollout = Rollout.over(memory[:size], agent, config.horizon, rows)
-        self.buffers = CommonBuffers(agent, config.num_shards, memory[size:])
-        size += CommonBuffers.memory_bytes(agent, config.num_shards)
-        self.gradients = None  # with one shard ppo.backward alone
-        if config.num_shards > 1:
-            self.gradients = SummedGradients(agent, config.num_shards, shards, memory[size:], meet, self.buffers)
+
+        def timed(between: Callable[[], None]) -> None:
+            with timers("exchange"):
+                meet(between)
+
+        device = next(agent.parameters()).device
+        self.exchange = Exchange(dealt, SummedGradients.size(agent), memory, timed, transport, device)
+        self.buffers = CommonBuffers(agent, self.exchange)
+        self.gradients = SummedGradients(agent, self.exchange, self.buffers) if config.num_shards > 1 else None
         envs_of = shares(config.num_envs, config.num_shards)
         self.collectors: dict[int, Collector] = {}
-        for shard in shards:
-            envs = VecEnv(
-                agent.env,
-                len(envs_of[shard]),
-                EpisodeSeeds(config.seed),
-                helpers,
-                first_env=envs_of[shard].start,
-            )
+        for shard in dealt.mine:
+            first, count = envs_of[shard].start, len(envs_of[shard])
+            envs = VecEnv(agent.env, count, EpisodeSeeds(config.seed), helpers, first_env=first)
             envs.reset()
-            self.collectors[shard] = Collector(envs, agent, self.rollout, self.timers, self.buffers)
+            shape = config.horizon, envs.batch_size
+            rollout = Rollout.over(mmap.mmap(-1, Rollout.num_bytes(agent, *shape)), agent, *shape)
+            self.collectors[shard] = Collector(envs, agent, rollout, timers, self.buffers)
+        self.rollouts = [collector.rollout for collector in self.collectors.values()]
+        self.scaler = RewardScaler([rollout.values.shape[1] for rollout in self.rollouts], config.gamma)
 
     @staticmethod
-    def memory_bytes(config: RunConfig, agent: PolicyAgent) -> int:
-        rows = config.num_envs * agent.env.num_agents
-        summed = SummedGradients.memory_bytes(agent, config.num_shards) if config.num_shards > 1 else 0
-        buffers = CommonBuffers.memory_bytes(agent, config.num_shards)
-        return Rollout.num_bytes(agent, config.horizon, rows) + buffers + summed
+    def memory_bytes(agent: PolicyAgent, dealt: Dealt) -> int:
+        return Exchange.memory_bytes(dealt, SummedGradients.size(agent))
 
     def collect(self, epoch: int) -> list[Episode]:
-        """Write these shards' rows of the rollout; returns the episodes that ended."""
+        """Write these shards' rollouts; returns the episodes that ended."""
         episodes = []
         self.buffers.begin()
         for shard, collector in self.collectors.items():
             self.buffers.restore()
             episodes += collector.collect(seed_of(self.config.seed, epoch, 1 + shard))
-            self.buffers.write(0, shard)
+            self.buffers.write(shard)
         self.buffers.end()
         return episodes
 
-    def estimate_advantages(self, scale_rewards: RewardScaler) -> float:
-        """Write the whole rollout's advantages and returns; returns the critic's explained variance."""
-        rollout, config = self.rollout, self.config
-        values, terminated, truncated = rollout.values.cpu().numpy(), rollout.terminated, rollout.truncated
-        next_values = successor_values(values, rollout.last_values, rollout.bootstrap_values, terminated, truncated)
-        done = terminated | truncated
-        rewards = scale_rewards(rollout.rewards, done)
-        advantages = gae(rewards, values, next_values, done, config.gamma, config.gae_lambda)
-        returns = advantages + values
-        rollout.advantages.copy_(torch.from_numpy(advantages))
-        rollout.returns.copy_(torch.from_numpy(returns))
-        return explained_variance(values, returns)
-
-    def learn(self, epoch: int, learning_rate: float) -> dict[str, float]:
-        """Learn from the whole rollout, together with the other replicas; returns the losses."""
+    def learn(self, epoch: int, learning_rate: float) -> tuple[dict[str, float], np.ndarray]:
+        """Learn from the rollouts, together with the other replicas; returns the losses, and `_estimate_advantages`."""
+        config = self.config
         for group in self.optimizer.param_groups:
             group["lr"] = learning_rate
-        self.buffers.merge(0, self.config.num_shards)
-        seed = seed_of(self.config.seed, epoch, 0)
+        self.buffers.merge(range(config.num_shards))
+        of_critic = self._estimate_advantages()
+        seed = seed_of(config.seed, epoch, 0)
         seed_everything(seed)
-        gradients = backward if self.gradients is None else self.gradients.begin(seed)
-        order = torch.Generator().manual_seed(seed)
-        losses = update(self.agent, self.optimizer, self.rollout, self.config, order, gradients)
+        rows, size = config.num_envs * self.agent.env.num_agents, config.minibatch_size
+        batches: list[Batch] = [*self.rollouts]
+        if batches[0].state:  # a minibatch is whole rows of T steps, otherwise any steps
+            size = max(1, size // config.horizon)
+        else:
+            batches, rows = [rollout.independent_steps() for rollout in self.rollouts], rows * config.horizon
+        by_shard = dict(zip(self.collectors, batches, strict=True))
+        minibatches = Minibatches(by_shard, rows, size, self.exchange, seed)
+        gradients = backward_alone if self.gradients is None else self.gradients.begin(seed)
+        losses = update(self.agent, self.optimizer, minibatches, config, gradients)
         self.buffers.end()
-        self.agent.update_normalizers(self.rollout.observations)
-        return losses
+        observations = [rollout.observations for rollout in self.rollouts]
+        self.agent.update_normalizers(*observations, gather=self.exchange.gather)
+        return losses, of_critic
+
+    def _estimate_advantages(self) -> np.ndarray:
+        """Write the advantages and returns; returns moments `[shards, 2, 3]`: the critic's errors', the returns'."""
+        config, done = self.config, [rollout.terminated | rollout.truncated for rollout in self.rollouts]
+        rewards = [rollout.rewards for rollout in self.rollouts]
+        scaled = self.scaler(list(zip(rewards, done, strict=True)), self.exchange.gather)
+        own = []
+        for rollout, ended, reward in zip(self.rollouts, done, scaled, strict=True):
+            values = rollout.values.cpu().numpy()
+            next_values = successor_values(
+                values, rollout.last_values, rollout.bootstrap_values, rollout.terminated, rollout.truncated
+            )
+            advantages = gae(reward, values, next_values, ended, config.gamma, config.gae_lambda)
+            returns = advantages + values
+            rollout.advantages.copy_(torch.from_numpy(advantages))
+            rollout.returns.copy_(torch.from_numpy(returns))
+            own.append((Moments.of(returns - values), Moments.of(returns)))
+        return np.array(own)
 
     def state_dict(self) -> list[dict[str, Any]]:
-        """Of each shard's environments."""
-        return [collector.state_dict() for collector in self.collectors.values()]
+        """Of each shard."""
+        return [
+            {**collector.state_dict(), "discounted": discounted.copy()}
+            for collector, discounted in zip(self.collectors.values(), self.scaler.discounted, strict=True)
+        ]
 
-    def load_state_dict(self, optimizer: dict[str, Any], shards: list[dict[str, Any]]) -> int:
+    def load_state_dict(self, optimizer: dict[str, Any], scaler: dict[str, Any], shards: list[dict[str, Any]]) -> int:
         """Go on in the middle of the saved episodes; returns how many environments could not be brought back.
 
         shards: every shard's state, of which it takes its own.
         """
         self.optimizer.load_state_dict(optimizer)
+        self.scaler.load_state_dict(scaler, [shards[shard]["discounted"] for shard in self.collectors])
         return sum(len(collector.load_state_dict(shards[shard])) for shard, collector in self.collectors.items())
 
     def adopt(self, agent: dict[str, Any], optimizer: dict[str, Any]) -> None:
-        """Take over what code outside has changed in the first process's."""
+        """Take over what code outside has changed in the first process's, which does no harm there."""
         self.agent.load_state_dict(agent)
         self.optimizer.load_state_dict(optimizer)
 
@@ -142,14 +162,14 @@ class Replica:
             collector.envs.close()
 
 
-def start_replica(memory_file: Any, config: RunConfig, agent: PolicyAgent, shards: range, helpers: int) -> Worker:
+def start_replica(memory_file: Any, config: RunConfig, agent: PolicyAgent, dealt: Dealt, helpers: int) -> Worker:
     """A worker process that holds a Replica."""
     envs_of = shares(config.num_envs, config.num_shards)
     return Worker(
-        environments(agent.env.env, range(envs_of[shards[0]].start, envs_of[shards[-1]].stop)),
+        environments(agent.env.env, range(envs_of[dealt.mine[0]].start, envs_of[dealt.mine[-1]].stop)),
         memory_file,
         set_up,
-        pickled=portable_pickle.dumps((config, agent, shards, helpers)),
+        pickled=portable_pickle.dumps((config, agent, dealt, helpers)),
         threads=torch.get_num_threads(),
         env=pack(agent.env.env),
     )
@@ -159,22 +179,23 @@ def set_up(memory_fd: int, connection: Connection, pickled: bytes, threads: int,
     """The Replica of a worker process."""
     torch.set_num_threads(threads)
     unpack(env)
-    config, agent, shards, helpers = portable_pickle.loads(pickled)
+    config, agent, dealt, helpers = portable_pickle.loads(pickled)
 
-    def meet() -> None:
+    def meet(between: Callable[[], None]) -> None:  # which the first process calls
         connection.send_bytes(b"")
         await_message(connection)
         connection.recv_bytes()
 
-    memory = mmap.mmap(memory_fd, Replica.memory_bytes(config, agent))
-    return Replica(config, agent, shards, helpers, memory, meet)
+    memory = mmap.mmap(memory_fd, Replica.memory_bytes(agent, dealt))
+    return Replica(config, agent, dealt, helpers, memory, meet)
 
 
-def meet_all(workers: list[Worker]) -> None:
+def meet_all(workers: list[Worker], between: Callable[[], None]) -> None:
     """The first process's `meet`."""
     for worker in workers:
         await_message(worker.connection)
         worker.receive()
+    between()
     for worker in workers:
         worker.step()
 

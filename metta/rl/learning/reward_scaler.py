@@ -1,8 +1,11 @@
 """Rewards of every environment brought to one scale."""
 
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
+
+from metta.moments import Moments, merged
 
 
 class RewardScaler:
@@ -11,30 +14,42 @@ class RewardScaler:
     Engstrom et al. 2020 (arXiv 2005.12729, section 3); the statistics are training's own and never touch a score.
     """
 
-    def __init__(self, rows: int, gamma: float, clip: float = 10.0):
+    def __init__(self, rows: Sequence[int], gamma: float, clip: float = 10.0):
+        """rows: of each of this process's shards."""
         self.gamma, self.clip = gamma, clip
-        self.discounted = np.zeros(rows)
-        self.count, self.mean, self.m2 = 0, 0.0, 0.0
+        self.discounted = [np.zeros(count) for count in rows]
+        self.moments = Moments(0.0, 0.0, 0.0)
 
-    def __call__(self, rewards: np.ndarray, done: np.ndarray) -> np.ndarray:
-        """Take a rollout `[T, B]` into the statistics and return its rewards scaled, float32."""
-        history = np.empty(rewards.shape)
-        for t in range(len(rewards)):
-            self.discounted *= self.gamma
-            self.discounted += rewards[t]
-            history[t] = self.discounted
-            self.discounted[done[t]] = 0
-        n, total = history.size, self.count + history.size
-        delta = history.mean() - self.mean
-        self.m2 += history.var() * n + delta**2 * self.count * n / total
-        self.mean += delta * n / total
-        self.count = total
-        scale = 1 / np.sqrt(self.m2 / self.count + 1e-8)
-        return np.clip(rewards * scale, -self.clip, self.clip).astype(np.float32)
+    def __call__(
+        self, rollouts: Sequence[tuple[np.ndarray, np.ndarray]], gather: Callable[[np.ndarray], np.ndarray]
+    ) -> list[np.ndarray]:
+        """Take rollouts, (rewards, done) `[T, B]` of each shard, into the statistics; returns the rewards scaled.
+
+        gather: from these shards' moments `[shards, 3]` to all shards'.
+        """
+        own = [
+            Moments.of(discounted_returns(discounted, rewards, done, self.gamma))
+            for discounted, (rewards, done) in zip(self.discounted, rollouts, strict=True)
+        ]
+        self.moments = self.moments.merge(merged(gather(np.array(own))))
+        scale = 1 / np.sqrt(self.moments.m2 / self.moments.count + 1e-8)
+        return [np.clip(rewards * scale, -self.clip, self.clip).astype(np.float32) for rewards, _ in rollouts]
 
     def state_dict(self) -> dict[str, Any]:
-        return {name: np.copy(getattr(self, name)) for name in ("discounted", "count", "mean", "m2")}
+        """Return the statistics, which all shards have in common."""
+        return {name: np.copy(value) for name, value in self.moments._asdict().items()}
 
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        self.discounted = state["discounted"].copy()
-        self.count, self.mean, self.m2 = int(state["count"]), float(state["mean"]), float(state["m2"])
+    def load_state_dict(self, state: dict[str, Any], discounted: Sequence[np.ndarray]) -> None:
+        self.moments = Moments(*(float(state[name]) for name in Moments._fields))
+        self.discounted = [each.copy() for each in discounted]
+
+
+def discounted_returns(discounted: np.ndarray, rewards: np.ndarray, done: np.ndarray, gamma: float) -> np.ndarray:
+    """The discounted sums of the rewards so far `[T, B]`, from `discounted` `[B]` on, which is taken further."""
+    history = np.empty(rewards.shape)
+    for t in range(len(rewards)):
+        discounted *= gamma
+        discounted += rewards[t]
+        history[t] = discounted
+        discounted[done[t]] = 0
+    return history

@@ -1,50 +1,31 @@
 """A minibatch's gradients as the sum of its shards', whichever processes computed them."""
 
-from collections.abc import Callable
-from typing import Any
-
 import torch
 from torch import Tensor
 
 from metta.agent.policy_agent import PolicyAgent
 from metta.agent.twin_network import TwinNetwork
+from metta.processes.exchange import Exchange
 from metta.rl.learning.common_buffers import CommonBuffers
+from metta.rl.learning.minibatches import Minibatch
 from metta.rl.learning.ppo import Statistics, backward
 from metta.rl.learning.random_state import seed_everything
-from metta.rl.learning.rollout import Batch
 from metta.rl.train_config import RunConfig
 
 
 class SummedGradients:
-    """Takes the place of `ppo.backward`; the gradients of all shards meet in memory that all processes share."""
+    """Takes the place of `ppo.backward_alone`: every process adds its shards' gradients to the exchange."""
 
-    def __init__(
-        self,
-        agent: PolicyAgent,
-        num_shards: int,
-        shards: range,
-        memory: Any,
-        meet: Callable[[], None],
-        buffers: CommonBuffers,
-    ):
-        self.num_shards, self.shards, self.meet, self._buffers = num_shards, shards, meet, buffers
+    def __init__(self, agent: PolicyAgent, exchange: Exchange, buffers: CommonBuffers):
+        self._exchange, self._buffers = exchange, buffers
         self._parameters = list(agent.parameters())
-        device = self._parameters[0].device
-        size = self._size(agent)
-        # Two minibatches' worth: who is ahead writes one while another still adds up the other.
-        self._apart = torch.frombuffer(memory, dtype=torch.float32)[: 2 * num_shards * size].to(device)
-        self._apart = self._apart.view(2, num_shards, size)
-        self._views = [[self._cut(shard) for shard in minibatch] for minibatch in self._apart]
-        self._sum = torch.zeros(size, device=device)
-        self._summed = self._cut(self._sum)
+        block = exchange.dealt.block
+        self._views = [dict(zip(block, map(self._cut, turn), strict=True)) for turn in exchange.apart]
+        self._summed = self._cut(exchange.total)
         self._seed = self._turn = 0
 
     @staticmethod
-    def memory_bytes(agent: PolicyAgent, num_shards: int) -> int:
-        return 4 * 2 * num_shards * SummedGradients._size(agent)
-
-    @staticmethod
-    def _size(agent: PolicyAgent) -> int:
+    def size(agent: PolicyAgent) -> int:
         """Numbers of one shard: the gradients, and the statistics."""
         return sum(parameter.numel() for parameter in agent.parameters()) + len(Statistics._fields)
 
@@ -54,24 +35,21 @@ class SummedGradients:
         return self
 
     def __call__(
-        self, agent: PolicyAgent, batch: Batch, index: Tensor, config: RunConfig, twin: TwinNetwork | None = None
+        self, agent: PolicyAgent, minibatch: Minibatch, config: RunConfig, twin: TwinNetwork | None = None
     ) -> Statistics:
         self._turn += 1
-        turn = self._turn % 2
-        for shard in self.shards:
-            seed_everything(self._seed + self._turn * self.num_shards + shard)
+        views = self._views[self._exchange.turn]
+        for shard, part in minibatch.parts.items():
+            seed_everything(self._seed + self._turn * self._exchange.dealt.num_shards + shard)
             for parameter in self._parameters:
                 parameter.grad = None
             self._buffers.restore()
-            statistics = backward(agent, batch, index, config, twin, shard, self.num_shards)
+            statistics = backward(agent, part, config, twin)
             gradients = [torch.zeros_like(p) if p.grad is None else p.grad for p in self._parameters]
-            torch._foreach_copy_(self._views[turn][shard], [*gradients, torch.stack(statistics)])
-            self._buffers.write(turn, shard)
-        self.meet()
-        self._buffers.merge(turn, min(self.num_shards, len(index)))  # the last ones may have had no rows
-        torch.add(self._apart[turn, 0], self._apart[turn, 1], out=self._sum)
-        for shard in range(2, self.num_shards):
-            self._sum += self._apart[turn, shard]
+            torch._foreach_copy_(views[shard], [*gradients, torch.stack(statistics)])
+            self._buffers.write(shard)
+        self._exchange.add_up()
+        self._buffers.merge(minibatch.present)
         *gradients, summed_statistics = self._summed
         for parameter, gradient in zip(self._parameters, gradients, strict=True):
             parameter.grad = gradient.to(parameter.dtype)
