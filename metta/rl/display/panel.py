@@ -57,6 +57,7 @@ class RichProgress(Progress):
             self._draw()
             self._live.stop()
         self.say(how)
+        self.say_health()
 
     def _draw(self) -> None:
         began = time.perf_counter()
@@ -113,13 +114,14 @@ def panel(progress: Progress, width: int) -> Any:
         curves.add_row(name, number(values[-1]) if values else "-", sparkline(values, trend))
     # Text is no markup: "arena[num_agents=4]".
     evaluation = Text.assemble(("evaluation ", "bold"), one_line(progress.last_evaluation()))
+    health = [] if progress.health is None else [Text.assemble(("learning   ", "bold"), (progress.health, "yellow"))]
     bar = ProgressBar(total=total or 1, completed=min(progress.agent_steps, total or 1))
     grids = [grid("run", run), grid("losses", losses), grid("time", phases)]
     if progress.added:
         grids.append(grid("on_epoch", [(one_line(name), number(value)) for name, value in progress.added.items()]))
     tables = Columns(grids, padding=(0, 2), expand=True)
     return Panel(
-        Group(bar, "", tables, "", curves, evaluation),
+        Group(bar, "", tables, "", curves, evaluation, *health),
         title=Text(f"metta  run={config.run}  env={one_line(config.env)}"),
         title_align="left",
         width=width,

@@ -1,5 +1,6 @@
 """What is known of a run in training, and the lines that say it on stderr."""
 
+import math
 import sys
 import time
 from collections import deque
@@ -7,9 +8,11 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from metta.errors import one_line
+from metta.rl.display.health import Learned, verdict
 from metta.rl.train_config import RunConfig
 
 OURS = ("losses/", "charts/", "env/")  # what scalars of our own begin with
+LEARNED = Learned._fields[1:]
 RATE_EPOCHS = 10  # that "now" means, in steps per second
 
 
@@ -27,6 +30,7 @@ class Progress:
     saved_epoch: int | None = None
     returns: list[float] = field(default_factory=list)
     lengths: list[float] = field(default_factory=list)
+    learned: list[Learned] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         self.began = time.perf_counter()
@@ -44,6 +48,9 @@ class Progress:
         if "charts/episodic_return" in self.scalars:  # of the last epoch in which episodes ended
             self.returns.append(self.scalars["charts/episodic_return"])
             self.lengths.append(self.scalars["charts/episodic_length"])
+        if "charts/episodic_return" in scalars:
+            losses = (scalars.get(f"losses/{name}", math.nan) for name in LEARNED)
+            self.learned.append(Learned(scalars["charts/episodic_return"], *losses))
 
     def saved(self, epoch: int) -> None:
         """A checkpoint was handed to the disk."""
@@ -56,8 +63,17 @@ class Progress:
         """Training cannot go on. Said whatever the display."""
         self.say(f"stopped: {why}")
 
+    def say_health(self) -> None:
+        if self.health is not None:
+            self.say(self.health)
+
     def say(self, text: str) -> None:
         print(f"run={self.config.run} {text}", file=sys.stderr, flush=True)
+
+    @property
+    def health(self) -> str | None:
+        """Say what is wrong with the learning; None where nothing shows, or the beginning was in another process."""
+        return None if self.resumed_at else verdict(self.learned)
 
     @property
     def rate(self) -> float:
@@ -100,6 +116,7 @@ class PlainProgress(Progress):
 
     def stop(self, how: str) -> None:
         self.say(how)
+        self.say_health()
 
 
 def clock(seconds: float) -> str:
