@@ -38,6 +38,7 @@ def shorter(text: str) -> str:
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with the runs that README's commands speak of, small."""
     folder = tmp_path_factory.mktemp("readme")
+    (folder / "mine.py").write_text(blocks("python")[0])
     arena = "env=arena env.num_agents=4 env.max_steps=30 num_envs=1 horizon=30 total_timesteps=12000"
     tool(folder, f"./tools/train.py run=demo {arena} checkpoint_interval=100 device=cpu hidden_size=8")
     for run in ("demo", "a", "b"):
@@ -67,7 +68,6 @@ def test_the_commands_work(folder):
 
 def test_the_python_works(folder):
     """An example that imports what is gone. The blocks share names, as a reader would type them one after another."""
-    (folder / "mine.py").write_text(blocks("python")[-1])
     code = "\n".join(shorter(block) for block in blocks("python"))
     code = code.replace("(40)", "(2)").replace(", 40,", ", 2,").replace("epoch=40", "epoch=2")
     run_in(folder, [sys.executable, "-c", code])
