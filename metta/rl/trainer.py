@@ -79,11 +79,11 @@ def train(
         closing(EvaluationBeside(trainer.config, is_new=not manager.exists())) as evaluation,
     ):
         callback = EpochCallback(on_epoch or trainer.config.on_epoch)
-        saved = bool if mirror is None else mirror.saved
-        saver = CheckpointSaver(manager, trainer.config.keep_last, keep_epochs, saved)
+        saver = CheckpointSaver(manager, trainer.config.keep_last, keep_epochs)
         display = Display(trainer.config, run, trainer.agent_steps, last_evaluation)
         try:
-            return run_epochs(trainer, callback, saver, signals, display, evaluation)
+            check_mirror = bool if mirror is None else mirror.check
+            return run_epochs(trainer, callback, saver, signals, display, evaluation, check_mirror)
         except SaveError as error:
             display.fail(f"{error}; {unsaved(trainer, saver, 'with room made, ')}")
             return 1
@@ -100,6 +100,7 @@ def run_epochs(
     signals: StopSignals,
     display: Display,
     evaluation: EvaluationBeside,
+    check_mirror: Callable[[], object],
 ) -> int:
     """Train until the run is complete, or on_epoch or a signal asks to stop; returns the exit status."""
     if trainer.epoch == 0 or not saver.manager.exists():
@@ -118,6 +119,7 @@ def run_epochs(
         with trainer.timers("on_epoch"):
             on_epoch(trainer, scalars)
         display.update(trainer.epoch, trainer.agent_steps, scalars, trainer.timers.seconds)
+        check_mirror()
         saver.check()
         evaluation.check()
         due = trainer.epoch % trainer.config.checkpoint_interval == 0

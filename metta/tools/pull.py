@@ -4,7 +4,7 @@ import sys
 from collections.abc import Sequence
 
 from metta.errors import UnsoundError, one_line
-from metta.files.object_store import ObjectStore
+from metta.object_store import ObjectStore
 from metta.rl.saving.mirror import Mirror
 from metta.rl.saving.run_lock import RunLock
 from metta.run_folder import RunFolder

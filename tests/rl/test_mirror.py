@@ -12,9 +12,9 @@ from typing import Any
 import pytest
 import torch
 
+from metta import object_store
 from metta.errors import CheckpointError, MettaError, RunLockedError
-from metta.files import object_store
-from metta.files.object_store import ObjectStore, StoreError
+from metta.object_store import ObjectStore, StoreError
 from metta.rl.saving import mirror as mirror_module
 from metta.rl.saving.checkpoint_saver import CheckpointSaver
 from metta.rl.saving.mirror import Mirror, NotUploadedError
@@ -187,16 +187,16 @@ def test_a_slow_holder_is_fenced(tmp_path, url, monkeypatch):
             time.sleep(0.02)
         awake = slow._lease.beat
         monkeypatch.setattr(slow._lease, "beat", lambda: None)  # asleep
-        with Mirror(url, "a", tmp_path / "two") as mirror:
+        with Mirror(url, "a", tmp_path / "two"):
             assert_latest(machine(tmp_path, "two"), 1)
             machine(tmp_path, "two").save_checkpoint(Agent(7), 2, state_of(7))
-            mirror.saved()
             while len(there(url)) < 5:
                 time.sleep(0.02)
             monkeypatch.setattr(slow._lease, "beat", awake)
-            saver = CheckpointSaver(slow.manager, saved=slow.saved)
+            saver = CheckpointSaver(slow.manager)
             saver.save(Agent(2), 2, state_of(2))
             for epoch in range(3, 100):  # training notices, and ends
+                slow.check()
                 saver.save(Agent(epoch), epoch, state_of(epoch))
                 time.sleep(0.05)
     agent = torch.load(io.BytesIO(ObjectStore(url).read("a/checkpoints/agent_epoch_2.pt")[0]), weights_only=False)
@@ -254,7 +254,7 @@ def test_training_goes_on_while_the_store_fails(tmp_path, s3, monkeypatch, capsy
     manager.folder.mkdir(parents=True)
     with Mirror(f"s3://{BUCKET}", "a", tmp_path / "here") as mirror:
         s3.fault = fault
-        saver = CheckpointSaver(manager, saved=mirror.saved)
+        saver = CheckpointSaver(manager)
         for epoch in (1, 2, 3):
             agent = Large(epoch)
             with open(manager.folder.parent / "events.out", "ab") as curves:

@@ -1,14 +1,14 @@
 """Saving behind the training loop's back: copy the state, go on training, and let a thread write the copy."""
 
 import copy
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
 import torch
 from torch import nn
 
-from metta.errors import RunLockedError, SaveError, one_line, say
+from metta.errors import SaveError, one_line, say
 from metta.files.portable_pickle import bare
 from metta.rl.saving.retention import Epochs, Retention
 from metta.rl.tiny_checkpoint_manager import TinyCheckpointManager
@@ -21,15 +21,8 @@ class CheckpointSaver:
     run's lock: what killed saves left in the folder goes after the first save.
     """
 
-    def __init__(
-        self,
-        manager: TinyCheckpointManager,
-        keep_last: int | None = None,
-        keep_epochs: Epochs = tuple,
-        saved: Callable[[], object] = bool,
-    ):
-        """saved: called in the thread once a checkpoint is durable; its RunLockedError is raised as it is."""
-        self.manager, self._retention, self._saved = manager, Retention(manager, keep_last, keep_epochs), saved
+    def __init__(self, manager: TinyCheckpointManager, keep_last: int | None = None, keep_epochs: Epochs = tuple):
+        self.manager, self._retention = manager, Retention(manager, keep_last, keep_epochs)
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="checkpoint")
         self._saving: tuple[int, Future[None]] | None = None
 
@@ -51,14 +44,11 @@ class CheckpointSaver:
         if self._saving is not None:
             epoch, written = self._saving
             error, self._saving = written.exception(), None
-            if isinstance(error, RunLockedError):
-                raise error
             if error is not None:
                 raise SaveError(epoch, self.manager.folder, error) from error
 
     def _write(self, epoch: int, agent: nn.Module, trainer_state: dict[str, Any]) -> None:
         self.manager.save_checkpoint(agent, epoch, trainer_state)
-        self._saved()
         try:
             self._retention.apply(saved=epoch)
         except OSError as error:  # the save is whole, so training goes on

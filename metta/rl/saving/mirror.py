@@ -18,12 +18,13 @@ from typing import Self
 
 from metta.errors import CheckpointError, MettaError, RunLockedError, UnsoundError, enumeration, one_line
 from metta.files.durable import rename_over, written_beside
-from metta.files.object_store import Lease, ObjectStore
 from metta.files.pt_file import check_pair
+from metta.object_store import Lease, ObjectStore, StoreError
 from metta.rl.tiny_checkpoint_manager import AGENT_FILE, TinyCheckpointManager
 from metta.run_folder import Folder, RunFolder
 
 PAUSES_S = (1.0, 60.0)  # between attempts to upload: the first, and the longest; each is twice the one before
+LOOK_S = 0.5  # from one look for new checkpoints here to the next
 LAST_S = 60.0  # that the end of training waits for what is not uploaded
 EXTRA = re.compile(r"(?!checkpoints/|trainer\.lock$).+(?<!\.tmp)")  # what belongs to a run beside its checkpoints
 
@@ -103,10 +104,9 @@ class Mirror:
         self._due.set()
         return self
 
-    def saved(self) -> None:
-        """Take notice of a new checkpoint here. RunLockedError where another has taken the run."""
+    def check(self) -> None:
+        """RunLockedError where another has taken the run."""
         self._lease.check()
-        self._due.set()
 
     def __exit__(self, kind: object, error: object, traceback: object) -> None:
         """Wait up to LAST_S for what is not uploaded. NotUploadedError where some of it never was."""
@@ -130,7 +130,9 @@ class Mirror:
     def _upload_on(self) -> None:
         """Upload what is new until the end. What fails is said once, and tried again after ever longer pauses."""
         pause_s, failing = PAUSES_S[0], False
-        while self._due.wait() and not self._end.is_set():
+        while not self._end.is_set():
+            if not self._due.wait(LOOK_S) and not self._missing():
+                continue
             self._due.clear()
             last = self._closing.is_set()
             try:
@@ -151,6 +153,8 @@ class Mirror:
 
     def _upload(self) -> None:
         """Upload the checkpoints that are not there, the newest first, then what else is new or has grown."""
+        with suppress(StoreError):  # who cannot be reached has not been taken over
+            self._lease.beat()
         for epoch in sorted({*self.manager.list_epochs()} - {*self.list_epochs()}, reverse=True):
             for path in (self.manager.file(kind, epoch) for kind in ("trainer", "agent")):
                 with suppress(FileNotFoundError):  # deleted meanwhile, as there is a newer one
