@@ -12,7 +12,7 @@ import sys
 import traceback
 from collections.abc import Callable
 from pathlib import Path
-from types import ModuleType
+from types import CodeType, ModuleType
 from typing import Any
 
 from metta.errors import UserError, one_line
@@ -64,7 +64,8 @@ def place_of(thing: Any) -> str:
     module, name = sys.modules.get(thing.__module__), thing.__qualname__
     file = getattr(module, "__file__", None) or ""
     if module is None or module.__name__ == "__main__" or getattr(module, name, None) is not thing:
-        place = f"__main__:{thing.__name__.strip('<>')}"
+        lambda_at = getattr(getattr(thing, "__code__", None), "co_firstlineno", 0)
+        place = f"__main__:{thing.__name__ if thing.__name__.isidentifier() else f'lambda_{lambda_at}'}"
     elif not file.endswith(".py") or _installed(file):
         return f"{module.__name__}:{name}"
     else:
@@ -140,6 +141,20 @@ def said_where(error: BaseException, file: str = "") -> str:
 
 def digest(path: Path) -> str:
     return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def code_digest(place: str) -> str:
+    """8 digits that tell one version of a function from another: of its file, or of its own code without one."""
+    file = Path(place.rpartition(":")[0])
+    if file.suffix == ".py" and file.is_file():
+        return digest(file)[:8]
+
+    def parts(code: CodeType) -> str:
+        inner = [parts(one) if isinstance(one, CodeType) else repr(one) for one in code.co_consts]
+        return repr((code.co_code, code.co_names, inner))
+
+    code = getattr(load_place("code", place), "__code__", None)
+    return "" if code is None else hashlib.sha256(parts(code).encode()).hexdigest()[:8]
 
 
 def module_name(path: Path) -> str:

@@ -13,8 +13,8 @@ from metta.user_code import digest, load_place, module_name, split_place
 SOURCE = "_metta_source"  # attribute of a class from a file, saved with it: the file's digest
 
 
-def make_agent(name: str | type[PolicyAgent] | None, env: EnvSpec, **options: Any) -> PolicyAgent:
-    """A new agent of the class, or the class of that name, given those of the options that the class takes.
+def make_agent(name: Any, env: EnvSpec, **options: Any) -> PolicyAgent:
+    """A new agent of that class, or the class of that name, given those of the options that the class takes.
 
     UserError for one that it does not take, unless that is what PolicyAgent has by itself.
     """

@@ -13,12 +13,15 @@ from metta.user_code import GIVEN, load_place
 SCRIPT = "__main__:"
 
 
-def pack(env: EnvName) -> str | None:
-    """Pickle, as text, what making the environment needs and no file and no package has; None if that is nothing."""
+def pack(env: EnvName, *code: str | None) -> str | None:
+    """Pickle, as text, what making the environment needs and no file and no package has; None if that is nothing.
+
+    code: places of other functions, likewise.
+    """
     import cloudpickle
 
     source, known = source_of(env)
-    named = [env.name, *known.settings.get(WRAPPERS, "").split(",")]
+    named = [env.name, *known.settings.get(WRAPPERS, "").split(","), *filter(None, code)]
     given = {place: load_place("env", place) for place in named if place.startswith(SCRIPT)}
     registered = [] if source is places or isinstance(source, Games) else specs_of(known.name)
     if not given and not registered:

@@ -9,8 +9,8 @@ from typing import Any, Literal
 from metta.envs.env_spec import EnvName
 from metta.envs.make_env import check_env
 from metta.errors import UserError
-from metta.keys import Config, above, at_least, between, key, keys, kinds
-from metta.user_code import found_place, resolved_place
+from metta.keys import Config, above, at_least, between, key, keys, kinds, shown
+from metta.user_code import found_place, place_of, resolved_place
 
 # Keys whose value may differ when a run goes on; every other one stays what it was when the run began.
 CHANGEABLE = frozenset(
@@ -26,12 +26,15 @@ CHANGEABLE = frozenset(
         "evaluate",
     }
 )
-SHAPES = frozenset({"agent", "hidden_size", "lstm", "num_envs", "num_shards"})  # of the state, which a fork takes over
+SHAPES = frozenset(
+    {"agent", "hidden_size", "lstm", "num_envs", "num_shards", "optimizer"}
+)  # of the state, which a fork takes over
 ANCESTOR = frozenset({"init", "fork"})  # what a run begins with
 PLACES = frozenset({"eval_db", "mirror"})  # of copies and scores: no checkpoint keeps them, or a password in them
 FOLDER = frozenset({"run", "train_dir"}) | PLACES  # where things lie: not a matter of the run, which can be moved
 EVAL_DB = "where the scores are: a file, or postgresql://user@host/database"
-CODE = frozenset({"agent", "on_epoch"})  # keys that name code of the user's own
+CODE = frozenset({"agent", "loss", "optimizer", "on_epoch"})  # keys that name code of the user's own
+OF_PYTHON = ("agent", "loss", "optimizer")  # of them those that Python may give as they are
 LARGE = 1e30  # a factor or a bound that is as good as infinite, and still a float32
 
 
@@ -56,7 +59,9 @@ class TrainConfig(Config):
         parse=str,
     )
     env_settings: dict[str, Any] = field(default_factory=dict)
-    agent: str | None = key("your own: path/to/file.py:MyAgent or package.module:MyAgent", None, unset="PolicyAgent")
+    agent: str | Callable[..., Any] | None = key(
+        "your own: path/to/file.py:MyAgent or package.module:MyAgent", None, unset="PolicyAgent", parse=str
+    )
     init: str | None = key("begin with the agent of RUN, RUN:EPOCH or an agent file", None, unset="a new agent")
     fork: str | None = key("go on from the checkpoint RUN:EPOCH of another run", None, unset="begin anew")
     trust: bool = key("load the agent file of init= with all that is in it: it may run any code", False)
@@ -85,6 +90,13 @@ class TrainConfig(Config):
     max_grad_norm: float = key("longest gradient", 0.5, above(0, LARGE))
     target_kl: float | None = key("end an epoch's update past this KL divergence", None, above(0, LARGE), unset="never")
 
+    loss: str | Callable[..., Any] | None = key(
+        "your own: path/to/file.py:f or package.module:f", None, unset="PPO's", parse=str
+    )
+    optimizer: str | Callable[..., Any] | None = key(
+        "your own, made by f(parameters, lr): path/to/file.py:f or package.module:f", None, unset="Adam", parse=str
+    )
+
     hidden_size: int | None = key("width of the agent's layers", None, at_least(1, 2**14))
     lstm: bool = key("give the agent a memory", False)
 
@@ -104,6 +116,8 @@ class TrainConfig(Config):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        for name in OF_PYTHON:
+            object.__setattr__(self, name, as_place(name, getattr(self, name)))
         if self.env is not None:
             env = EnvName.of(self.env, self.env_settings)
             object.__setattr__(self, "env", env.name)
@@ -130,11 +144,25 @@ class RunConfig(TrainConfig):
     horizon: int
     minibatch_size: int
     update_epochs: int
+    agent: str | None
+    loss: str | None
+    optimizer: str | None
     learning_rate: float
     gamma: float
     gae_lambda: float
     vf_coef: float
     ent_coef: float
+
+
+def as_place(name: str, code: Any) -> str | None:
+    """The place of a class or function that Python gave. UserError for what is neither."""
+    if code is None or isinstance(code, str):
+        return code
+    if not callable(code) or not hasattr(code, "__qualname__"):
+        raise UserError(
+            f"{name}={shown(code)}: not a {'class' if name == 'agent' else 'function'}, nor the place of one"
+        )
+    return place_of(code)
 
 
 def given_keys(config: TrainConfig) -> frozenset[str]:

@@ -38,6 +38,7 @@ from metta.rl.saving.mirror import Mirror
 from metta.rl.saving.run_lock import RunLock
 from metta.rl.tiny_checkpoint_manager import TinyCheckpointManager
 from metta.rl.train_config import (
+    CODE,
     PLACES,
     TrainConfig,
     changed_keys,
@@ -47,7 +48,7 @@ from metta.rl.train_config import (
     resume_config,
 )
 from metta.run_folder import RunFolder
-from metta.user_code import GIVEN
+from metta.user_code import GIVEN, code_digest
 
 
 def train(
@@ -157,8 +158,10 @@ def load_trainer(manager: TinyCheckpointManager, config: TrainConfig, given: fro
     if not isinstance(agent, PolicyAgent):
         raise CheckpointError(f"the agent in {manager.folder} is a {type(agent).__name__}, not a PolicyAgent")
     saved = checked_state(state, manager.file("trainer", epoch))["config"]
-    if "env" not in given or config.env not in GIVEN:
-        unpack(state.get("environment"))
+    places = [getattr(config, name) for name in given & (CODE | {"env"})]
+    typed = {place: GIVEN[place] for place in places if place in GIVEN}  # now, and goes before what the run has
+    unpack(state.get("environment"))
+    GIVEN.update(typed)
     changed = changed_keys(saved, config, given)
     if changed and epoch == 0 and not saved.get("fork"):
         values = " ".join(f"{name}={new}" for name, (_, new) in changed.items())
@@ -212,7 +215,7 @@ class Trainer:
         check_fit(agent.env, spec)
         agent.env = spec  # as it is called now, should its file have moved
         self.agent = agent.to(self.device)
-        self.environment = pack(spec.env)
+        self.environment = pack(spec.env, config.loss, config.optimizer)
         self.rows = config.num_envs * spec.num_agents
         self.epoch = 0
         self.agent_steps = 0
@@ -274,7 +277,7 @@ class Trainer:
         if traces[0] != self._left[0]:
             raise UserError("the agent's parameters were replaced by others: change them in place, as copy_ does")
         if traces[1] != self._left[1]:
-            self.learning_rate = traces[1]
+            self.learning_rate = traces[1] / self.replica.rates[0]
         self.crew.everywhere("adopt", self.agent.state_dict(), optimizer.state_dict())
         self._left = traces
 
@@ -305,7 +308,7 @@ class Trainer:
             "shards": shards,
             "minibatches": "by shard",
             "reward_scaler": {"discounted": discounted, **replica.scaler.state_dict()},
-            "software": software(self.device),
+            "software": self._software(),
         }
 
     def load_state_dict(self, state: dict[str, Any], go_on: bool = True) -> None:
@@ -328,7 +331,7 @@ class Trainer:
         elif fresh:
             afresh = f"({fresh} of {self.config.num_envs}); they begin afresh"
             inexact(f"{self.config.env} did not reproduce its episodes {afresh}")
-        then, now = state["software"], software(self.device)
+        then, now = state["software"], self._software()
         changed = [f"{key} {then.get(key)} -> {now[key]}" for key in now if now[key] != then.get(key)]
         if changed:
             inexact(", ".join(changed))
@@ -347,6 +350,11 @@ class Trainer:
             TinyCheckpointManager(config.run, config.train_dir).save_checkpoint(
                 self.agent, self.epoch, self.state_dict()
             )
+
+    def _software(self) -> dict[str, str]:
+        """What decides the last bits."""
+        places = [place for place in (self.config.loss, self.config.optimizer) if place is not None]
+        return software(self.device) | {f"code of {place}": code_digest(place) for place in places}
 
     def close(self) -> None:
         """End the worker processes and close the environments."""

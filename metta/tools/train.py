@@ -18,7 +18,7 @@ from metta.rl.train_config import TrainConfig, changed_keys, restart_config, res
 from metta.tools.cli.arguments import parse
 from metta.tools.cli.table import score_text
 from metta.tools.cli.targets import open_run
-from metta.user_code import check_place
+from metta.user_code import GIVEN, check_place
 
 if TYPE_CHECKING:
     from metta.eval.eval_db import EvalDB
@@ -66,14 +66,15 @@ def check_new(config: TrainConfig, given: frozenset[str]) -> None:
     if config.env is None:
         raise UserError(f"missing env=: run {config.run} is new, so say what to train on, as in env=arena")
     check_env(config.env_name)
-    if config.agent is not None:
+    if isinstance(config.agent, str):
         check_place("agent", config.agent, "MyAgent")
 
 
 def check_code(config: TrainConfig) -> None:
     """Raise UserError where a function of the user's own is not there."""
-    if config.on_epoch is not None:
-        check_place("on_epoch", config.on_epoch)
+    for name, place in (("on_epoch", config.on_epoch), ("loss", config.loss), ("optimizer", config.optimizer)):
+        if isinstance(place, str) and place not in GIVEN:
+            check_place(name, place, "f")
 
 
 def train(config: TrainConfig, given: frozenset[str]) -> int:

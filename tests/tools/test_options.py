@@ -56,6 +56,8 @@ OPTIONS = {
         ent_coef NUM None
         max_grad_norm NUM 0.5
         target_kl NUM None
+        loss TEXT None
+        optimizer TEXT None
         hidden_size INT None
         lstm true|false False
         checkpoint_interval INT 20

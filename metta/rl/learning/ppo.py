@@ -4,7 +4,7 @@ Axes: T steps of a rollout, B rows (every agent of every environment). All array
 """
 
 from collections.abc import Callable, Iterator, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -82,7 +82,7 @@ def ppo_loss(
     """PPO's loss (equations 7 and 9), a mean over the steps of the batch, whose advantages are normalised.
 
     params `[T, B, P]` and values `[T, B]` are what the agent says now; the batch has what it said in the rollout.
-    TwinNetwork has the gradient worked out by hand: another loss needs another one there, or `twin = None` in `update`.
+    TwinNetwork has the gradient worked out by hand: another loss needs another one there, or steps around it as loss=.
     """
     log_probs, entropy = distribution.score(params, batch.actions)
     log_ratio = log_probs - batch.log_probs
@@ -117,7 +117,8 @@ def backward(agent: PolicyAgent, part: Part, config: RunConfig, twin: TwinNetwor
     if twin is not None:
         return Statistics(**twin.backward(rows, config, part.share))
     params, values, _ = agent(rows.observations, rows.state, rows.starts)
-    loss, statistics = ppo_loss(agent.distribution, params, values, rows, config)
+    compute: Any = config.loss or ppo_loss
+    loss, statistics = compute(agent.distribution, params, values, rows, config)
     (loss * part.share).backward()
     return Statistics(*(value.detach() * part.share for value in statistics))
 
@@ -135,7 +136,7 @@ Gradients = Callable[[PolicyAgent, Minibatch, RunConfig, TwinNetwork | None], St
 
 def update(
     agent: PolicyAgent,
-    optimizer: torch.optim.Adam,
+    optimizer: Any,
     minibatches: Minibatches,
     config: RunConfig,
     gradients: Gradients = backward_alone,
@@ -146,14 +147,14 @@ def update(
     which the mean approximate KL divergence passed it.
     """
     parameters = list(agent.parameters())
-    twin = TwinNetwork.of(agent)
+    twin = TwinNetwork.of(agent) if config.loss is None else None
     statistics: list[Statistics] = []
     for dealt in passes(minibatches, config):
         for minibatch in dealt:
             for parameter in parameters:
                 parameter.grad = None
             statistics.append(gradients(agent, minibatch, config, twin))
-            if twin is not None:
+            if twin is not None and config.optimizer is None:
                 twin.step(optimizer, config.max_grad_norm)
             else:
                 nn.utils.clip_grad_norm_(parameters, config.max_grad_norm)

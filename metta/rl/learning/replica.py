@@ -6,6 +6,7 @@ shards, and every replica takes the same step. So the bits depend on the number 
 processes share them.
 """
 
+import math
 import mmap
 import time
 from collections.abc import Callable
@@ -34,6 +35,7 @@ from metta.rl.learning.reward_scaler import RewardScaler
 from metta.rl.learning.rollout import Batch, Rollout
 from metta.rl.learning.summed_gradients import SummedGradients
 from metta.rl.learning.timers import Timers
+from metta.rl.learning.user_functions import make_optimizer, named, with_functions
 from metta.rl.train_config import RunConfig
 
 PATIENCE = 0.002  # seconds of asking for an answer before sleeping: to wake a sleeping core takes 50 to 300 us
@@ -55,7 +57,14 @@ class Replica:
         """helpers: processes that step the environments of each shard; memory: a buffer of `memory_bytes`, meet and
         transport: as Exchange has them."""
         self.config, self.agent = config, agent
-        self.optimizer = torch.optim.Adam(agent.parameters(), lr=config.learning_rate, eps=1e-5, fused=True)
+        self._with_functions = with_functions(config)
+        with named(config):
+            self.optimizer = make_optimizer(agent, config)
+        # Of each group of parameters, as a part of the learning rate.
+        self.rates = [group.get("lr", 0.0) / config.learning_rate for group in self.optimizer.param_groups]
+        self._chance = 0
+        if config.optimizer is not None:  # which may draw, and from the same numbers in every process
+            self.optimizer.register_step_pre_hook(lambda *_: self._seed_step())
         self.timers = timers = Timers()
         keep_freed_memory()
 
@@ -97,11 +106,11 @@ class Replica:
     def learn(self, epoch: int, learning_rate: float) -> tuple[dict[str, float], np.ndarray]:
         """Learn from the rollouts, together with the other replicas; returns the losses, and `_estimate_advantages`."""
         config = self.config
-        for group in self.optimizer.param_groups:
-            group["lr"] = learning_rate
+        for group, rate in zip(self.optimizer.param_groups, self.rates, strict=True):
+            group["lr"] = learning_rate * rate
         self.buffers.merge(range(config.num_shards))
         of_critic = self._estimate_advantages()
-        seed = seed_of(config.seed, epoch, 0)
+        self._chance = seed = seed_of(config.seed, epoch, 0)
         seed_everything(seed)
         rows, size = config.num_envs * self.agent.env.num_agents, config.minibatch_size
         batches: list[Batch] = [*self.rollouts]
@@ -112,11 +121,18 @@ class Replica:
         by_shard = dict(zip(self.collectors, batches, strict=True))
         minibatches = Minibatches(by_shard, rows, size, self.exchange, seed)
         gradients = backward_alone if self.gradients is None else self.gradients.begin(seed)
-        losses = update(self.agent, self.optimizer, minibatches, config, gradients)
+        with named(config):
+            losses = update(self.agent, self.optimizer, minibatches, self._with_functions, gradients)
         self.buffers.end()
         observations = [rollout.observations for rollout in self.rollouts]
         self.agent.update_normalizers(*observations, gather=self.exchange.gather)
+        if config.loss is not None:  # what it does not tell is not known; whether it went wrong the parameters tell
+            losses = {name: value for name, value in losses.items() if not math.isnan(value)}
         return losses, of_critic
+
+    def _seed_step(self) -> None:
+        self._chance += 1
+        seed_everything(self._chance)
 
     def _estimate_advantages(self) -> np.ndarray:
         """Write the advantages and returns; returns moments `[shards, 2, 3]`: the critic's errors', the returns'."""
@@ -148,7 +164,8 @@ class Replica:
 
         shards: every shard's state, of which it takes its own.
         """
-        self.optimizer.load_state_dict(optimizer)
+        with named(self.config):
+            self.optimizer.load_state_dict(optimizer)
         self.scaler.load_state_dict(scaler, [shards[shard]["discounted"] for shard in self.collectors])
         return sum(len(collector.load_state_dict(shards[shard])) for shard, collector in self.collectors.items())
 
@@ -171,7 +188,7 @@ def start_replica(memory_file: Any, config: RunConfig, agent: PolicyAgent, dealt
         set_up,
         pickled=portable_pickle.dumps((config, agent, dealt, helpers)),
         threads=torch.get_num_threads(),
-        env=pack(agent.env.env),
+        env=pack(agent.env.env, config.loss, config.optimizer),
     )
 
 

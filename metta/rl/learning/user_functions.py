@@ -1,11 +1,18 @@
-"""Functions of the user's own in the loop: on_epoch=."""
+"""Functions of the user's own in the loop: on_epoch=, loss= and optimizer=."""
 
-from collections.abc import Callable
+import copy
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
+import torch
+from torch import Tensor
 
-from metta.errors import UserCodeError
+from metta.agent.policy_agent import PolicyAgent
+from metta.errors import MettaError, UserCodeError, UserError
+from metta.rl.learning.ppo import Statistics
+from metta.rl.train_config import RunConfig
 from metta.user_code import code_name, load_function, said_where
 
 OnEpoch = Callable[[Any, dict[str, float]], Any]  # of the trainer and the epoch's scalars; True ends training
@@ -40,3 +47,51 @@ class EpochCallback:
             self.error.__cause__ = error
         else:
             self.stopped = isinstance(answer, bool | np.bool_) and bool(answer)
+
+
+def with_functions(config: RunConfig) -> RunConfig:
+    """The configuration with the loss itself where it has its place."""
+    if config.loss is None:
+        return config
+    loaded, name = copy.copy(config), config.loss
+    function = load_function("loss", name, "distribution", "params", "values", "batch", "config")
+    object.__setattr__(loaded, "loss", lambda *arguments: checked_loss(name, function(*arguments)))
+    return loaded
+
+
+def checked_loss(name: str, answer: Any) -> tuple[Tensor, Statistics]:
+    """What the user's loss returned, as ppo_loss returns it: it may leave out any of the statistics, or all."""
+    loss, shown = answer if isinstance(answer, tuple) else (answer, {})
+    shown = shown._asdict() if hasattr(shown, "_asdict") else shown
+    if not (isinstance(loss, Tensor) and loss.dim() == 0 and loss.requires_grad):
+        raise UserError(f"loss={name}: returned {type(loss).__name__}; wanted a tensor [] that has a gradient")
+    if not isinstance(shown, dict) or shown.keys() - set(Statistics._fields):
+        have = ", ".join(map(str, shown)) if isinstance(shown, dict) else type(shown).__name__
+        raise UserError(f"loss={name}: returned {have} to show; wanted a dict of {', '.join(Statistics._fields)}")
+    unknown = {field: torch.nan for field in Statistics._fields}
+    return loss, Statistics(*(torch.as_tensor(v, device=loss.device).float() for v in (unknown | shown).values()))
+
+
+def make_optimizer(agent: PolicyAgent, config: RunConfig) -> torch.optim.Optimizer:
+    """The optimiser of config.optimizer, or Adam."""
+    if config.optimizer is None:
+        return torch.optim.Adam(agent.parameters(), lr=config.learning_rate, eps=1e-5, fused=True)
+    function = load_function("optimizer", config.optimizer, "parameters", "lr")
+    made = function(list(agent.parameters()), config.learning_rate)
+    if not isinstance(made, torch.optim.Optimizer):
+        raise UserError(f"optimizer={config.optimizer}: returned {type(made).__name__}, not a torch.optim.Optimizer")
+    return made
+
+
+@contextmanager
+def named(config: RunConfig) -> Iterator[None]:
+    """Say in one line what goes wrong with the user's loss or optimiser."""
+    try:
+        yield
+    except MettaError:
+        raise
+    except Exception as error:
+        places = [f"{name}={place}" for name in ("loss", "optimizer") if (place := getattr(config, name)) is not None]
+        if not places:
+            raise
+        raise UserCodeError(f"{' '.join(places)} failed: {said_where(error)}") from error

@@ -1,0 +1,168 @@
+"""A loss and an optimiser of the user's own: as exact as ours, in every process, and one line where they fail."""
+
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from metta.errors import MettaError, UserError
+from metta.rl.learning.ppo import ppo_loss
+from metta.rl.tiny_checkpoint_manager import TinyCheckpointManager
+from metta.rl.train_config import TrainConfig
+from metta.rl.trainer import Trainer, train
+from tests.helpers.commands import ENVIRONMENT
+from tests.helpers.exact import differences
+from tests.rl.test_on_epoch import STEPS, command, config, final
+
+OWN = """
+import torch
+
+def reinforce(distribution, params, values, batch, config):
+    log_probs, entropy = distribution.score(params, batch.actions)
+    loss = -(log_probs * batch.advantages).mean() + config.vf_coef * (values - batch.returns).square().mean()
+    return loss, {"entropy": entropy.mean()}
+
+class Noisy(torch.optim.SGD):
+    def step(self, closure=None):
+        super().step(closure)
+        for group in self.param_groups:
+            for parameter in group["params"]:
+                parameter.data += 1e-4 * torch.randn_like(parameter)
+
+def noisy(parameters, lr):
+    return Noisy([{"params": parameters[:2], "lr": 3 * lr}, {"params": parameters[2:]}], lr=lr, momentum=0.9)
+"""
+
+
+@pytest.mark.parametrize("keys", [("loss=own.py:reinforce",), ("optimizer=own:noisy", "loss=own.py:reinforce")])
+def test_from_a_file(keys: tuple[str, ...], tmp_path: Path) -> None:
+    """Bits that depend on the number of processes, or that a resume in a new process does not find again."""
+    (tmp_path / "own.py").write_text(OWN)
+    shards = ("train_dir=.", "num_shards=2", "anneal_lr=false")
+    whole = command(tmp_path, "run=whole", *shards, "num_workers=0", f"total_timesteps={STEPS * 3}", *keys)
+    assert (whole.returncode, whole.stderr) == (0, "")
+    for epochs in (1, 3):
+        half = command(tmp_path, "run=halves", *shards, "num_workers=1", f"total_timesteps={STEPS * epochs}", *keys)
+        assert (half.returncode, half.stderr) == (0, "")
+    straight = final(tmp_path, "whole")
+    assert differences(straight, final(tmp_path, "halves")) == []
+    rates = [group["lr"] for group in straight[2]["optimizer"]["param_groups"]]
+    assert len(rates) == 1 or rates[0] == pytest.approx(3 * rates[1])
+
+
+def test_code_that_changed_is_named(tmp_path: Path) -> None:
+    """Another loss that goes on as if it were the same."""
+    (tmp_path / "own.py").write_text(OWN)
+    keys = ("train_dir=.", "loss=own.py:reinforce", "optimizer=own.py:noisy")
+    command(tmp_path, "run=r", *keys, f"total_timesteps={STEPS}")
+    (tmp_path / "own.py").write_text(OWN + "# edited\n")
+    edited = command(tmp_path, "run=r", "train_dir=.", f"total_timesteps={STEPS * 2}")
+    assert edited.returncode == 0
+    assert f"metta: this resume is not exact: code of {tmp_path}/own.py:reinforce " in edited.stderr
+    (tmp_path / "own.py").unlink()
+    gone = command(tmp_path, "run=r", "train_dir=.", f"total_timesteps={STEPS * 3}")
+    said = f"metta train: loss={tmp_path}/own.py:reinforce: no file {tmp_path}/own.py\n"
+    assert (gone.returncode, gone.stderr) == (2, said)
+
+
+def test_ppo_s_own_loss_and_adam_given_as_functions_change_nothing_but_speed(tmp_path: Path) -> None:
+    """A loss that is called with other arguments than ours is, or an optimiser whose rate nobody sets."""
+    given: dict[str, Any] = {
+        "loss": ppo_loss,
+        "optimizer": lambda parameters, lr: torch.optim.Adam(parameters, lr, eps=1e-5),
+    }
+    ours, theirs = Trainer(config(tmp_path)), Trainer(config(tmp_path, **given))
+    for _ in range(3):
+        mine, own = ours.run_epoch(), theirs.run_epoch()
+    assert mine["losses/policy_loss"] == pytest.approx(own["losses/policy_loss"], abs=1e-5)
+    for one, other in zip(ours.agent.parameters(), theirs.agent.parameters(), strict=True):
+        torch.testing.assert_close(one, other, rtol=0, atol=1e-4)
+    ours.close()
+    theirs.close()
+
+
+SCRIPT = """
+import sys
+from metta import TrainConfig, train
+
+def loss(distribution, params, values, batch, config):
+    log_probs, entropy = distribution.score(params, batch.actions)
+    return -(log_probs * batch.advantages).mean() + (values - batch.returns).square().mean() - FACTOR * entropy.mean()
+
+FACTOR = 0.01
+run, workers, epochs = sys.argv[1:]
+train(TrainConfig(run=run, env="CartPole-v1", num_envs=2, horizon=32, hidden_size=8, num_shards=2, anneal_lr=False,
+    num_workers=int(workers), total_timesteps=64 * int(epochs), checkpoint_interval=1, display="none", device="cpu",
+    loss=loss, train_dir="."))
+"""
+
+
+def test_from_a_script(tmp_path: Path) -> None:
+    """A function that only its script has: lost to worker processes, and to the command line's resume."""
+    (tmp_path / "script.py").write_text(SCRIPT)
+    for run, workers, epochs in (("whole", "0", "3"), ("halves", "1", "1"), ("halves", "1", "2")):
+        command_line = [sys.executable, "script.py", run, workers, epochs]
+        done = subprocess.run(command_line, cwd=tmp_path, env=ENVIRONMENT, capture_output=True, text=True, check=False)
+        assert (done.returncode, done.stderr) == (0, "")
+    (tmp_path / "script.py").unlink()
+    resumed = [sys.executable, "-m", "metta.tools.main", "train", "run=halves", "train_dir=.", "total_timesteps=192"]
+    done = subprocess.run(resumed, cwd=tmp_path, env=ENVIRONMENT, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert differences(final(tmp_path, "whole"), final(tmp_path, "halves")) == []
+
+
+def no_gradient(distribution: Any, params: Any, values: Any, batch: Any, config: Any) -> float:
+    return 3.0
+
+
+def unknown(distribution: Any, params: Any, values: Any, batch: Any, config: Any) -> Any:
+    return values.mean(), {"mine": 3}
+
+
+def fails(distribution: Any, params: Any, values: Any, batch: Any, config: Any) -> Any:
+    return values.mean() / batch.no_such
+
+
+def needs_closure(parameters: Any, lr: float) -> Any:
+    return torch.optim.LBFGS(parameters, lr)
+
+
+def no_optimizer(parameters: Any, lr: float) -> Any:
+    return parameters
+
+
+def one_argument(parameters: Any) -> Any:
+    return None
+
+
+@pytest.mark.parametrize(
+    ("key", "function", "said"),
+    [
+        ("loss", no_gradient, r"loss=.*: returned float; wanted a tensor \[\] that has a gradient"),
+        ("loss", unknown, "loss=.*: returned mine to show; wanted a dict of policy_loss, value_loss, entropy, "),
+        ("loss", fails, "loss=.*:fails failed: AttributeError: 'Batch' object has no attribute 'no_such' "),
+        ("loss", one_argument, r"takes \(parameters.*\) -> .*, and it is called with \(distribution, params, values, "),
+        ("optimizer", needs_closure, "optimizer=.* failed: TypeError: .*closure"),
+        ("optimizer", no_optimizer, "optimizer=.*: returned list, not a torch.optim.Optimizer"),
+        ("optimizer", 3, "optimizer=3: not a function, nor the place of one"),
+        ("agent", 3, "agent=3: not a class, nor the place of one"),
+    ],
+)
+def test_what_is_wrong_is_one_line(key: str, function: Any, said: str, tmp_path: Path) -> None:
+    """A traceback through ours for a mistake in theirs."""
+    with pytest.raises(MettaError, match=said) as error:
+        train(config(tmp_path, **{key: function}))
+    assert "\n" not in str(error.value)
+
+
+def test_a_fork_may_change_the_loss_and_not_the_optimiser(tmp_path: Path) -> None:
+    """An optimiser that is given another one's state."""
+    assert train(config(tmp_path, epochs=1)) == 0
+    more: dict[str, Any] = {"train_dir": str(tmp_path), "fork": "r", "total_timesteps": STEPS * 2, "display": "none"}
+    assert train(TrainConfig(run="loss", loss=ppo_loss, **more)) == 0
+    assert TinyCheckpointManager("loss", tmp_path).list_epochs() == [1, 2]
+    with pytest.raises(UserError, match="a fork keeps what gives shape to its state, and r has optimizer=None"):
+        train(TrainConfig(run="optimizer", optimizer=needs_closure, **more))
