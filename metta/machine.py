@@ -1,11 +1,13 @@
 """What the machine gives a process: a device, threads, memory; and the software that decides its last bits."""
 
 import ctypes
+import hashlib
 import os
 import platform
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -17,6 +19,8 @@ def pick_device(name: str) -> torch.device:
     """Find the device; auto is the GPU where there is one. UserError where torch sees none of that name."""
     gpus = torch.cuda.device_count()
     device = torch.device(("cuda" if gpus else "cpu") if name == "auto" else name)
+    if device == torch.device("cuda") and "LOCAL_RANK" in os.environ:  # torchrun's: each rank has a GPU
+        device = torch.device("cuda", int(os.environ["LOCAL_RANK"]) % max(1, gpus))
     there = {"cuda": (device.index or 0) < gpus, "mps": torch.backends.mps.is_available()}
     if not there.get(device.type, True):
         raise UserError(f"device={name}: torch sees no such GPU here; device=cpu works")
@@ -72,4 +76,17 @@ def software(device: torch.device) -> dict[str, str]:
         "python": platform.python_version(),
         "device": torch.cuda.get_device_name(device) if device.type == "cuda" else platform.machine(),
         "threads": str(torch.get_num_threads()),
+    }
+
+
+def identity() -> dict[str, str]:
+    """Name what all machines of one run need to have in common, for the replicas to stay the same to the bit."""
+    folder, digest = Path(__file__).parent, hashlib.sha256()
+    for path in sorted(folder.rglob("*.py")):
+        digest.update(path.relative_to(folder).as_posix().encode() + path.read_bytes())
+    return {
+        "metta": "of the fingerprint " + digest.hexdigest()[:12],
+        "torch": torch.__version__,
+        "numpy": np.__version__,
+        "a processor with": torch.backends.cpu.get_cpu_capability(),
     }

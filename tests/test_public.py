@@ -48,7 +48,7 @@ SIGNATURES = """
     TinyCheckpointManager.load_latest_agent(self, map_location='cpu')
     TinyCheckpointManager.load_trainer_state(self, epoch, map_location='cpu')
     TinyCheckpointManager.save_checkpoint(self, agent, epoch, trainer_state)
-    Trainer(typed, agent=None, ranks=None)
+    Trainer(typed, agent=None)
     Trainer.close(self)
     Trainer.load_state_dict(self, state, go_on=True)
     Trainer.run_epoch(self)

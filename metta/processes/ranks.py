@@ -10,8 +10,9 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from datetime import timedelta
-from typing import Any
+from typing import Any, ClassVar
 
+import numpy as np
 import torch
 import torch.distributed as dist
 from torch import Tensor
@@ -30,6 +31,8 @@ LEAVE_S = 3.0  # to see who is left once somebody has gone
 class Ranks:
     """This process's place among the ranks. What a rank that is gone leaves undone is a RankError in the others."""
 
+    joined: ClassVar["Ranks | None"] = None  # a process is in one group, or in none
+
     def __init__(self, identity: dict[str, str]):
         """Join them. UserError where rank 0 cannot be reached, and where another rank has another `identity`."""
         self.rank, self.size = number("RANK"), number("WORLD_SIZE")
@@ -43,6 +46,8 @@ class Ranks:
         with self._watched():
             dist.init_process_group(backend, store=self._store, rank=self.rank, world_size=self.size, timeout=exchange)
             self._calls: Any = dist.new_group(timeout=calls, backend="gloo")
+        self.speaks = self.rank == 0  # says what went wrong
+        Ranks.joined = self
 
     def _require_same(self, identity: dict[str, str]) -> None:
         mine = "\n".join(f"{name} {value}" for name, value in identity.items())
@@ -63,23 +68,20 @@ class Ranks:
         length = torch.tensor([len(content)])
         with self._watched():
             dist.broadcast(length, 0, group=self._calls)
-            said = torch.empty(int(length), dtype=torch.uint8)
-            if self.rank == 0:
-                said = torch.frombuffer(bytearray(content), dtype=torch.uint8)
-            dist.broadcast(said, 0, group=self._calls)
+            said = as_tensor(content) if self.rank == 0 else torch.empty(int(length), dtype=torch.uint8)
+            if len(said):
+                dist.broadcast(said, 0, group=self._calls)
         return said.numpy().tobytes()
 
     def gather_bytes(self, content: bytes) -> list[bytes]:
         """What each rank says, in the first; nothing in the others."""
-        lengths = torch.zeros(self.size, dtype=torch.int64)
+        lengths = list(torch.zeros(self.size, 1, dtype=torch.int64))
         with self._watched():
-            dist.all_gather_into_tensor(lengths, torch.tensor([len(content)]), group=self._calls)
-            longest = int(lengths.max())
-            mine = torch.zeros(longest, dtype=torch.uint8)
-            mine[: len(content)] = torch.frombuffer(bytearray(content), dtype=torch.uint8) if content else 0
-            rows = [torch.empty_like(mine) for _ in range(self.size)] if self.rank == 0 else None
+            dist.all_gather(lengths, torch.tensor([len(content)]), group=self._calls)
+            mine = pad(as_tensor(content), (0, int(max(lengths)) - len(content)))
+            rows = [torch.empty_like(mine) for _ in lengths] if self.rank == 0 else None
             dist.gather(mine, rows, 0, group=self._calls)
-        return [row[:n].numpy().tobytes() for row, n in zip(rows or [], lengths.tolist(), strict=False)]
+        return [row[: int(n)].numpy().tobytes() for row, n in zip(rows or [], lengths, strict=False)]
 
     def sum(self, nodes: Tensor) -> Tensor:
         """As metta.processes.exchange.Transport: each rank adds up its slice of all, and sends the sum to all."""
@@ -93,14 +95,14 @@ class Ranks:
             parts = received.view(self.size * count, cut)
             add_tree(parts.unbind())
             total = parts.new_empty(self.size * cut)
-            dist.all_gather_into_tensor(total, parts[0])
+            dist.all_gather(list(total.split(cut)), parts[0])
         return total[:size].to(nodes.device)
 
     def gather(self, rows: Tensor) -> Tensor:
         """As metta.processes.exchange.Transport."""
         everywhere = rows.new_empty(len(rows) * self.size, *rows.shape[1:])
         with self._watched():
-            dist.all_gather_into_tensor(everywhere, rows)
+            dist.all_gather(list(everywhere.split(len(rows))), rows)
         return everywhere
 
     @contextmanager
@@ -111,50 +113,57 @@ class Ranks:
             raise self._lost() from None
 
     def _lost(self) -> BaseException:
-        """What has become of the others, now that one of them does not answer. SystemExit: a rank before says it."""
-        self._leave("")
-        time.sleep(LEAVE_S)
+        """What has become of the others, now that one of them does not answer. SystemExit: another rank says it."""
+        self._disconnect("here")
+        until = time.perf_counter() + LEAVE_S
         try:
-            left = {other: self._said(other) for other in range(self.size)}
+            while time.perf_counter() < until and not self._said(0):
+                time.sleep(0.05)
+            here = [other for other in range(self.size) if self._has_come(other)]
+            failed = {other: said for other in here if (said := self._said(other))}
         except RuntimeError:  # the store was rank 0's
-            left = {0: None, self.rank: ""}
-        speaker = next(other for other, said in left.items() if said is not None)
-        failed = {other: said for other, said in left.items() if said}
-        if speaker != self.rank:
-            return SystemExit(int((left[0] or "1").split()[0]))
+            here, failed = [self.rank], {}
+        self.speaks = self.rank == min(here)
+        if not self.speaks:
+            self._disconnect("left")
+            return SystemExit(int(failed.get(0, "1").split()[0]))
         for other, said in failed.items():
             return RankError(f"rank {other}: {said.partition(' ')[2]}")
-        gone = [other for other, said in left.items() if said is None]
+        gone = [other for other in range(self.size) if other not in here]
         which = f"rank {gone[0]} has" if len(gone) == 1 else f"ranks {', '.join(map(str, gone))} have"
-        return RankError(f"{which} died" if gone else "a rank was not heard of for too long")
+        return RankError(f"{which} died" if gone else f"a rank kept the others waiting for {EXCHANGE_S} seconds")
 
-    def _said(self, other: int) -> str | None:
-        """How another rank has left; None: without a word."""
-        return self._store.get(f"left/{other}").decode() if self._store.check([f"left/{other}"]) else None
+    def _has_come(self, other: int) -> bool:
+        return any(self._store.check([f"{key}/{other}"]) for key in ("here", "left"))
+
+    def _said(self, other: int) -> str:
+        """Why another rank has left; "" if it has not."""
+        return self._store.get(f"left/{other}").decode() if self._store.check([f"left/{other}"]) else ""
 
     def fail(self, exit_status: int, why: str) -> None:
-        """Tell the others that this rank cannot go on, so that the first one says it, and all end."""
+        """Tell the others that this rank cannot go on: all end, and the first one says it, once they have heard it."""
+        self._disconnect("left", f"{exit_status} {why}")
+        until = time.perf_counter() + LEAVE_S
         with suppress(RuntimeError):
-            if self._said(self.rank) is None:
-                self._leave(f"{exit_status} {why}")
-            until = time.perf_counter() + LEAVE_S + 2
-            while self.rank == 0 and time.perf_counter() < until and not self._all_left():
+            while self.rank == 0 and time.perf_counter() < until:
+                if self._store.check([f"left/{other}" for other in range(self.size)]):
+                    break
                 time.sleep(0.05)
 
-    def _all_left(self) -> bool:
-        return self._store.check([f"left/{other}" for other in range(self.size)])
-
-    def _leave(self, why: str) -> None:
-        """Close all connections, for the others to notice."""
+    def _disconnect(self, key: str, why: str = "") -> None:
+        """Close all connections, for the others to notice, and leave word."""
         with suppress(RuntimeError):
-            self._store.set(f"left/{self.rank}", why)
+            self._store.set(f"{key}/{self.rank}", why)
+        self.close()
+
+    def close(self) -> None:
         self._calls = None
         if dist.is_initialized():
             dist.destroy_process_group()
 
-    def close(self) -> None:
-        if dist.is_initialized():
-            dist.destroy_process_group()
+
+def as_tensor(content: bytes) -> Tensor:
+    return torch.from_numpy(np.frombuffer(bytearray(content), np.uint8))
 
 
 def number(name: str, default: int | None = None) -> int:

@@ -22,10 +22,10 @@ from metta.envs.vec_env import Episode
 from metta.errors import CheckpointError, MettaError, SaveError, TrainingError, UserError, enumeration, say
 from metta.machine import make_deterministic, pick_device, set_threads, software
 from metta.moments import merged
-from metta.processes.ranks import Ranks
 from metta.rl.defaults import with_defaults
 from metta.rl.display.display import Display
 from metta.rl.display.evaluation import EvaluationBeside
+from metta.rl.display.progress import exchange_cost
 from metta.rl.display.stop_signals import StopSignals
 from metta.rl.learning.crew import Crew
 from metta.rl.learning.ppo import explained_variance
@@ -117,6 +117,7 @@ def run_epochs(
     evaluation.start()
     while not (trainer.complete or on_epoch.ended or signals.received is not None):
         scalars = trainer.run_epoch()
+        signals.received = signals.received or trainer.crew.signal
         with trainer.timers("on_epoch"):
             on_epoch(trainer, scalars)
         display.update(trainer.epoch, trainer.agent_steps, scalars, trainer.timers.seconds)
@@ -134,7 +135,8 @@ def run_epochs(
         raise on_epoch.error
     stopped = "stopped by on_epoch" if on_epoch.ended else "stopped"
     how = "complete" if trainer.complete else f"{stopped} and saved; the same command goes on"
-    display.stop(f"{how}: epoch {trainer.epoch}, {trainer.agent_steps:,} agent steps")
+    cost = exchange_cost(trainer.timers.seconds)
+    display.stop(f"{how}: epoch {trainer.epoch}, {trainer.agent_steps:,} agent steps" + (cost and f"; {cost}"))
     evaluation.finish(trainer.epoch, hurried=lambda: signals.received is not None)
     return 0 if signals.received is None else 128 + signals.received
 
@@ -198,7 +200,7 @@ LARGE_IMAGE = 10_000  # numbers in an observation; two threads on a 10x10 grid b
 class Trainer:
     """One run in memory: agent, optimiser, environments. The same state goes on the same way, bit for bit."""
 
-    def __init__(self, typed: TrainConfig, agent: PolicyAgent | None = None, ranks: Ranks | None = None):
+    def __init__(self, typed: TrainConfig, agent: PolicyAgent | None = None):
         """Set up from the configuration; `agent` is one from a checkpoint, otherwise a new one is made."""
         if agent is None and (typed.init or typed.fork):
             raise UserError("a trainer with init= or fork= is made by Trainer.resume(config)")
@@ -220,7 +222,7 @@ class Trainer:
         self.epoch = 0
         self.agent_steps = 0
         self._learning_rate: float | None = None
-        self.crew = Crew(config, self.agent, ranks)
+        self.crew = Crew(config, self.agent)
         self.replica, self.timers = self.crew.replica, self.crew.timers
         self._left = self._traces()  # as the last epoch left agent and optimiser
 

@@ -16,6 +16,7 @@ from metta.tools.cli.arguments import HELP
 
 TOOLS = {
     "train": "start a run, or go on with it where it stopped",
+    "launch": "train in several ranks of this machine, by torchrun",
     "sim": "play episodes with a run's checkpoints and store the scores",
     "play": "watch an agent act",
     "replay": "make a recorded episode again, as a file people can open",

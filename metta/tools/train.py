@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import os
 import sys
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, TypeVar
@@ -27,6 +28,16 @@ T = TypeVar("T")
 
 
 def main(argv: Sequence[str]) -> int:
+    if os.environ.get("WORLD_SIZE", "1") == "1":
+        return train_alone(argv)
+    os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")  # what cannot be reached is one line of ours
+    from metta.rl.together import train_together
+
+    return train_together(lambda: train_alone(argv))
+
+
+def train_alone(argv: Sequence[str]) -> int:
+    """Check the arguments and train, in this process and those that it starts or leads."""
     config, given = parse(TrainConfig, argv, "metta train", help_table)
     if config.mirror is not None and not open_run(config.run, config.train_dir).exists():
         from metta.rl.saving.mirror import Mirror

@@ -8,6 +8,7 @@ from metta.keys import Config, keys, kinds, type_text
 from metta.rl.train_config import TrainConfig
 from metta.tools.cli.config import (
     AnalyzeConfig,
+    LaunchConfig,
     PlayConfig,
     PullConfig,
     PushConfig,
@@ -20,6 +21,7 @@ from metta.tools.main import TOOLS
 
 COMMANDS: dict[str, type[Config]] = {
     "train": TrainConfig,
+    "launch": LaunchConfig,
     "sim": SimConfig,
     "play": PlayConfig,
     "replay": ReplayConfig,
@@ -68,6 +70,10 @@ OPTIONS = {
         mirror TEXT None
         eval_db TEXT None
         train_dir TEXT ./train_dir
+    """,
+    "launch": """
+        nproc INT None
+        max_restarts INT 0
     """,
     "sim": """
         run TEXT None
@@ -137,6 +143,9 @@ OPTIONS = {
         train_dir TEXT ./train_dir
     """,
 }
+
+
+OPTIONS["launch"] = OPTIONS["train"] + OPTIONS["launch"]
 
 
 @pytest.mark.parametrize("command", TOOLS)

@@ -4,7 +4,7 @@ import math
 import sys
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 from metta.errors import one_line
@@ -13,6 +13,7 @@ from metta.rl.train_config import RunConfig
 
 OURS = ("losses/", "charts/", "env/")  # what scalars of our own begin with
 LEARNED = Learned._fields[1:]
+MUCH_EXCHANGE = 0.1  # of the time: something should be done about it
 RATE_EPOCHS = 10  # that "now" means, in steps per second
 
 
@@ -117,6 +118,14 @@ class PlainProgress(Progress):
     def stop(self, how: str) -> None:
         self.say(how)
         self.say_health()
+
+
+def exchange_cost(seconds: Mapping[str, float]) -> str:
+    """Say what share of the time the ranks took to meet, and what to do about it; "" where there is one rank."""
+    if "exchange" not in seconds:
+        return ""
+    share = seconds["exchange"] / sum(seconds.values())
+    return f"exchange {share:.0%}" + (": more environments a rank" if share >= MUCH_EXCHANGE else "")
 
 
 def clock(seconds: float) -> str:

@@ -19,9 +19,9 @@ class StopSignals:
 
     received: int | None = None
 
-    def __init__(self, newest_epoch: Callable[[], int | None]):
-        """newest_epoch: the newest that is saved, None where none is; what leaving at once says."""
-        self._newest_epoch = newest_epoch
+    def __init__(self, newest_epoch: Callable[[], int | None], quiet: bool = False):
+        """newest_epoch: the newest that is saved, None where none is; what leaving at once says, unless `quiet`."""
+        self._newest_epoch, self._quiet = newest_epoch, quiet
 
     def __enter__(self) -> Self:
         signals = SIGNALS if threading.current_thread() is threading.main_thread() else ()
@@ -35,10 +35,16 @@ class StopSignals:
     def _handle(self, number: int, frame: FrameType | None) -> None:
         if self.received is not None:
             epoch = self._newest_epoch()
-            say("left at once; " + ("nothing is saved" if epoch is None else f"epoch {epoch} is the newest saved"))
+            self._say(
+                "left at once; " + ("nothing is saved" if epoch is None else f"epoch {epoch} is the newest saved")
+            )
             os._exit(128 + number)
         self.received = number
-        say("finishing the epoch and saving; once more to leave at once")
+        self._say("finishing the epoch and saving; once more to leave at once")
+
+    def _say(self, text: str) -> None:
+        if not self._quiet:
+            say(text)
 
 
 def say(text: str) -> None:

@@ -8,7 +8,10 @@ from functools import partial
 from itertools import chain
 from typing import Any
 
+import torch
+
 from metta.agent.policy_agent import PolicyAgent
+from metta.envs.by_value import pack
 from metta.errors import UserError
 from metta.files import portable_pickle
 from metta.processes.exchange import Dealt
@@ -23,15 +26,18 @@ from metta.rl.train_config import RunConfig
 class Crew:
     """Deals the shards, and calls every replica. Ranks other than the first do what the first one's crew calls."""
 
-    def __init__(self, config: RunConfig, agent: PolicyAgent, ranks: Ranks | None = None):
+    signal: int | None = None  # that another rank was sent
+
+    def __init__(self, config: RunConfig, agent: PolicyAgent):
         """Start the replicas of this rank; in the first rank those of all. UserError where shards cannot be dealt."""
-        self.ranks = ranks
+        self.ranks = ranks = Ranks.joined
         rank, size, on_this_machine = (ranks.rank, ranks.size, ranks.on_this_machine) if ranks else (0, 1, 1)
         if config.num_shards % size:
-            have = f"num_shards={config.num_shards} cannot be dealt to {size} ranks"
-            raise UserError(f"{have}: a multiple of {size} can, and a number of ranks that divides {config.num_shards}")
+            must = f"it must be a multiple of {size}"
+            raise UserError(f"num_shards={config.num_shards} cannot be dealt to {size} ranks: {must}")
         if ranks and rank == 0:
-            ranks.broadcast(portable_pickle.dumps((config, agent)))
+            started = portable_pickle.dumps((config, agent))
+            ranks.broadcast(pickle.dumps((pack(agent.env.env), torch.get_num_threads(), started)))
         self._workers: list[Worker] = []
         self._finalizer = weakref.finalize(self, end_workers, self._workers)
         try:
@@ -73,14 +79,15 @@ class Crew:
         self.ranks.broadcast(pickle.dumps((method, arguments)))
         answers = self.here(method, *arguments)
         with self.timers("wait"):
-            others = self.ranks.gather_bytes(b"")[1:]
-        return answers + list(chain(*(pickle.loads(answer) for answer in others)))
+            others = [pickle.loads(answer) for answer in self.ranks.gather_bytes(b"")[1:]]
+        self.signal = next((signal for _, signal in others if signal is not None), self.signal)
+        return answers + list(chain(*(theirs for theirs, _ in others)))
 
-    def follow(self, call: bytes) -> None:
+    def follow(self, call: bytes, signal: int | None) -> None:
         """Do what the first rank's `everywhere` calls."""
         assert self.ranks is not None
         method, arguments = pickle.loads(call)
-        self.ranks.gather_bytes(pickle.dumps(self.here(method, *arguments)))
+        self.ranks.gather_bytes(pickle.dumps((self.here(method, *arguments), signal)))
 
     def here(self, method: str, *arguments: Any) -> list[Any]:
         """Call a method of this rank's replicas."""

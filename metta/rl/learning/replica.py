@@ -69,7 +69,7 @@ class Replica:
         keep_freed_memory()
 
         def timed(between: Callable[[], None]) -> None:
-            with timers("exchange"):
+            with timers("wait" if transport is None else "exchange"):
                 meet(between)
 
         device = next(agent.parameters()).device

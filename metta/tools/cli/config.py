@@ -4,7 +4,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from metta.keys import Config, at_least, between, key
-from metta.rl.train_config import EVAL_DB, device_name
+from metta.rl.train_config import EVAL_DB, TrainConfig, device_name
 from metta.tools.cli.epochs import Epoch, Epochs, parse_epoch, parse_epochs
 
 RUN = "name of a run in train_dir"
@@ -17,6 +17,14 @@ MIRROR = "the object storage: s3://bucket/prefix"
 TRAIN_DIR = "folder of all runs"
 AGENT_FILE = "an agent file instead of a run: path/to/agent_epoch_100.pt"
 TRUST = "load an agent file from elsewhere with all that is in it: it may run any code"
+
+
+@dataclass(frozen=True, kw_only=True)
+class LaunchConfig(TrainConfig):
+    """Train in several ranks of this machine: `metta train` by torchrun, with the keys of both."""
+
+    nproc: int | None = key("ranks, each with its share of the shards", None, at_least(1, 1024), unset="one a core")
+    max_restarts: int = key("times that all ranks start again when one has died", 0, at_least(0, 10**6))
 
 
 @dataclass(frozen=True, kw_only=True)
