@@ -145,7 +145,7 @@ OPTIONS = {
 }
 
 
-OPTIONS["launch"] = OPTIONS["train"] + OPTIONS["launch"]
+OPTIONS["launch"] = OPTIONS["train"].rstrip() + OPTIONS["launch"]
 
 
 @pytest.mark.parametrize("command", TOOLS)
