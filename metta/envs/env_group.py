@@ -105,10 +105,11 @@ class EnvGroup:
         if not self._done.any():
             return []
         ended: Ended = []
-        for index in (np.flatnonzero(self._done.all(1)) + self.indices.start).tolist():
+        for index in (np.flatnonzero(self._done.any(1)) + self.indices.start).tolist():
             rows = self._rows[index]
-            self._arrays.final_observations[rows] = self._arrays.observations[rows]
-            ended.append((index, self._envs[index].metrics()))
+            self._arrays.final_observations[rows] = self._arrays.observations[rows]  # of agents that are done, at least
+            if self._done[index - self.indices.start].all():
+                ended.append((index, self._envs[index].metrics()))
         self.begin(index for index, _ in ended)
         return ended
 

@@ -140,6 +140,10 @@ class EnvSpec:
         end = self.observation_shape[0] - self.agents_vary
         return observations[..., end - sum(self.choices) : end] != 0
 
+    def present_in(self, observations: Any) -> Any:
+        """Whether the agent is there, `[...]`, of observations `[..., row]` where `agents_vary`."""
+        return observations[..., -1] != 0
+
     @property
     def images(self) -> "tuple[EnvSpec, ...]":
         """Its images, each as the observation of a spec: its only one, or those among its leaves."""

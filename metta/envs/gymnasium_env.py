@@ -1,8 +1,7 @@
 """A gymnasium.Env as an environment of one agent."""
 
-import sys
 from contextlib import suppress
-from functools import cache, cached_property
+from functools import cached_property
 from typing import Any
 
 import gymnasium
@@ -10,7 +9,7 @@ import numpy as np
 from gymnasium import spaces
 
 from metta.envs.env_spec import EnvName, EnvSpec
-from metta.envs.spaces import MASK, ObservationReader, action_converter, choices_of, describe_actions
+from metta.envs.spaces import MASK, ObservationReader, action_converter, choices_of, describe_actions, say_left_out
 
 
 class GymnasiumEnv:
@@ -39,8 +38,7 @@ class GymnasiumEnv:
     @cached_property
     def spec(self) -> EnvSpec:
         """What its spaces say, and the first info of an episode: whether there are action masks."""
-        if self._reader.texts:
-            say_left_out(self._name.short_name, ", ".join(self._reader.texts))
+        say_left_out(self._name.short_name, tuple(self._reader.texts))
         masked = self._reader.gives_mask
         if self._reader.num_choices and not masked:
             masked = self._env.has_wrapper_attr("action_masks")
@@ -112,8 +110,3 @@ class Rows(gymnasium.Wrapper):
             mask = info.get(MASK) if self._masks is None else self._masks()
         self._reader.write(self._row, observation, mask)
         return self._row
-
-
-@cache
-def say_left_out(name: str, texts: str) -> None:
-    print(f"metta: env={name}: text is left out of the observations: {texts}", file=sys.stderr)

@@ -116,6 +116,10 @@ def adapted(made: Made, env: EnvName, render_mode: str | None) -> Env:
         from metta.envs.mettagrid.env import MettaGridEnv
 
         return MettaGridEnv(env, render_mode, ConfigGame(env.short_name, what, made.of_seed))
+    if is_a(what, "pettingzoo", "ParallelEnv") or is_a(what, "pettingzoo", "AECEnv"):
+        from metta.envs.pettingzoo_env import PettingZooEnv
+
+        return PettingZooEnv(what, env)
     if all(hasattr(what, name) for name in ("spec", "bind", "reset", "step", "metrics")):
         what.spec = dataclasses.replace(what.spec, env=env)
         return what

@@ -54,6 +54,12 @@ class Episode:
     returns: np.ndarray  # [num_agents] float64: sums of rewards
     metrics: dict[str, float]  # the environment's own statistics
     actions: np.ndarray  # [length, num_agents, *action_shape]: with the seed, the episode again
+    took_part: np.ndarray  # [num_agents] bool: the agent was there at some time
+
+    @property
+    def mean_return(self) -> float:
+        """Over the agents that took part."""
+        return float(self.returns[self.took_part].mean())
 
 
 class ActionLog:
@@ -90,7 +96,8 @@ class VecEnv:
 
     Row b = env_index * num_agents + agent_index of each array belongs to one agent. The arrays are overwritten by every
     step. In rows whose episode just ended, `observations` hold the first observation of the next episode already, and
-    `final_observations` the last one of the episode that ended. An episode ends when all its agents are done.
+    `final_observations` the last one of the episode that ended, as in rows whose agent is done before the others. An
+    episode ends when all its agents are done.
 
     `episode_seeds(first_env + env_index, episode_index)` gives each episode's seed, or None: that environment idles
     from then on (`active` is False, its rewards and flags are 0). `num_workers` processes help this one to step the
@@ -124,6 +131,7 @@ class VecEnv:
         self._starts = np.zeros(num_envs, np.int64)  # the step at which each unfinished episode began
         self._episode_index = np.zeros(num_envs, np.int64)
         self._returns = np.zeros(self.batch_size)
+        self._took_part = np.ones(self.batch_size, bool)
         self._log_dtype = self._arrays.actions.dtype
         if spec.choices:
             self._log_dtype = np.min_scalar_type(max(spec.choices) - 1)
@@ -174,6 +182,7 @@ class VecEnv:
             self._require_finite("observation", self.final_observations)
         self._returns += self.rewards
         episodes = [self._finish(index, metrics) for index, metrics in ended]
+        self._note_present()
         self._require_finite("observation", self.observations)
         self._require_choice()
         return episodes
@@ -189,6 +198,7 @@ class VecEnv:
             "observations": self.observations.copy(),
             "terminated": self.terminated.copy(),
             "truncated": self.truncated.copy(),
+            **({"took_part": self._took_part.copy()} if self.spec.agents_vary else {}),
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> list[int]:
@@ -213,6 +223,7 @@ class VecEnv:
         differing = [index for index in np.flatnonzero(self.active).tolist() if not self._came_back(index, state)]
         for name in ("observations", "terminated", "truncated"):
             getattr(self, name)[:] = state[name]
+        self._took_part = state.get("took_part", self._took_part).copy()
         self._episode_index[differing] += 1
         self._begin(differing)
         return differing
@@ -229,7 +240,9 @@ class VecEnv:
         for index in indices:
             for array in (self._returns, self.terminated, self.truncated):
                 array[self._rows(index)] = 0
+            self._took_part[self._rows(index)] = not self.spec.agents_vary
             self._began(index)
+        self._note_present()
         self._require_finite("observation", self.observations)
         self._require_choice()
 
@@ -239,6 +252,10 @@ class VecEnv:
         self.active[index] = self._seeds[index] >= 0
         self._starts[index] = self._log.next_step
         self._set_next_seed(index, self._episode_index[index] + 1)
+
+    def _note_present(self) -> None:
+        if self.spec.agents_vary:
+            self._took_part |= self.spec.present_in(self.observations)
 
     def _require_finite(self, what: str, array: np.ndarray) -> None:
         """Raise EnvError at a number that is not finite: one would spoil agent, statistics and checkpoints for good."""
@@ -266,8 +283,10 @@ class VecEnv:
         """Collect the episode that environment `index` just ended; it has begun the next already."""
         rows, seed, number = self._rows(index), int(self._seeds[index]), int(self._episode_index[index])
         actions = self._log.since(self._starts[index], rows)
-        episode = Episode(index, number, seed, len(actions), self._returns[rows].copy(), metrics, actions)
+        returns, took_part = self._returns[rows].copy(), self._took_part[rows].copy()
+        episode = Episode(index, number, seed, len(actions), returns, metrics, actions, took_part)
         self._returns[rows] = 0
+        self._took_part[rows] = not self.spec.agents_vary
         self._episode_index[index] += 1
         self._began(index)
         return episode

@@ -127,7 +127,7 @@ class PolicyEvaluator:
         simulations = self._simulate(env or loaded.own_env(), episodes)
         played = simulations.play(loaded.agent, range(seed, seed + episodes), sampled)
         label = scored_env(simulations.spec.env.label, sampled)
-        rows = [EpisodeRow(e.seed, float(e.returns.mean()), e.length, e.metrics) for e in played]
+        rows = [EpisodeRow(e.seed, e.mean_return, e.length, e.metrics) for e in played]
         if loaded.run is None:
             return Score.of([row.reward for row in rows])
         save_recordings(recording_path(RunFolder(self.train_dir, loaded.run), loaded.epoch, label), played)
@@ -140,7 +140,7 @@ class PolicyEvaluator:
         """Score a random agent on the same episodes; the score is not stored."""
         simulations = self._simulate(env, episodes)
         played = simulations.play(None, range(seed, seed + episodes))
-        return Score.of([float(e.returns.mean()) for e in played])
+        return Score.of([e.mean_return for e in played])
 
     def _simulate(self, env: AnyEnv, episodes: int) -> SimulationPool:
         """Reuse the last evaluation's pool if env, settings and number of episodes are unchanged."""

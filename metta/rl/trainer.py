@@ -378,7 +378,7 @@ def episode_scalars(episodes: list[Episode]) -> dict[str, float]:
     if not episodes:
         return {}
     scalars = {
-        "charts/episodic_return": float(np.mean([episode.returns.mean() for episode in episodes])),
+        "charts/episodic_return": float(np.mean([episode.mean_return for episode in episodes])),
         "charts/episodic_length": float(np.mean([episode.length for episode in episodes])),
     }
     for name in sorted({name for episode in episodes for name in episode.metrics}):

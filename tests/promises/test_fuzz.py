@@ -97,7 +97,9 @@ def test_any_bytes_as_recordings(tmp_path: Path) -> None:
     run = RunFolder(tmp_path, "a")
     path = recording_path(run, 0, "CartPole-v1")
     episodes = [
-        Episode(0, 0, seed, 30, np.array([30.0]), {}, np.arange(30).reshape(30, 1).astype(np.uint8) % 2)
+        Episode(
+            0, 0, seed, 30, np.array([30.0]), {}, np.arange(30).reshape(30, 1).astype(np.uint8) % 2, np.ones(1, bool)
+        )
         for seed in range(5)
     ]
     save_recordings(path, episodes)

@@ -188,7 +188,7 @@ def rewrite(path: Path, seed: int, returns: np.ndarray | None = None, length: in
     """Another recording of that seed in the place of the one that is there."""
     was = load_recording(path, seed)
     actions, returns = was.actions[:length], was.returns if returns is None else returns
-    save_recordings(path, [Episode(0, 0, seed, len(actions), returns, {}, actions)])
+    save_recordings(path, [Episode(0, 0, seed, len(actions), returns, {}, actions, np.ones(1, bool))])
 
 
 def test_an_episode_that_comes_out_otherwise(folder: Path) -> None:

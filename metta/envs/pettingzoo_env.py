@@ -1,0 +1,118 @@
+"""A PettingZoo ParallelEnv as an environment of all its possible agents, some of which may not be there."""
+
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+from pettingzoo import AECEnv, ParallelEnv
+from pettingzoo.utils.conversions import aec_to_parallel
+
+from metta.envs.env_spec import EnvName, EnvSpec
+from metta.envs.spaces import MASK, ObservationReader, action_converter, choices_of, describe_actions, say_left_out
+from metta.errors import UserError
+
+
+class PettingZooEnv:
+    """One ParallelEnv. See `Env` for the methods.
+
+    Row i belongs to `possible_agents[i]`. A row whose agent has not come yet, or has left, counts as terminated at each
+    step and says so in its observation (EnvSpec.agents_vary); the episode ends when nobody is left. Who leaves in a
+    step has its last observation after it.
+    """
+
+    def __init__(self, made: AECEnv | ParallelEnv, env: EnvName):
+        self._env: Any = as_parallel(made, env)
+        self._name = env
+        self.names = list(getattr(self._env, "possible_agents", ()))
+        if not self.names:
+            raise UserError(f"env={env.short_name} has no possible_agents, which say how many agents there can be")
+        observations, actions = (self._common(kind) for kind in ("observation_space", "action_space"))
+        self._actions = describe_actions(env.short_name, actions)
+        self._reader = ObservationReader(env.short_name, observations, choices_of(self._actions))
+        self._convert = action_converter(actions)
+
+    def _common(self, kind: str) -> Any:
+        """Return the space that all agents have."""
+        space_of = getattr(self._env, kind)
+        first, *others = self.names
+        for name in others:
+            if space_of(name) != space_of(first):
+                two = f"{first} has {space_of(first)}, and {name} has {space_of(name)}"
+                raise UserError(
+                    f"env={self._name.short_name} has agents of different kinds, which one policy cannot play: "
+                    f"of {kind.replace('_', ' ')}s {two}"
+                )
+        return space_of(first)
+
+    @cached_property
+    def spec(self) -> EnvSpec:
+        """What its spaces say, and the first infos of an episode: whether there are action masks."""
+        say_left_out(self._name.short_name, tuple(self._reader.texts))
+        masked = self._reader.gives_mask
+        if self._reader.num_choices and not masked:
+            infos = self._env.reset(seed=0)[1]
+            masked = any(MASK in info for info in infos.values())
+        return EnvSpec(self._name, len(self.names), **self._reader.fields(masked, agents_vary=True), **self._actions)
+
+    def bind(
+        self, observations: np.ndarray, rewards: np.ndarray, terminated: np.ndarray, truncated: np.ndarray
+    ) -> None:
+        self._rows, self._rewards, self._terminated, self._truncated = observations, rewards, terminated, truncated
+
+    def reset(self, seed: int) -> None:
+        observations, infos = self._env.reset(seed=seed)
+        self._write(observations, infos)
+
+    def step(self, actions: np.ndarray) -> None:
+        acting = list(self._env.agents)
+        chosen = {name: self._convert(actions[i : i + 1]) for i, name in enumerate(self.names) if name in acting}
+        observations, rewards, terminations, truncations, infos = self._env.step(chosen)
+        present = self._env.agents
+        for i, name in enumerate(self.names):
+            was = name in acting
+            self._rewards[i] = rewards.get(name, 0) if was else 0
+            self._terminated[i] = not was or terminations.get(name, False)
+            # Who is gone without a word has been cut off.
+            self._truncated[i] = not self._terminated[i] and (truncations.get(name, False) or name not in present)
+        if present and (self._terminated | self._truncated).all():  # the last one left as another came
+            self._terminated[[self.names.index(name) for name in present]] = False
+        self._write(observations, infos)
+
+    def _write(self, observations: dict[Any, Any], infos: dict[Any, Any]) -> None:
+        """Write a row for each agent: what it sees if it does, and whether it is there."""
+        present = self._env.agents
+        for name, row in zip(self.names, self._rows, strict=True):
+            row[:] = 1  # nothing is forbidden to who is not there
+            if name in observations:
+                observation = observations[name]
+                mask = observation[MASK] if self._reader.gives_mask else infos.get(name, {}).get(MASK)
+                self._reader.write(row, observation, mask if name in present else None)
+            elif name in present:
+                raise ValueError(f"gave no observation of {name}, which is there")
+            row[-1] = name in present
+
+    def metrics(self) -> dict[str, float]:
+        return {}
+
+    @property
+    def metadata(self) -> dict[str, Any]:
+        return self._env.metadata
+
+    def render(self) -> Any:
+        return self._env.render()
+
+    def close(self) -> None:
+        self._env.close()
+
+
+def as_parallel(made: AECEnv | ParallelEnv, env: EnvName) -> ParallelEnv:
+    """Return the environment as one whose agents act at once. UserError where they take turns."""
+    if isinstance(made, ParallelEnv):
+        return made
+    try:
+        return aec_to_parallel(made)
+    except AssertionError as error:
+        why = "its agents take turns, and PettingZoo's aec_to_parallel cannot make them act at once"
+        raise UserError(
+            f"env={env.short_name} cannot be trained: {why} (its metadata has no is_parallelizable)"
+        ) from error
