@@ -125,7 +125,7 @@ def memory_bytes(trainer: Trainer) -> float:
     """Moved for each agent step: all parameters in every minibatch; observations in the rollout and each pass."""
     config, spec = trainer.config, trainer.spec
     parameters = sum(parameter.numel() for parameter in trainer.agent.parameters())
-    per_minibatch = min(config.minibatch_size, config.horizon * trainer.rows)
+    per_minibatch = min(config.minibatch_size, config.horizon * trainer.config.num_envs * trainer.spec.num_agents)
     observation = math.prod(spec.observation_shape) * np.dtype(spec.observation_dtype).itemsize
     return config.update_epochs * (parameters * ADAM_BYTES / per_minibatch + observation) + observation
 

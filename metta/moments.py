@@ -25,7 +25,9 @@ class Moments(NamedTuple):
 
     @classmethod
     def of(cls, array: np.ndarray) -> Self:
-        """Of all numbers of an array that is not empty, as float64."""
+        """Of all numbers of an array, as float64."""
+        if array.size == 0:
+            return cls(0.0, 0.0, 0.0)
         return cls(np.float64(array.size), array.mean(dtype=np.float64), array.var(dtype=np.float64) * array.size)
 
 

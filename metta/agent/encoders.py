@@ -68,6 +68,8 @@ class Normalizer(nn.Module):
 
 def column_moments(batch: Tensor) -> np.ndarray:
     """`Moments` of each column of `[N, size]`, as `[size, 3]`."""
+    if len(batch) == 0:
+        return np.zeros((batch.shape[1], 3))
     var, mean = (column.cpu().numpy() for column in torch.var_mean(batch.double(), 0, correction=0))
     return np.stack((np.full_like(mean, len(batch)), mean, var * len(batch)), -1)
 

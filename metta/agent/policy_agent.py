@@ -134,7 +134,9 @@ class PolicyAgent(nn.Module):
         One that is smaller than a composite observation normalises the vectors, with which it begins. gather: as in
         `Normalizer.update`, where other processes have more shards.
         """
+        rows = [each.flatten(0, 1) for each in observations]
+        if self.env.agents_vary:
+            rows = [each[self.env.present_in(each)] for each in rows]
         for module in self.modules():
             if isinstance(module, Normalizer):
-                rows = [each.flatten(0, 1).flatten(1)[:, : len(module.mean)] for each in observations]
-                module.update(*rows, gather=gather)
+                module.update(*(each.flatten(1)[:, : len(module.mean)] for each in rows), gather=gather)

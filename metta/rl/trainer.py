@@ -218,7 +218,6 @@ class Trainer:
         agent.env = spec  # as it is called now, should its file have moved
         self.agent = agent.to(self.device)
         self.environment = pack(spec.env, config.loss, config.optimizer)
-        self.rows = config.num_envs * spec.num_agents
         self.epoch = 0
         self.agent_steps = 0
         self._learning_rate: float | None = None
@@ -247,14 +246,14 @@ class Trainer:
     def run_epoch(self) -> dict[str, float]:
         """One rollout and its update; returns the epoch's scalars by their TensorBoard names."""
         self.settle()
-        config, began, learning_rate = self.config, time.perf_counter(), self.learning_rate
+        began, learning_rate = time.perf_counter(), self.learning_rate
         episodes: list[Episode] = list(chain(*self.crew.everywhere("collect", self.epoch)))
         with self.timers("learn"):
             answers = self.crew.everywhere("learn", self.epoch, learning_rate)
         losses, of_critic = answers[0][0], merged(np.concatenate([moments for _, moments in answers]))
         self._require_finite(losses, self.epoch + 1)
         self._left = self._traces()
-        steps = config.horizon * self.rows
+        steps = int(of_critic.count[0])  # where there was an agent
         self.epoch += 1
         self.agent_steps += steps
         scalars = {f"losses/{name}": value for name, value in losses.items()}

@@ -19,6 +19,9 @@ ENVS: dict[str, dict[str, Any]] = {
     env_name(Lamps): {},
     env_name(Board): {"lstm": True},
 }
+if importlib.util.find_spec("pettingzoo") is not None:
+    ENVS["tests.helpers.parallel_envs:Shift"] = {}
+    ENVS["tests.helpers.parallel_envs:Table"] = {"lstm": True, "num_shards": 2}
 if importlib.util.find_spec("minigrid") is not None:
     ENVS["MiniGrid-Empty-5x5-v0"] = {"env_settings": {"preprocessing": False}}
 

@@ -20,7 +20,7 @@ from metta.rl.learning.rollout import Batch
 class Part:
     """A shard's part of a minibatch: the rows `index` of its batch.
 
-    mean, std: of the whole minibatch's advantages, each `[]`; share: of its rows that are in this part.
+    mean, std: of the whole minibatch's advantages, each `[]`; share: of its steps that are in this part.
     """
 
     batch: Batch
@@ -92,10 +92,10 @@ class Minibatches:
 def advantage_moments(batch: Batch, slices: list[Tensor]) -> np.ndarray:
     """Count, mean and squared deviations of the advantages in each slice, `[slices, 3]`."""
     advantages, none = batch.advantages.double(), batch.advantages.new_zeros((2,), dtype=torch.float64)
-    pairs = [
-        torch.stack(torch.var_mean(advantages.index_select(1, index), correction=0)) if len(index) else none
-        for index in slices
-    ]
+    chosen, present = [advantages.index_select(1, index) for index in slices], batch.present
+    if present is not None:
+        chosen = [part[present.index_select(1, index)] for part, index in zip(chosen, slices, strict=True)]
+    pairs = [torch.stack(torch.var_mean(part, correction=0)) if part.numel() else none for part in chosen]
     var, mean = torch.stack(pairs).cpu().numpy().T
-    count = np.array([len(index) * len(advantages) for index in slices], np.float64)
+    count = np.array([part.numel() for part in chosen], np.float64)
     return np.stack(Moments(count, mean, var * count), -1)

@@ -111,12 +111,13 @@ def backward(agent: PolicyAgent, part: Part, config: RunConfig, twin: TwinNetwor
 
     Returns the part's share of the minibatch's statistics.
     """
-    if len(part.index) == 0:
+    if part.share == 0:
         return Statistics(*torch.zeros(len(Statistics._fields), device=part.index.device))
     rows = part.rows()
     if twin is not None:
         return Statistics(**twin.backward(rows, config, part.share))
     params, values, _ = agent(rows.observations, rows.state, rows.starts)
+    rows, params, values = rows.present_steps(params, values)
     compute: Any = config.loss or ppo_loss
     loss, statistics = compute(agent.distribution, params, values, rows, config)
     (loss * part.share).backward()

@@ -138,9 +138,10 @@ class Replica:
         """Write the advantages and returns; returns moments `[shards, 2, 3]`: the critic's errors', the returns'."""
         config, done = self.config, [rollout.terminated | rollout.truncated for rollout in self.rollouts]
         rewards = [rollout.rewards for rollout in self.rollouts]
-        scaled = self.scaler(list(zip(rewards, done, strict=True)), self.exchange.gather)
+        present = [... if rollout.present is None else rollout.present.cpu().numpy() for rollout in self.rollouts]
+        scaled = self.scaler(list(zip(rewards, done, strict=True)), self.exchange.gather, present)
         own = []
-        for rollout, ended, reward in zip(self.rollouts, done, scaled, strict=True):
+        for rollout, ended, reward, where in zip(self.rollouts, done, scaled, present, strict=True):
             values = rollout.values.cpu().numpy()
             next_values = successor_values(
                 values, rollout.last_values, rollout.bootstrap_values, rollout.terminated, rollout.truncated
@@ -149,7 +150,7 @@ class Replica:
             returns = advantages + values
             rollout.advantages.copy_(torch.from_numpy(advantages))
             rollout.returns.copy_(torch.from_numpy(returns))
-            own.append((Moments.of(returns - values), Moments.of(returns)))
+            own.append((Moments.of((returns - values)[where]), Moments.of(returns[where])))
         return np.array(own)
 
     def state_dict(self) -> list[dict[str, Any]]:

@@ -21,15 +21,20 @@ class RewardScaler:
         self.moments = Moments(0.0, 0.0, 0.0)
 
     def __call__(
-        self, rollouts: Sequence[tuple[np.ndarray, np.ndarray]], gather: Callable[[np.ndarray], np.ndarray]
+        self,
+        rollouts: Sequence[tuple[np.ndarray, np.ndarray]],
+        gather: Callable[[np.ndarray], np.ndarray],
+        present: Sequence[Any] | None = None,
     ) -> list[np.ndarray]:
         """Take rollouts, (rewards, done) `[T, B]` of each shard, into the statistics; returns the rewards scaled.
 
-        gather: from these shards' moments `[shards, 3]` to all shards'.
+        gather: from these shards' moments `[shards, 3]` to all shards'; present: where there were agents, an index.
         """
         own = [
-            Moments.of(discounted_returns(discounted, rewards, done, self.gamma))
-            for discounted, (rewards, done) in zip(self.discounted, rollouts, strict=True)
+            Moments.of(discounted_returns(discounted, rewards, done, self.gamma)[where])
+            for discounted, (rewards, done), where in zip(
+                self.discounted, rollouts, present or [...] * len(rollouts), strict=True
+            )
         ]
         self.moments = self.moments.merge(merged(gather(np.array(own))))
         scale = 1 / np.sqrt(self.moments.m2 / self.moments.count + 1e-8)

@@ -36,6 +36,23 @@ class Batch:
     advantages: Tensor = field(metadata=NUMBER)
     returns: Tensor = field(metadata=NUMBER)
     state: State
+    agents_vary: bool = False
+
+    @property
+    def present(self) -> Tensor | None:
+        """Where there was an agent, `[T, B]`; None: everywhere. Nothing is learned from the other steps."""
+        return self.observations[..., -1] != 0 if self.agents_vary else None
+
+    def present_steps(self, params: Tensor, values: Tensor) -> tuple["Batch", Tensor, Tensor]:
+        """Those steps as `[1, N, ...]`, and what the agent says of them."""
+        if self.present is None:
+            return self, params, values
+        where = self.present.flatten().nonzero().squeeze(1)
+
+        def chosen(array: Tensor) -> Tensor:
+            return array.flatten(0, 1).index_select(0, where).unsqueeze(0)
+
+        return self._each(chosen, ()), chosen(params), chosen(values)
 
     def rows(self, index: Tensor) -> "Batch":
         """The minibatch of these rows."""
@@ -47,10 +64,12 @@ class Batch:
         return self._each(lambda array: array.flatten(0, 1).unsqueeze(0), ())
 
     def _each(self, function: Callable[[Tensor], Tensor], state: State) -> "Batch":
-        return Batch(**{name: function(getattr(self, name)) for name in ON_DEVICE}, state=state)
+        return Batch(
+            **{name: function(getattr(self, name)) for name in ON_DEVICE}, state=state, agents_vary=self.agents_vary
+        )
 
 
-ON_DEVICE = [item.name for item in fields(Batch) if item.name != "state"]
+ON_DEVICE = [item.name for item in fields(Batch) if item.metadata]
 
 
 @dataclass(kw_only=True)
@@ -75,7 +94,8 @@ class Rollout(Batch):
         states = [name for name in arrays if name.startswith("state")]
         for name in (*ON_DEVICE, *states):
             arrays[name] = torch.from_numpy(arrays[name]).to(device)
-        return cls(state=tuple(arrays.pop(name) for name in states), **arrays)
+        state = tuple(arrays.pop(name) for name in states)
+        return cls(state=state, agents_vary=agent.env.agents_vary, **arrays)
 
     @classmethod
     def num_bytes(cls, agent: PolicyAgent, horizon: int, rows: int) -> int:
@@ -86,7 +106,7 @@ class Rollout(Batch):
         lengths = {"T": horizon, "B": rows}
         layout = {}
         for item in fields(cls):
-            if item.name != "state":
+            if item.metadata:
                 shape, dtype = item.metadata["entry"](agent)
                 layout[item.name] = (*(lengths[axis] for axis in item.metadata["axes"]), *shape), np.dtype(dtype)
         for i, state in enumerate(agent.initial_state(rows)):
