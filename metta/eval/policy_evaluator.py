@@ -21,7 +21,7 @@ from metta.files.pt_file import fingerprint
 from metta.rl.saved_config import newest_config
 from metta.rl.tiny_checkpoint_manager import TinyCheckpointManager
 from metta.run_folder import RunFolder
-from metta.sim.recording import recording_path, save_recordings
+from metta.sim.recording import recorded_name, recording_path, save_recordings
 from metta.sim.simulation import SimulationPool, default_num_envs
 from metta.user_code import GIVEN
 
@@ -125,12 +125,17 @@ class PolicyEvaluator:
     ) -> Score:
         """Do what `evaluate` does, with an agent that is loaded already."""
         simulations = self._simulate(env or loaded.own_env(), episodes)
+        name = simulations.spec.env
+        label = scored_env(name.label, sampled)
+        if loaded.run is not None:
+            run = RunFolder(self.train_dir, loaded.run)
+            for other in (loaded.agent.env.env.name, recorded_name(run, label)):
+                require_same_file(name, other)
         played = simulations.play(loaded.agent, range(seed, seed + episodes), sampled)
-        label = scored_env(simulations.spec.env.label, sampled)
         rows = [EpisodeRow(e.seed, e.mean_return, e.length, e.metrics) for e in played]
         if loaded.run is None:
             return Score.of([row.reward for row in rows])
-        save_recordings(recording_path(RunFolder(self.train_dir, loaded.run), loaded.epoch, label), played)
+        save_recordings(recording_path(run, loaded.epoch, label), played, name.name)
         db = open_scores(self.train_dir, self.eval_db)
         db.record(loaded.run, loaded.epoch, label, rows, loaded.agent_crc)
         stored = db.get_scores(loaded.run, loaded.epoch, label, sampled=None)
@@ -166,6 +171,18 @@ class PolicyEvaluator:
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+
+def require_same_file(env: EnvName, other: str) -> None:
+    """UserError where `other`, a name of the same label, is of another file: the scores of both would be one's.
+
+    A file that has moved, and a copy, are the same.
+    """
+    if EnvName(other).short_name != env.short_name or other == env.name:
+        return
+    mine, theirs = (Path(name.partition(".py:")[0] + ".py") for name in (env.name, other))
+    if theirs.is_file() and theirs.read_bytes() != mine.read_bytes():
+        raise UserError(f"env={env.name}: this run has another file's environment by that name, {other}: rename one")
 
 
 def load_with_crc(path: Path, load: Callable[[], nn.Module]) -> tuple[PolicyAgent, str]:

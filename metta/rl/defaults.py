@@ -59,7 +59,8 @@ def with_defaults(config: TrainConfig, env: EnvSpec, device: str) -> RunConfig:
     given = {name: value for name, value in vars(config).items() if value is not None}
     by_kind = dict(zip(COLUMNS, DEFAULTS[kind], strict=True))
     by_kind["minibatch_size"] = by_kind.pop("minibatch") * env.num_agents
-    decided = {"num_envs": 8, "gae_lambda": 0.95, **by_kind, **given, "env_settings": env.env.settings}
+    decided = {"num_envs": 8, "gae_lambda": 0.95, **by_kind, **given}
+    decided |= {"env": env.env.name, "env_settings": env.env.settings}
     num_envs = decided["num_envs"]
     # Two where there is enough to do; never by the machine's cores, for the bits depend on it.
     much = kind in ("image", "tokens") or num_envs >= 32

@@ -1,6 +1,9 @@
 """Recorded episodes in the run folder: the seeds and actions of one evaluation, from which it can be played again."""
 
 import re
+import zipfile
+import zlib
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import quote, unquote
@@ -45,9 +48,9 @@ def recorded_in(name: str) -> tuple[int, str] | None:
     return (int(found[1]), unquote(found[2] or found[3])) if found else None
 
 
-def save_recordings(path: Path, episodes: list[Episode]) -> None:
-    """Replace an earlier evaluation's recordings by these, atomically."""
-    arrays: dict[str, np.ndarray] = {}
+def save_recordings(path: Path, episodes: list[Episode], env: str = "") -> None:
+    """Replace an earlier evaluation's recordings by these, atomically. env: the environment's name with its folders."""
+    arrays: dict[str, np.ndarray] = {"env": np.array(env)}
     for episode in episodes:
         arrays[f"{episode.seed}.actions"] = episode.actions
         arrays[f"{episode.seed}.returns"] = episode.returns
@@ -61,6 +64,18 @@ def recorded_seeds(path: Path) -> list[int]:
         return []
     with path.open("rb") as file, np.load(file) as arrays:
         return sorted(int(name.split(".")[0]) for name in arrays.files if name.endswith(".actions"))
+
+
+def recorded_name(run: RunFolder, label: str) -> str:
+    """The name with its folders of the environment of the run's recordings with this label; "" if it is unknown."""
+    for path in sorted(run.replays.glob("*.npz")):
+        if (recorded_in(path.name) or (0, None))[1] == label:
+            with (
+                suppress(OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error),
+                np.load(path) as arrays,
+            ):
+                return str(arrays["env"])
+    return ""
 
 
 def load_recording(path: Path, seed: int) -> Recording:

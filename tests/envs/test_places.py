@@ -1,11 +1,19 @@
 """Environments of the user's own: a file, a module, a class, a function, a MettaGridConfig; what is wrong with one."""
 
+import re
 import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from metta.envs.env_spec import EnvName
+from metta.envs.make_env import check_env, make_env
+from metta.errors import UserError
+from metta.rl.tiny_checkpoint_manager import TinyCheckpointManager
+from metta.sim.single_env import SingleEnv
+from metta.tools.main import main
+from tests.helpers.commands import run_in
 from tests.helpers.whole_door import check_door
 
 MINE = '''
@@ -122,3 +130,168 @@ def test_a_place_has_all_that_a_built_in_environment_has(
 ) -> None:
     """A stranger's file turned away, or let in to train only: other bits with workers, or no way back to it."""
     assert check_door(folder, env, settings) == label
+
+
+@pytest.mark.parametrize(
+    ("name", "settings", "text"),
+    [
+        ("none.py:Pond", {}, "env=none.py:Pond: no file none.py"),
+        ("none:Pond", {}, "env=none:Pond: no module none"),
+        ("pond.py:Pont", {}, "env=pond.py:Pont: no Pont in pond.py; it has Pond, shallow, twice, Puddle, dry"),
+        ("pond.py:Puddle", {}, "env=pond.py:Puddle gives a Puddle, which is no environment: wanted a gymnasium.Env, "),
+        ("pond.py:dry", {}, "env=pond.py:dry cannot be made: ArithmeticError: no water (pond.py:45)"),
+        ("pond.py:Pond", {"pad": 3}, "env.pad is not a setting of pond.py:Pond (did you mean pads?); it has max"),
+        ("pond.py:Pond", {"wet": "no"}, "env.wet of pond.py:Pond must be a number, not 'no'"),
+        ("pond.py:Pond", {"wrapper": "pond.py:twice"}, "env.wrapper is not a setting of pond.py:Pond (did you mean w"),
+        ("pond.py:Pond", {"wrappers": "pond.py:dry"}, "env.wrappers=pond.py:dry failed: TypeError: dry() takes"),
+        ("pond.py:Pond", {"wrappers": "pond.py:no"}, "env.wrappers=pond.py:no: no no in pond.py; it has Pond, shallow"),
+        ("pond.py:Pond", {"wrappers": "builtins:repr"}, "env.wrappers=builtins:repr gives a str, not a gymnasium.Env"),
+        ("pond.py:Pond/a", {}, "env=pond.py:Pond/a: pond.py:Pond is no suite: wanted a dict of names to environments"),
+        ("grid.py:orchard", {"wrappers": "pond.py:twice"}, "env.wrappers is for a gymnasium.Env: grid.py:orchard is"),
+        ("grid.py:orchard", {"apples": 90}, None),
+    ],
+)  # fmt: skip
+def test_what_is_wrong_is_one_line(folder: Path, name: str, settings: dict[str, Any], text: str | None) -> None:
+    """A traceback through somebody's constructor, or a message that does not say what there is instead."""
+    if text is None:
+        make_env(EnvName(name, settings)).close()
+        return
+    with pytest.raises(UserError) as caught:
+        make_env(EnvName(name, settings))
+    assert str(caught.value).replace(f"{folder}/", "").startswith(text) and "\n" not in str(caught.value)
+
+
+def test_settings_that_are_equal_are_equal(folder: Path) -> None:
+    """Scores of one environment under two names: by another path, as a module, by a default that was typed."""
+    names: list[tuple[str, dict[str, Any]]] = [("pond.py:Pond", {}), (f"{folder}/pond.py:Pond", {"pads": 6})]
+    names += [("./pond.py:Pond", {}), ("pond:Pond", {"wet": 0.2})]
+    assert {check_env(EnvName(name, settings)) for name, settings in names} == {EnvName(f"{folder}/pond.py:Pond")}
+
+
+def test_each_episode_of_a_config_of_the_seed_is_its_own(folder: Path) -> None:
+    """A curriculum of which every episode is the first; agents that change from one to the next without a word."""
+    env: Any = make_env(EnvName("grid.py:growing"))
+    arrays = SingleEnv(env)
+    sizes = []
+    for seed in (0, 1, 2, 0):
+        arrays.reset(seed)
+        kinds = [thing["type_name"] for thing in env.objects()]
+        sizes.append((env.game.width, kinds.count("tree"), arrays.observations.tobytes()))
+    assert [size[:2] for size in sizes[:3]] == [(9, 3), (10, 4), (11, 5)] and sizes[3] == sizes[0] != sizes[1]
+    with pytest.raises(UserError, match="env=grid.py:crowd: the configuration of seed 1 has other num_agents"):
+        SingleEnv(make_env(EnvName("grid.py:crowd"))).reset(1)
+
+
+SCRIPT = """
+import gymnasium, numpy as np, sys
+from metta import PolicyEvaluator, TrainConfig, train
+
+class Dice(gymnasium.Env):
+    observation_space = gymnasium.spaces.Box(0, 6, (1,))
+    action_space = gymnasium.spaces.Discrete(2)
+    def reset(self, seed=None, options=None):
+        super().reset(seed=seed)
+        return self.throw(), {}
+    def throw(self):
+        return self.np_random.integers(1, 7, 1).astype(np.float32)
+    def step(self, action):
+        seen = self.throw()
+        return seen, float(seen[0] > 3) * action, bool(seen[0] == 6), False, {}
+
+def dear(env):
+    return gymnasium.wrappers.TransformReward(env, lambda reward: 10 * reward)
+
+gymnasium.register("Dice-v0", entry_point=Dice)
+if __name__ == "__main__":
+    small = dict(num_envs=2, horizon=16, minibatch_size=16, hidden_size=4, total_timesteps=64, display="none", num_shards=2)
+    for run, env, workers in (("class", Dice, 2), ("id", "Dice-v0", 2), ("wrapped", "Dice-v0", 0)):
+        settings = {"wrappers": dear} if run == "wrapped" else {}
+        train(TrainConfig(run=run, env=env, env_settings=settings, num_workers=workers, **small))
+    with PolicyEvaluator(num_workers=1) as evaluator:
+        scores = [evaluator.evaluate(run, 2, episodes=20, env=Dice) for run in ("class", "id")]
+        scores.append(evaluator.evaluate("class", 2, episodes=20, sampled=True))
+"""  # noqa: E501
+
+
+def test_what_a_script_defines_travels_with_the_run(tmp_path: Path) -> None:
+    """A run that only the script that began it can go on with, and code that leaves with an agent file."""
+    (tmp_path / "script.py").write_text(SCRIPT)
+    run_in(tmp_path, [sys.executable, "script.py"])
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    train_dir = f"train_dir={tmp_path}/train_dir"
+    metta = [sys.executable, "-m", "metta.tools.main"]
+    for run, label in (("class", "__main__:Dice"), ("id", "Dice-v0"), ("wrapped", "Dice-v0[wrappers=__main__:dear]")):
+        said, _ = run_in(elsewhere, [*metta, "sim", f"run={run}", "episodes=4", train_dir])
+        assert f"  {label}  " in said
+        _, said = run_in(elsewhere, [*metta, "train", f"run={run}", "total_timesteps=128", "display=none", train_dir])
+        assert said == ""
+    checkpoints = tmp_path / "train_dir/class/checkpoints"
+    assert b"throw" not in (checkpoints / "agent_epoch_4.pt").read_bytes()
+    manager = TinyCheckpointManager("class", tmp_path / "train_dir")
+    assert "environment" in manager.load_trainer_state(4)
+
+
+def test_a_file_that_moved(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A run lost with a renamed folder; scores of two files of one name that are averaged without a word."""
+    small = [
+        "num_envs=2",
+        "horizon=16",
+        "minibatch_size=16",
+        "hidden_size=4",
+        "display=none",
+        "env.max_episode_steps=9",
+    ]
+    assert main(["train", "run=r", "env=pond.py:Pond", "total_timesteps=64", "num_workers=0", *small]) == 0
+    assert main(["sim", "run=r", "episodes=2"]) == 0
+    (folder / "new").mkdir()
+    (folder / "pond.py").rename(folder / "new/pond.py")
+    for command in (
+        ["sim", "run=r"],
+        ["train", "run=r", "total_timesteps=128"],
+        ["replay", "run=r"],
+        ["play", "run=r"],
+    ):
+        capsys.readouterr()
+        assert main(command) == 2
+        assert f"env={folder}/pond.py:Pond: no file {folder}/pond.py" in capsys.readouterr().err
+    moved = ["env=new/pond.py:Pond", "env.max_episode_steps=9"]
+    assert main(["sim", "run=r", "episodes=2", *moved]) == 0
+    assert main(["train", "run=r", "total_timesteps=128", "display=none", *moved]) == 0
+    assert main(["sim", "run=r", "episodes=2"]) == 0  # it remembers
+    (folder / "pond.py").write_text((folder / "new/pond.py").read_text() + "\n")
+    capsys.readouterr()
+    assert main(["sim", "run=r", "env=pond.py:Pond", "env.max_episode_steps=9"]) == 2
+    assert "this run has another file's environment by that name" in capsys.readouterr().err
+
+
+def test_a_suite(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Five evaluations by hand, and a mean on paper."""
+    (folder / "ponds.py").write_text(
+        "from pond import Pond, shallow\n"
+        "PONDS = {'dry/small': (Pond, {'wet': 0.1, 'max_episode_steps': 9}), 'dry/deep': shallow,\n"
+        "         'wet': ('pond.py:Pond', {'wet': 0.9, 'max_episode_steps': 9}), 'bad': (Pond, {'wett': 1})}\n"
+        "GOOD = {name: PONDS[name] for name in PONDS if name != 'bad'}\n"
+    )
+    small = ["num_envs=2", "horizon=16", "minibatch_size=16", "hidden_size=4", "display=none", "num_workers=0"]
+    assert main(["train", "run=r", "env=ponds.py:GOOD/wet", "total_timesteps=64", *small]) == 0
+    capsys.readouterr()
+    assert main(["sim", "run=r", "env=ponds.py:GOOD", "episodes=3"]) == 0
+    printed = capsys.readouterr().out
+    rows = {line[line.index("ponds.py") :].split()[0]: line for line in printed.splitlines() if "ponds.py" in line}
+    means = [float(re.split(r"\s{2,}", rows[f"ponds.py:GOOD/{name}"])[3]) for name in ("dry/small", "dry/deep", "wet")]
+    assert float(rows["ponds.py:GOOD"].split()[-1]) == pytest.approx(sum(means) / 3, abs=0.011)
+    assert float(rows["ponds.py:GOOD/dry"].split()[-1]) == pytest.approx(sum(means[:2]) / 2, abs=0.011)
+    assert main(["replay", "run=r", "env=ponds.py:GOOD/dry/deep", "seed=2"]) == 0
+    assert main(["analyze", "runs=r"]) == 0
+    printed = capsys.readouterr().out
+    assert "mean of the 3 environments of ponds.py:GOOD: r" in printed and "of ponds.py:GOOD/dry: r" in printed
+    assert "ponds.py:GOOD/dry" in (folder / "train_dir/report.html").read_text()
+    for env, said in (
+        ("ponds.py:PONDS", "env.wett is not a setting of ponds.py:PONDS/bad (did you mean wet?)"),
+        ("ponds.py:GOOD/wett", "no wett in ponds.py:GOOD; it has dry/small, dry/deep, wet"),
+    ):
+        assert main(["sim", "run=r", f"env={env}"]) == 2
+        assert said in capsys.readouterr().err
+    assert main(["train", "run=s", "env=ponds.py:GOOD", *small]) == 2
+    assert "is a suite, which `metta sim` plays" in capsys.readouterr().err

@@ -325,6 +325,32 @@ def test_an_agent_that_cannot_act_is_refused(tmp_path):
         evaluator.score(evaluator.load_file(tmp_path / "agent.pt", trust=True), episodes=1)
 
 
+@pytest.mark.parametrize("name", ["evil.py:Evil", "./evil.py:SUITE/a", "evil:Evil", "os:system", "__main__:Evil"])
+def test_a_stranger_s_file_does_not_choose_code(tmp_path, monkeypatch, capsys, name):
+    """An environment that `sim agent=` imports, since the stranger's file says that it was trained on it."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(tmp_path)
+    (tmp_path / "evil.py").write_text("open('canary', 'w')\nclass Evil: pass\nSUITE = {'a': Evil}\n")
+    torch.save(PolicyAgent(dataclasses.replace(SPEC, env=EnvName(name)), hidden_size=4), "agent.pt")
+    for arguments in (["sim"], ["play"], ["sim", "env=CartPole-v1"]):
+        assert main([*arguments, "agent=agent.pt"]) == 2
+        said = capsys.readouterr().err
+        assert said.count("\n") == 1 and f"an environment called {name}, which would import a module" in said
+    assert not Path("canary").exists() and "evil" not in sys.modules
+
+
+def test_a_stranger_s_file_does_not_choose_wrappers(tmp_path, monkeypatch, capsys):
+    """Code that comes in by a setting of an environment of Gymnasium's own."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "evil.py").write_text("open('canary', 'w')\ndef f(env): return env\n")
+    env = EnvName("CartPole-v1", {"wrappers": f"{tmp_path}/evil.py:f"})
+    torch.save(PolicyAgent(dataclasses.replace(SPEC, env=env), hidden_size=4), "agent.pt")
+    assert main(["sim", "agent=agent.pt"]) == 2
+    assert "may not choose settings of an environment" in capsys.readouterr().err
+    assert main(["sim", "agent=agent.pt", "env=CartPole-v1", "episodes=1"]) == 0
+    assert not Path("canary").exists()
+
+
 def test_a_stranger_s_file_does_not_choose_settings(tmp_path):
     """An arena of 60,000 agents and 100,000 steps, which `sim agent=` played without end."""
     huge = {"num_agents": 60_000, "width": 700, "height": 700, "max_steps": 100_000}
