@@ -206,11 +206,12 @@ def fork_config(saved: dict[str, Any], config: TrainConfig, given: frozenset[str
 
 def changed_keys(saved: dict[str, Any], config: TrainConfig, given: frozenset[str]) -> dict[str, tuple[Any, Any]]:
     """The given keys that a run keeps to its end and that have another value in `saved`: its own, and the new one."""
-    changed = {}
+    changed: dict[str, tuple[Any, Any]] = {}
     for name in sorted(given - CHANGEABLE - FOLDER):
         _, _, setting = name.partition(".")
         if setting:
-            env = EnvName(saved["env"], saved.get("env_settings", {}))
+            name_of_env = config.env if "env" in given and "env" not in changed else saved["env"]
+            env = EnvName.of(name_of_env, saved.get("env_settings", {}))
             own, new = env.settings.get(setting), config.env_settings[setting]
             if "env" not in changed and check_env(env.with_({setting: new})) == check_env(env):
                 continue  # the same in other words, or the default
