@@ -79,8 +79,8 @@ def kinds(config_class: type) -> dict[str, tuple[Any, bool]]:
 
 def _kind(hint: Any) -> tuple[Any, bool]:
     if get_origin(hint) in (types.UnionType, Union):
-        kind, *others = get_args(hint)
-        return (kind, True) if others == [type(None)] else (None, False)
+        others = [other for other in get_args(hint) if other is not type(None)]
+        return others[0] if len(others) == 1 else None, type(None) in get_args(hint)
     return dict if get_origin(hint) is dict else hint, False
 
 

@@ -32,7 +32,7 @@ MISTAKES: list[tuple[dict[str, Any], str]] = [
     ({"seed": 10**100}, f"seed=1{'0' * 59}...: must be 0 to 4294967295"),
     ({"lstm": 1}, "lstm=1: not true or false"),
     ({"display": "loud"}, "display=loud: not one of auto, rich, plain, none"),
-    ({"env": 3}, "env=3: not text"),
+    ({"env": 3}, "env=3: not text, nor a class or a function"),
     ({"env_settings": [1]}, "env_settings=[1]: not a dict"),
 ]
 

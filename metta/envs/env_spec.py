@@ -5,7 +5,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import Any, Self
 
-from metta.errors import UserError
+from metta.errors import UserError, one_line
 from metta.user_code import place_of
 
 # A text that could be taken for several settings, or for a value that is none: quoted in a label.
@@ -34,6 +34,8 @@ class EnvName:
             return cls(env, settings or {})
         if callable(env) and hasattr(env, "__qualname__"):
             return cls(place_of(env), settings or {})
+        if not hasattr(env, "reset"):
+            raise UserError(f"env={one_line(repr(env))}: not text, nor a class or a function")
         kind = type(env).__name__
         raise UserError(f"env={kind}(...): give the class or a function that makes one, for several copies are made")
 
