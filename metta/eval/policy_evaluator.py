@@ -2,6 +2,7 @@
 
 import zipfile
 from collections.abc import Callable
+from concurrent.futures import Executor
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +16,7 @@ from metta.agent.untrusted.agent_file import load_agent_file, require_bounded
 from metta.envs.by_value import unpack
 from metta.envs.env_spec import EnvName
 from metta.envs.make_env import spec_of
+from metta.envs.vec_env import Episode
 from metta.errors import CheckpointError, UserError, one_line
 from metta.eval.eval_db import EpisodeRow, Score, open_scores, scored_env
 from metta.files.pt_file import fingerprint
@@ -59,14 +61,17 @@ class PolicyEvaluator:
         num_envs: int | None = None,
         num_workers: int | None = None,
         eval_db: str | Path | None = None,
+        executor: Executor | None = None,
     ):
         """num_envs: copies of the environment that play at once in a process; None chooses by episodes and agents.
 
         num_workers: processes that help this one; None: one for each further core, once that pays. That changes the
-        speed, never a result. eval_db: where scores go, a path or a URL; None: eval.db in train_dir.
+        speed, never a result. eval_db: where scores go, a path or a URL; None: eval.db in train_dir. executor: any of
+        concurrent.futures', plays the episodes in place of processes here; the database is written here alone.
         """
         self.train_dir = Path(train_dir)
         self.eval_db = eval_db
+        self.executor = executor
         self.device = device
         self.num_envs = num_envs
         self.num_workers = num_workers
@@ -124,6 +129,20 @@ class PolicyEvaluator:
         sampled: bool = False,
     ) -> Score:
         """Do what `evaluate` does, with an agent that is loaded already."""
+        return self.begin(loaded, env, episodes, seed, sampled)()
+
+    def begin(
+        self,
+        loaded: LoadedAgent,
+        env: AnyEnv | None = None,
+        episodes: int = 100,
+        seed: int = 0,
+        sampled: bool = False,
+    ) -> Callable[[], Score]:
+        """Have the executor begin what `score` does; returns what waits for it, stores and returns the score.
+
+        Without an executor nothing begins before that.
+        """
         simulations = self._simulate(env or loaded.own_env(), episodes)
         name = simulations.spec.env
         label = scored_env(name.label, sampled)
@@ -131,7 +150,11 @@ class PolicyEvaluator:
             run = RunFolder(self.train_dir, loaded.run)
             for other in (loaded.agent.env.env.name, recorded_name(run, label)):
                 require_same_file(name, other)
-        played = simulations.play(loaded.agent, range(seed, seed + episodes), sampled)
+        playing = simulations.begin(loaded.agent, range(seed, seed + episodes), sampled)
+        return lambda: self._store(loaded, label, playing())
+
+    def _store(self, loaded: LoadedAgent, label: str, played: list[Episode]) -> Score:
+        """Store the rows and recordings of what was played; returns the score."""
         rows = [EpisodeRow(e.seed, e.mean_return, e.length, e.metrics) for e in played]
         if loaded.run is None:
             return Score.of([row.reward for row in rows])
@@ -144,7 +167,7 @@ class PolicyEvaluator:
     def evaluate_random(self, env: AnyEnv, episodes: int = 100, seed: int = 0) -> Score:
         """Score a random agent on the same episodes; the score is not stored."""
         simulations = self._simulate(env, episodes)
-        played = simulations.play(None, range(seed, seed + episodes))
+        played = simulations.begin(None, range(seed, seed + episodes))()
         return Score.of([e.mean_return for e in played])
 
     def _simulate(self, env: AnyEnv, episodes: int) -> SimulationPool:
@@ -157,7 +180,7 @@ class PolicyEvaluator:
             self.close()
             spec = spec_of(env)
             num_envs = min(self.num_envs or default_num_envs(spec, episodes), episodes)
-            self._simulations = SimulationPool(spec, num_envs, self.num_workers, self.device)
+            self._simulations = SimulationPool(spec, num_envs, self.num_workers, self.device, self.executor)
             self._key = key
         return self._simulations
 

@@ -9,7 +9,8 @@ import math
 import os
 import pickle
 import time
-from concurrent.futures import Future
+from collections.abc import Callable
+from concurrent.futures import Executor, Future
 
 import numpy as np
 
@@ -70,7 +71,11 @@ class SimulationPool:
     importable, or written in a script, as for a checkpoint. Close it when done.
     """
 
-    def __init__(self, spec: EnvSpec, num_envs: int, num_workers: int | None, device: str):
+    def __init__(
+        self, spec: EnvSpec, num_envs: int, num_workers: int | None, device: str, executor: Executor | None = None
+    ):
+        """executor: plays what `begin` is asked for, in place of processes here."""
+        self._executor = executor
         self._here = Simulation(spec, num_envs, device)
         self._task = pickle.dumps((pack(spec.env), (spec, num_envs, device)))
         self._at_once = num_workers is not None
@@ -82,6 +87,16 @@ class SimulationPool:
     @property
     def spec(self) -> EnvSpec:
         return self._here.envs.spec
+
+    def begin(self, agent: PolicyAgent | None, seeds: range, sampled: bool = False) -> Callable[[], list[Episode]]:
+        """Have the executor play what `play` would, to the same bits; returns what waits for it. None: what plays."""
+        if self._executor is None:
+            return functools.partial(self.play, agent, seeds, sampled)
+        self._here.player(agent, sampled)  # UserError unless it can act here
+        pickled, num_envs = portable_pickle.dumps(agent), self._here.envs.num_envs
+        batches = [seeds[first : first + num_envs] for first in range(0, len(seeds), num_envs)]
+        futures = [self._executor.submit(play_batch, self._task, pickled, sampled, batch) for batch in batches]
+        return lambda: sorted((e for future in futures for e in future.result()), key=lambda episode: episode.seed)
 
     def play(self, agent: PolicyAgent | None, seeds: range, sampled: bool = False) -> list[Episode]:
         """Play an episode of each seed; returns them in that order. agent None: a random one. sampled: see AgentPlayer.

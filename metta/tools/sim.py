@@ -5,13 +5,16 @@ from __future__ import annotations
 import sys
 import time
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from contextlib import nullcontext
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from metta.envs.env_spec import categories
 from metta.errors import CheckpointError, one_line
 from metta.eval.eval_db import Score, open_scores, scored_env
+from metta.processes.executors import open_executor
 from metta.rl.tiny_checkpoint_manager import TinyCheckpointManager
 from metta.tools.cli.arguments import parse
 from metta.tools.cli.config import SimConfig
@@ -40,13 +43,14 @@ def evaluate(config: SimConfig, targets: Sequence[Target]) -> int:
 
     Returns the exit status; 1: one of several checkpoints could not be read.
     """
-    from metta.eval.policy_evaluator import PolicyEvaluator
-    from metta.machine import pick_device
+    with open_executor(config.executor, Path(config.train_dir) / ".tasks") or nullcontext() as executor:
+        from metta.eval.policy_evaluator import PolicyEvaluator
+        from metta.machine import pick_device
 
-    device = str(pick_device(config.device))
-    with PolicyEvaluator(config.train_dir, device, config.num_envs, eval_db=config.eval_db) as evaluator:
-        evaluation = Evaluation(config, targets, evaluator)
-        evaluation.play()
+        device = str(pick_device(config.device))
+        with PolicyEvaluator(config.train_dir, device, config.num_envs, None, config.eval_db, executor) as evaluator:
+            evaluation = Evaluation(config, targets, evaluator)
+            evaluation.play()
     evaluation.print_scores()
     return 1 if evaluation.unread else 0
 
@@ -74,6 +78,7 @@ class Evaluation:
         self.config, self.targets, self.evaluator = config, targets, evaluator
         self.several = config.watch or len(targets) > 1 or len(targets[0].epochs) > 1
         self.envs: dict[EnvName, None] = {}  # that agents played, in that order
+        self.playing: list[Callable[[], None]] = []  # what was begun, in that order
         self.rows: list[Row] = []
         self.hints: dict[str, str | None] = {}  # of each run, for the last of its checkpoints
         self.unread: list[str] = []  # checkpoints that could not be read
@@ -87,6 +92,8 @@ class Evaluation:
                 self.play_file(target, target.file)
             else:
                 self.play_epochs(str(target.run), target.epochs)
+        for finish in self.playing:
+            finish()
         if self.config.random:
             self.play_random()
 
@@ -122,8 +129,15 @@ class Evaluation:
         config = self.config
         label = one_line(scored_env(env.label, config.sampled))
         self.announce(who, label)
-        score = self.evaluator.score(loaded, env, config.episodes, config.seed, config.sampled)
+        playing = self.evaluator.begin(loaded, env, config.episodes, config.seed, config.sampled)
         self.envs[env] = None
+        if config.executor == "local" or config.watch:
+            self.finish(env, loaded, name, label, playing)
+        else:
+            self.playing.append(partial(self.finish, env, loaded, name, label, playing))
+
+    def finish(self, env: EnvName, loaded: LoadedAgent, name: str, label: str, playing: Callable[[], Score]) -> None:
+        config, score = self.config, playing()
         self.rows.append(Row(name, "-" if loaded.run is None else str(loaded.epoch), label, score))
         if loaded.run is not None:
             own = loaded.agent.env

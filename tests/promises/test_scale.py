@@ -46,6 +46,14 @@ def test_scores_in_postgresql(folder, postgres_url):
 
 
 @pytest.mark.slow
+def test_evaluation_on_a_cluster(folder):
+    """As above. There is no SLURM where tests run, so the tasks are processes here."""
+    (command,) = commands("Evaluation on a cluster")
+    assert metta(folder, command).count("CartPole-v1") == 3
+    assert sorted(path.name for path in (folder / "train_dir").iterdir()) == ["a", "eval.db"]
+
+
+@pytest.mark.slow
 def test_a_copy_in_object_storage(tmp_path):
     """As above; and the first command, typed again elsewhere, does not begin again."""
     mirror = f"file://{tmp_path}/bucket"

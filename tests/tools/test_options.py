@@ -86,6 +86,7 @@ OPTIONS = {
         device TEXT cpu
         agent TEXT None
         trust true|false False
+        executor local|slurm|ray local
         random true|false False
         watch true|false False
         eval_db TEXT None

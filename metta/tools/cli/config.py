@@ -42,6 +42,7 @@ class SimConfig(Config):
     device: str = key("auto, cpu, cuda, cuda:N or mps", "cpu", device_name)
     agent: str | None = key(AGENT_FILE, None, unset="none")
     trust: bool = key(TRUST, False)
+    executor: Literal["local", "slurm", "ray"] = key("where the episodes are played", "local")
     random: bool = key("put a random agent's score on the same episodes beside it", False)
     watch: bool = key("go on with each new checkpoint until Ctrl-C", False)
     eval_db: str | None = key(EVAL_DB, None, unset="eval.db in train_dir")
