@@ -151,14 +151,15 @@ class PolicyEvaluator:
             for other in (loaded.agent.env.env.name, recorded_name(run, label)):
                 require_same_file(name, other)
         playing = simulations.begin(loaded.agent, range(seed, seed + episodes), sampled)
-        return lambda: self._store(loaded, label, playing())
+        return lambda: self._store(loaded, name, label, playing())
 
-    def _store(self, loaded: LoadedAgent, label: str, played: list[Episode]) -> Score:
+    def _store(self, loaded: LoadedAgent, env: EnvName, label: str, played: list[Episode]) -> Score:
         """Store the rows and recordings of what was played; returns the score."""
         rows = [EpisodeRow(e.seed, e.mean_return, e.length, e.metrics) for e in played]
         if loaded.run is None:
             return Score.of([row.reward for row in rows])
-        save_recordings(recording_path(run, loaded.epoch, label), played, name.name)
+        run = RunFolder(self.train_dir, loaded.run)
+        save_recordings(recording_path(run, loaded.epoch, label), played, env.name)
         db = open_scores(self.train_dir, self.eval_db)
         db.record(loaded.run, loaded.epoch, label, rows, loaded.agent_crc)
         stored = db.get_scores(loaded.run, loaded.epoch, label, sampled=None)
