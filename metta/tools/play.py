@@ -147,8 +147,9 @@ class Session:
         """Compose `rows` lines: one of facts, the environment, one of keys."""
         body = view.lines(self.single, columns, max(1, rows - 2))
         body += [""] * (rows - 2 - len(body))
-        state = "the end" if self.single.over else "paused" if self.paused else f"{SPEEDS[self.speed]} steps/s"
-        foot = cut(f" {state:<11} {KEYS.format(view.keys)}", columns)
+        speed = SPEEDS[self.speed]
+        state = "the end" if self.single.over else f"paused {speed}/s" if self.paused else f"{speed} steps/s"
+        foot = cut(f" {state:<12} {KEYS.format(view.keys)}", columns)
         head = cut(f"{self.so_far()} · {self.name} seed={self.seed}", columns)
         return [f"\x1b[1m{head}", *body, f"\x1b[7m{foot:<{columns}}"]
 
