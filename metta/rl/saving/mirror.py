@@ -155,10 +155,18 @@ class Mirror:
         """Upload the checkpoints that are not there, the newest first, then what else is new or has grown."""
         with suppress(StoreError):  # who cannot be reached has not been taken over
             self._lease.beat()
+        failed: list[Exception] = []
         for epoch in sorted({*self.manager.list_epochs()} - {*self.list_epochs()}, reverse=True):
-            for path in (self.manager.file(kind, epoch) for kind in ("trainer", "agent")):
-                with suppress(FileNotFoundError):  # deleted meanwhile, as there is a newer one
-                    self._create(path)
+            try:
+                for path in (self.manager.file(kind, epoch) for kind in ("trainer", "agent")):
+                    with suppress(FileNotFoundError):  # deleted meanwhile, as there is a newer one
+                        self._create(path)
+            except (StoreError, OSError) as error:
+                failed.append(error)
+                if len(failed) == 2:  # the store is away; one file that it does not take keeps no other from it
+                    break
+        if failed:
+            raise failed[0]
         for path in filter(Path.is_file, self._folder.path.rglob("*")):
             name, size = path.relative_to(self._folder.path).as_posix(), path.stat().st_size
             if EXTRA.fullmatch(name) and size != self.sizes.get(name):
