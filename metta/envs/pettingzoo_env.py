@@ -1,15 +1,16 @@
 """A PettingZoo ParallelEnv as an environment of all its possible agents, some of which may not be there."""
 
 from functools import cached_property
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from pettingzoo import AECEnv, ParallelEnv
-from pettingzoo.utils.conversions import aec_to_parallel
 
 from metta.envs.env_spec import EnvName, EnvSpec
 from metta.envs.spaces import MASK, ObservationReader, action_converter, choices_of, describe_actions, say_left_out
 from metta.errors import UserError
+
+if TYPE_CHECKING:
+    from pettingzoo import AECEnv, ParallelEnv
 
 
 class PettingZooEnv:
@@ -20,7 +21,7 @@ class PettingZooEnv:
     step has its last observation after it.
     """
 
-    def __init__(self, made: AECEnv | ParallelEnv, env: EnvName):
+    def __init__(self, made: "AECEnv | ParallelEnv", env: EnvName):
         self._env: Any = as_parallel(made, env)
         self._name = env
         self.names = list(getattr(self._env, "possible_agents", ()))
@@ -105,8 +106,11 @@ class PettingZooEnv:
         self._env.close()
 
 
-def as_parallel(made: AECEnv | ParallelEnv, env: EnvName) -> ParallelEnv:
+def as_parallel(made: "AECEnv | ParallelEnv", env: EnvName) -> "ParallelEnv":
     """Return the environment as one whose agents act at once. UserError where they take turns."""
+    from pettingzoo import ParallelEnv  # which sets environment variables when it is imported
+    from pettingzoo.utils.conversions import aec_to_parallel
+
     if isinstance(made, ParallelEnv):
         return made
     try:
