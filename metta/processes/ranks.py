@@ -38,6 +38,7 @@ class Ranks:
         self.rank, self.size = number("RANK"), number("WORLD_SIZE")
         self.on_this_machine = number("LOCAL_WORLD_SIZE", 1)
         self._store = reach(self.rank, self.size)
+        self._calls: Any = None
         self._require_same(identity)
         gpus = torch.cuda.device_count() >= self.on_this_machine and dist.is_nccl_available()
         backend = "cpu:gloo,cuda:nccl" if gpus else "gloo"
@@ -45,23 +46,37 @@ class Ranks:
         exchange, calls = timedelta(seconds=EXCHANGE_S), timedelta(seconds=CALL_S)
         with self._watched():
             dist.init_process_group(backend, store=self._store, rank=self.rank, world_size=self.size, timeout=exchange)
-            self._calls: Any = dist.new_group(timeout=calls, backend="gloo")
+            self._calls = dist.new_group(timeout=calls, backend="gloo")
         self.speaks = self.rank == 0  # says what went wrong
         Ranks.joined = self
 
     def _require_same(self, identity: dict[str, str]) -> None:
+        """UserError in rank 0 where another rank differs; SystemExit in the others."""
         mine = "\n".join(f"{name} {value}" for name, value in identity.items())
         self._store.set(f"identity/{self.rank}", mine)
-        waiting = timedelta(seconds=START_S)
-        for other in range(self.size) if self.rank == 0 else [0]:
-            try:
-                self._store.wait([f"identity/{other}"], waiting)
-            except RuntimeError:
-                raise UserError(f"rank {other} has not started within {START_S} seconds") from None
-            theirs = self._store.get(f"identity/{other}").decode()
-            for one, two in zip(mine.split("\n"), theirs.split("\n"), strict=False):
+        if self.rank > 0:
+            if self._wait("verdict", 0):
+                self._store.set(f"left/{self.rank}", "")
+                raise SystemExit(UserError.exit_status)
+            return
+        differ = ""
+        for other in range(1, self.size):
+            theirs = self._wait(f"identity/{other}", other)
+            for one, two in zip(mine.split("\n"), theirs.split("\n"), strict=True):
                 if one != two:
-                    raise UserError(f"rank {self.rank} has {one}, and rank {other} has {two}: they must have the same")
+                    differ = differ or f"rank 0 has {one}, and rank {other} has {two}: they must have the same"
+        self._store.set("verdict", differ)
+        if differ:
+            self.fail(UserError.exit_status, differ)
+            raise UserError(differ)
+
+    def _wait(self, key: str, other: int) -> str:
+        """What another rank says under this key."""
+        try:
+            self._store.wait([key], timedelta(seconds=START_S))
+            return self._store.get(key).decode()
+        except RuntimeError:
+            raise UserError(f"rank {other} has not started within {START_S} seconds, or has ended") from None
 
     def broadcast(self, content: bytes = b"") -> bytes:
         """What the first rank says, in all."""

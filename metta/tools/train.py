@@ -30,7 +30,7 @@ T = TypeVar("T")
 def main(argv: Sequence[str]) -> int:
     if os.environ.get("WORLD_SIZE", "1") == "1":
         return train_alone(argv)
-    os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")  # what cannot be reached is one line of ours
+    os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "FATAL")  # what cannot be reached is one line of ours
     from metta.rl.together import train_together
 
     return train_together(lambda: train_alone(argv))

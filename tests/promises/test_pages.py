@@ -16,7 +16,8 @@ SHORTER = [
     (r"episodes=[0-9]+", "episodes=3"),
     ("seed in 0 1 2", "seed in 0 1"),
 ]
-ELSEWHERE = ("://", "torchrun", "pip install")  # what needs another machine, or the network
+# What needs another machine, or the network; ranks are started by test_ranks.py.
+ELSEWHERE = ("://", "torchrun", "metta launch", "sbatch", "kubectl", "run=big", "pip install")
 # What a page takes for granted: a run that is there.
 BEFORE = {"scale": "metta train run=a env=CartPole-v1 total_timesteps=4096 num_workers=0; metta sim run=a episodes=3"}
 METTA = f'set -e; metta() {{ "{sys.executable}" -m metta.tools.main "$@"; }}; '

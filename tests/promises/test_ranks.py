@@ -3,13 +3,15 @@
 import os
 import random
 import re
+import shutil
 import signal
 import time
 from pathlib import Path
 
 import pytest
 
-from tests.helpers.ranks import TRAIN, bits, ended, start, torchrun, two_agents
+from metta.rl.tiny_checkpoint_manager import TinyCheckpointManager
+from tests.helpers.ranks import ROOT, TRAIN, bits, ended, free_port, start, torchrun, two_agents
 
 SMALL = "horizon=16 minibatch_size=64 update_epochs=2 hidden_size=8 num_envs=8 checkpoint_interval=2 display=plain"
 CASES = {
@@ -97,3 +99,64 @@ def test_a_rank_that_dies_is_named_and_ends_all(tmp_path):
     os.kill(pids[1], signal.SIGKILL)
     ((status, stderr),) = ended(process, timeout=60)
     assert status == 1 and re.search(r"^metta train: rank 1 has died; .*goes on from", stderr, re.MULTILINE), stderr
+
+
+def page():
+    """The commands of docs/scale.md that train, and the blocks of its scripts, with this machine in place of hosts."""
+    section = (ROOT / "docs/scale.md").read_text().split("\n## ")[1]
+    here = {"host0": "127.0.0.1", "$MASTER_ADDR": "127.0.0.1", "metta-0.metta": "127.0.0.1"}
+    for host, this in here.items():
+        section = section.replace(host, this)
+    commands = re.findall(r"^\$ ((?:metta|torchrun) .*)$", section, re.MULTILINE)
+    return commands, re.findall(r"""['"](torchrun [^'"]*)['"]""", section)
+
+
+@pytest.mark.slow
+def test_what_the_page_says_takes_one_run_from_a_laptop_to_a_cluster(tmp_path):
+    """A command, a SLURM script or a Job of the page that takes other keys by now."""
+    (laptop, launch, machines), scripts = page()
+    for command in (laptop, launch):
+        ((status, stderr),) = ended(start([*TRAIN[:2], *command.split()[1:], f"train_dir={tmp_path}"]))
+        assert status == 0, stderr
+    for command in (machines, *scripts):
+        assert re.search(r"--node-rank=(0|\$SLURM_NODEID|\$JOB_COMPLETION_INDEX) ", command)
+        nodes = []
+        for node in (0, 1):
+            own = re.sub(r"--node-rank=\S+", f"--node-rank={node}", command).replace(
+                "29500", str(29500 + os.getpid() % 999)
+            )
+            nodes.append(start(["-m", "torch.distributed.run", *own.split()[1:], f"train_dir={tmp_path}"]))
+        assert all(status == 0 for status, _ in ended(*nodes))
+    loaded = TinyCheckpointManager("big", tmp_path).load_latest()
+    assert loaded is not None and loaded[2]["agent_steps"] == 5 * 8192
+
+
+@pytest.mark.slow
+def test_bad_input_is_one_line(tmp_path):
+    """A line for each rank, a traceback, ranks that stay; a connection that is tried for ever."""
+    arguments = ["run=a", "env=CartPole-v1", f"train_dir={tmp_path}", "device=cpu"]
+    alone = {"RANK": "1", "WORLD_SIZE": "2", "MASTER_PORT": str(free_port())}
+    for address, said in (("no.such.host.invalid", "cannot find"), ("127.0.0.1", "cannot reach")):
+        ((status, stderr),) = ended(start([*TRAIN, *arguments], **alone, MASTER_ADDR=address))
+        assert status == 2 and re.fullmatch(rf"metta train: {said} rank 0 at MASTER_ADDR={address} .*\n", stderr), (
+            stderr
+        )
+    ((status, stderr),) = ended(torchrun(2, [*arguments, "num_shards=3"]))
+    ours = [line for line in stderr.splitlines() if line.startswith("metta")]
+    assert status == 1 and ours == ["metta train: num_shards=3 cannot be dealt to 2 ranks: it must be a multiple of 2"]
+    ((status, stderr),) = ended(start([*TRAIN[:2], "launch", "nproc=2", *arguments, "num_shards=3"]))
+    assert (status, stderr.count("\n")) == (2, 1) and "must be a multiple" in stderr
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.slow
+def test_a_rank_with_another_metta_is_refused(tmp_path):
+    """Replicas that drift apart without a word."""
+    shutil.copytree(ROOT / "metta", tmp_path / "metta")
+    (tmp_path / "metta/errors.py").open("a").write("\n")
+    place = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port())}
+    arguments = [*TRAIN, "run=a", "env=CartPole-v1", "num_shards=2", f"train_dir={tmp_path}/runs"]
+    ranks = [start(arguments, **place, RANK="0"), start(arguments, **place, RANK="1", PYTHONPATH=str(tmp_path))]
+    (first, second) = ended(*ranks)
+    assert (first[0], second[0]) == (2, 2) and (first[1] + second[1]).count("\n") == 1, (first, second)
+    assert re.match("metta train: rank 0 has metta .*, and rank 1 has metta .*: they must have the same", first[1])

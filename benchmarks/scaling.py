@@ -1,0 +1,123 @@
+"""How training scales over ranks: measured for 1 and 2 here, worked out for more from what compute and exchange take.
+
+    PYTHONPATH=. OMP_NUM_THREADS=1 .venv/bin/python benchmarks/scaling.py      # writes benchmarks/scaling.md
+
+Weak scaling: each rank has as many environments as one rank has alone, and there are as many minibatches. A rank
+computes alone for as many seconds an epoch, whatever their number. It meets the others once a minibatch, and each time
+sends its slices of the gradients to the other ranks, and then the sum of one slice. So an exchange takes
+
+    2 * (ranks - 1) * MESSAGE_S  +  2 * LATENCY_S  +  2 * (ranks - 1) / ranks * bytes / bandwidth
+
+and the efficiency is compute / (compute + exchanges * that). Waiting for the slowest rank is not in it.
+"""
+
+import json
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+HERE = Path(__file__).parent
+SECONDS = 8.0
+MESSAGE_S, LATENCY_S = 5e-6, 25e-6  # to hand one message to the network; from one machine to another
+BANDWIDTHS = (1, 10, 25, 100)  # Gb/s
+RANKS = (2, 8, 64, 1000)
+CASES: dict[str, dict[str, Any]] = {
+    "arena, 8 environments a rank": {"env": "arena", "num_envs": 8},
+    "arena, 32 environments a rank": {"env": "arena", "num_envs": 32},
+    "CartPole, 64 environments a rank": {"env": "CartPole-v1", "num_envs": 64},
+}
+
+
+def main() -> None:
+    rows, predictions = [], []
+    for name in CASES:
+        alone, pair = (measured(name, ranks) for ranks in (1, 2))
+        efficiency = pair["steps_per_second"] / (2 * alone["steps_per_second"])
+        here = alone["epoch_s"] / (alone["epoch_s"] + pair["exchange_s"])
+        rows.append(
+            f"| {name} | {alone['steps_per_second']:,.0f} | {pair['steps_per_second']:,.0f} | {efficiency:.2f} "
+            f"| {here:.2f} | {1000 * alone['epoch_s']:,.0f} ms | {alone['exchanges']} "
+            f"| {1000 * pair['exchange_s']:,.1f} ms | {alone['bytes'] / 1e6:.2f} MB |"
+        )
+        for ranks in RANKS:
+            cells = [f"{predicted(alone, ranks, gigabits):.2f}" for gigabits in BANDWIDTHS]
+            predictions.append(f"| {name} | {ranks:,} | {' | '.join(cells)} |")
+    text = (HERE / "scaling.md").read_text() if (HERE / "scaling.md").exists() else "# Scaling over ranks\n"
+    head = text.split("\n## Measured")[0].rstrip()
+    measured_head = (
+        "| case | 1 rank, steps/s | 2 ranks, steps/s | efficiency | by the model | compute of an epoch | exchanges "
+        "| exchange of an epoch, 2 ranks | gradients |\n" + "|---" * 9 + "|\n"
+    )
+    predicted_head = f"| case | ranks | {' | '.join(f'{g} Gb/s' for g in BANDWIDTHS)} |\n" + "|---" * 6 + "|\n"
+    (HERE / "scaling.md").write_text(
+        f"{head}\n\n## Measured\n\n{measured_head}"
+        + "\n".join(rows)
+        + f"\n\n## Predicted efficiency\n\n{predicted_head}"
+        + "\n".join(predictions)
+        + "\n"
+    )
+
+
+def measured(case: str, ranks: int) -> dict[str, float]:
+    own = ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={ranks}"]
+    command = [sys.executable, *own, __file__, "--measure", case, str(ranks)]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+def predicted(alone: dict[str, float], ranks: int, gigabits: float) -> float:
+    """The efficiency of so many ranks."""
+    sent = 2 * (ranks - 1) / ranks * alone["bytes"] / (gigabits * 1e9 / 8)
+    exchange = 2 * (ranks - 1) * MESSAGE_S + 2 * LATENCY_S + sent
+    return alone["epoch_s"] / (alone["epoch_s"] + alone["exchanges"] * exchange)
+
+
+def measure(case: str, ranks: int) -> int:
+    """Measure in the first of the ranks that torchrun has started, and print it."""
+    from metta.rl.learning.summed_gradients import SummedGradients
+    from metta.rl.train_config import TrainConfig
+    from metta.rl.trainer import Trainer
+
+    settings = {**CASES[case], "num_envs": CASES[case]["num_envs"] * ranks, "num_shards": ranks, "num_workers": 0}
+    settings["minibatch_size"] = minibatch(case, ranks)
+    trainer = Trainer(TrainConfig(run="scaling", device="cpu", **settings))
+    for _ in range(2):
+        trainer.run_epoch()
+    trainer.timers.seconds.clear()
+    began, epochs = time.perf_counter(), 0
+    while time.perf_counter() - began < SECONDS or epochs < 2:
+        trainer.run_epoch()
+        epochs += 1
+    elapsed, config = time.perf_counter() - began, trainer.config
+    steps = config.horizon * trainer.rows
+    found = {
+        "steps_per_second": epochs * steps / elapsed,
+        "epoch_s": elapsed / epochs,
+        "exchange_s": trainer.timers.seconds.get("exchange", 0.0) / epochs,
+        "exchanges": config.update_epochs * -(-steps // config.minibatch_size),
+        "bytes": 4 * SummedGradients.size(trainer.agent),
+    }
+    trainer.close()
+    print(json.dumps(found), flush=True)
+    return 0
+
+
+def minibatch(case: str, ranks: int) -> int:
+    """As large as gives as many minibatches as one rank has."""
+    from metta.envs.make_env import spec_of
+    from metta.rl.defaults import with_defaults
+    from metta.rl.train_config import TrainConfig
+
+    config = TrainConfig(run="scaling", **CASES[case])
+    return ranks * with_defaults(config, spec_of(config.env_name), "cpu").minibatch_size
+
+
+if __name__ == "__main__":
+    if sys.argv[1:2] == ["--measure"]:
+        from metta.rl.together import train_together
+
+        case, ranks = sys.argv[2], int(sys.argv[3])
+        sys.exit(measure(case, ranks) if ranks == 1 else train_together(lambda: measure(case, ranks)))
+    main()
