@@ -91,7 +91,7 @@ def measure(case: str, ranks: int) -> int:
         trainer.run_epoch()
         epochs += 1
     elapsed, config = time.perf_counter() - began, trainer.config
-    steps = config.horizon * trainer.rows
+    steps = config.horizon * config.num_envs * trainer.spec.num_agents
     found = {
         "steps_per_second": epochs * steps / elapsed,
         "epoch_s": elapsed / epochs,

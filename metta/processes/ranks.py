@@ -18,10 +18,10 @@ import torch.distributed as dist
 from torch import Tensor
 from torch.nn.functional import pad
 
-from metta.errors import RankError, UserError
+from metta.errors import RankError, UserError, one_line
 from metta.processes.exchange import add_tree
 
-JOIN_S = 60  # to find rank 0
+JOIN_S = 45  # to find rank 0
 START_S = 300  # until the last rank has started
 EXCHANGE_S = 50  # that one rank may wait for another in the midst of a sum
 CALL_S = 3600  # that the first rank may be busy between two calls, evaluating for one
@@ -194,11 +194,28 @@ def reach(rank: int, size: int) -> Any:
     """The store of rank 0, or of its torchrun. UserError where nobody answers."""
     host, port = os.environ.get("MASTER_ADDR", ""), number("MASTER_PORT")
     where = f"rank 0 at MASTER_ADDR={host} MASTER_PORT={port}"
+    agents = os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True"
     try:
-        socket.getaddrinfo(host, port)
-    except OSError as error:
+        until = time.monotonic() + JOIN_S
+        while (rank > 0 or agents) and not answers(host, port):
+            if time.monotonic() > until:
+                raise UserError(f"cannot reach {where} within {JOIN_S} seconds")
+            time.sleep(0.5)
+        store = next(dist.rendezvous("env://", rank, size, timeout=timedelta(seconds=JOIN_S)))[0]
+        # torchrun's store outlives the ranks: what those before a restart have said is not for these.
+        return dist.PrefixStore(f"metta/{os.environ.get('TORCHELASTIC_RESTART_COUNT', '0')}", store)
+    except socket.gaierror as error:
         raise UserError(f"cannot find {where}: {error.strerror}") from None
+    except RuntimeError as error:
+        raise UserError(f"cannot start as {where}: {one_line(str(error))}") from None
+
+
+def answers(host: str, port: int) -> bool:
+    """Whether a server is there."""
     try:
-        return next(dist.rendezvous("env://", rank, size, timeout=timedelta(seconds=JOIN_S)))[0]
-    except RuntimeError:
-        raise UserError(f"cannot reach {where} within {JOIN_S} seconds") from None
+        socket.create_connection((host, port), timeout=5).close()
+    except socket.gaierror:
+        raise
+    except OSError:
+        return False
+    return True

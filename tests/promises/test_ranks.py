@@ -101,6 +101,20 @@ def test_a_rank_that_dies_is_named_and_ends_all(tmp_path):
     assert status == 1 and re.search(r"^metta train: rank 1 has died; .*goes on from", stderr, re.MULTILINE), stderr
 
 
+@pytest.mark.slow
+def test_a_restart_by_torchrun_ends_with_the_same_bits(tmp_path):
+    """Ranks that meet in what those before the restart have said, and wait for ever."""
+    arguments = [*CASES["cartpole"].split(), *SMALL.split(), f"train_dir={tmp_path}", "num_shards=2", "run=a"]
+    process = torchrun(2, [*arguments, "total_timesteps=10000"], "--max-restarts=1")
+    pids, agent_file = ranks_of(process, 2), tmp_path / "a/checkpoints/agent_epoch_2.pt"
+    while not agent_file.exists():
+        time.sleep(0.01)
+    os.kill(pids[0], signal.SIGKILL)
+    ((status, stderr),) = ended(process)
+    assert status == 0, stderr
+    assert bits("a", tmp_path) == train("workers", tmp_path, "cartpole", 2, "alone", "total_timesteps=10000")
+
+
 def page():
     """The commands of docs/scale.md that train, and the blocks of its scripts, with this machine in place of hosts."""
     section = (ROOT / "docs/scale.md").read_text().split("\n## ")[1]
