@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from tests.helpers.commands import ROOT, run_in
+from tests.helpers.stand_ins import TRACKIO, WANDB
 
 PAGES = sorted((ROOT / "docs").glob("*.md"))
 # What takes long as it stands there: the same with fewer steps, episodes and seeds.
@@ -51,6 +52,12 @@ def steps(page: str, folder: Path) -> list[tuple[str, str]]:
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
 def test_a_page_works(page: Path, tmp_path: Path) -> None:
     """A page whose commands were right once. What needs another machine is left out."""
+    for name, module in (("wandb", WANDB), ("trackio", TRACKIO)):
+        (tmp_path / f"{name}.py").write_text(module)
     if found := steps(page.read_text(), tmp_path):
         before = [("bash", METTA + BEFORE[page.stem])] if page.stem in BEFORE else []
         run_in(tmp_path, [sys.executable, "-c", RUN, json.dumps(before + found)])
+    for name in ("wandb", "trackio") if page.stem == "agents_and_losses" else ():
+        logged = [json.loads(line) for line in (tmp_path / f"{name}.jsonl").read_text().splitlines()]
+        assert [row["epoch"] for row in logged] == list(range(1, len(logged) + 1))
+        assert logged[-1]["step"] == 8192 and "losses/policy_loss" in logged[-1]

@@ -151,7 +151,7 @@ def perturb(trainer: Any, scalars: dict[str, float]) -> None:
 @pytest.mark.parametrize("function", [halve, halve_in_the_optimizer, perturb])
 def test_what_it_changes_is_resumed_and_reaches_every_process(function: Any, tmp_path: Path) -> None:
     """A schedule that a resume forgets; parameters changed in one process, and trained on in two."""
-    constant: dict[str, Any] = {"num_shards": 2, "anneal_lr": False}
+    constant: dict[str, Any] = {"num_shards": 2, "anneal_lr": False, "learning_rate": 5e-4}
     assert train(config(tmp_path, "whole", **constant, num_workers=0), function) == 0
     for epochs in (2, 4):
         assert train(config(tmp_path, "halves", epochs, **constant, num_workers=1), function) == 0
