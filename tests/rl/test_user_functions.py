@@ -37,7 +37,13 @@ def noisy(parameters, lr):
 """
 
 
-@pytest.mark.parametrize("keys", [("loss=own.py:reinforce",), ("optimizer=own:noisy", "loss=own.py:reinforce")])
+@pytest.mark.parametrize(
+    "keys",
+    [
+        pytest.param(("loss=own.py:reinforce",), marks=pytest.mark.slow),
+        ("optimizer=own:noisy", "loss=own.py:reinforce"),
+    ],
+)
 def test_from_a_file(keys: tuple[str, ...], tmp_path: Path) -> None:
     """Bits that depend on the number of processes, or that a resume in a new process does not find again."""
     (tmp_path / "own.py").write_text(OWN)
