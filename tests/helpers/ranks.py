@@ -26,6 +26,7 @@ def start(command: list[str], **environment: str) -> subprocess.Popen[str]:
     return subprocess.Popen(
         [sys.executable, *command],
         env={**ENVIRONMENT, **environment},
+        cwd="/",  # python -m looks there first, and PYTHONPATH is to say which metta it is
         stderr=subprocess.PIPE,
         stdout=subprocess.PIPE,
         text=True,

@@ -169,7 +169,7 @@ def test_a_rank_with_another_metta_is_refused(tmp_path):
     shutil.copytree(ROOT / "metta", tmp_path / "metta")
     (tmp_path / "metta/errors.py").open("a").write("\n")
     place = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port())}
-    arguments = [*TRAIN, "run=a", "env=CartPole-v1", "num_shards=2", f"train_dir={tmp_path}/runs"]
+    arguments = [*TRAIN, "run=a", "env=CartPole-v1", "num_shards=2", f"train_dir={tmp_path}/runs", "total_timesteps=9"]
     ranks = [start(arguments, **place, RANK="0"), start(arguments, **place, RANK="1", PYTHONPATH=str(tmp_path))]
     (first, second) = ended(*ranks)
     assert (first[0], second[0]) == (2, 2) and (first[1] + second[1]).count("\n") == 1, (first, second)
