@@ -167,7 +167,8 @@ def test_bad_input_is_one_line(tmp_path):
 def test_a_rank_with_another_metta_is_refused(tmp_path):
     """Replicas that drift apart without a word."""
     shutil.copytree(ROOT / "metta", tmp_path / "metta")
-    (tmp_path / "metta/errors.py").open("a").write("\n")
+    other = tmp_path / "metta/errors.py"
+    other.write_text(other.read_text() + "\n")
     place = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port())}
     arguments = [*TRAIN, "run=a", "env=CartPole-v1", "num_shards=2", f"train_dir={tmp_path}/runs", "total_timesteps=9"]
     ranks = [start(arguments, **place, RANK="0"), start(arguments, **place, RANK="1", PYTHONPATH=str(tmp_path))]
