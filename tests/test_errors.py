@@ -38,6 +38,8 @@ def test_all_of_metta_s_own_errors_are_one_line() -> None:
     assert {kind for kind in own if not issubclass(kind, MettaError)} == set()
     assert {kind.__name__ for kind in own if getattr(kind, "exit_status", 0) == 1} == {
         "EnvError",
+        "NotUploadedError",
+        "RankError",
         "SaveError",
         "TrainingError",
         "UserCodeError",

@@ -18,14 +18,14 @@ from typing import Any, Protocol
 
 import cloudpickle
 
-from metta.errors import EnvError, UserError, one_line
+from metta.errors import EnvError, MettaError, UserError, one_line
 from metta.processes.pool import outcome
 
 POLL_S = 0.5  # from one look at the tasks to the next; those that came meanwhile are started together
 ATTEMPTS = 4  # to get a task done before it is given up
 
 
-class LostError(Exception):
+class LostError(MettaError):
     """The task's process or machine has gone."""
 
 

@@ -7,7 +7,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Self
 
-from metta.envs.by_value import unpack
 from metta.envs.env_spec import EnvName
 from metta.errors import CheckpointError, one_line
 from metta.rl.tiny_checkpoint_manager import TinyCheckpointManager
@@ -91,5 +90,7 @@ def checked_state(state: Any, trainer_file: Path, *needed: str) -> dict[str, Any
 
 def own_env(saved: dict[str, Any]) -> EnvName:
     """The run's environment, found from here on also where only the run has its code. That unpickles: trust the run."""
+    from metta.envs.by_value import unpack  # which imports numpy
+
     unpack(saved["environment"])
     return EnvName(saved["config"]["env"], saved["config"].get("env_settings", {}))

@@ -109,6 +109,8 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """The current folder, with the user's files; the module beside them has a name of its own for each test."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "path", [place for place in sys.path if place])
+    for name in ("pond", "grid"):  # those of another test's folder
+        monkeypatch.delitem(sys.modules, name, raising=False)
     helper = f"beside_{tmp_path.name}"
     (tmp_path / f"{helper}.py").write_text(HELPER)
     (tmp_path / "pond.py").write_text(MINE.format(helper=helper))
@@ -120,9 +122,19 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     ("env", "settings", "label"),
     [
         ("pond.py:Pond", {"pads": 6.0, "max_episode_steps": 12}, "pond.py:Pond[max_episode_steps=12]"),
-        ("pond:shallow", {"wrappers": "pond.py:twice"}, "pond.py:shallow[wrappers=pond.py:twice]"),
-        ("grid.py:orchard", {"apples": 5, "vibes": True}, "grid.py:orchard[apples=5,vibes=True]"),
         ("grid.py:growing", {}, "grid.py:growing"),
+        pytest.param(
+            "pond:shallow",
+            {"wrappers": "pond.py:twice"},
+            "pond.py:shallow[wrappers=pond.py:twice]",
+            marks=pytest.mark.slow,
+        ),
+        pytest.param(
+            "grid.py:orchard",
+            {"apples": 5, "vibes": True},
+            "grid.py:orchard[apples=5,vibes=True]",
+            marks=pytest.mark.slow,
+        ),
     ],
 )
 def test_a_place_has_all_that_a_built_in_environment_has(

@@ -10,7 +10,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-PHASES = ("starting", "copy", "forward", "env", "learn", "wait", "save")
+PHASES = ("starting", "copy", "forward", "env", "learn", "wait", "exchange", "on_epoch", "save")
 
 
 def main(phase_file: Path, arguments: list[str]) -> int:

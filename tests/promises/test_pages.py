@@ -49,7 +49,11 @@ def steps(page: str, folder: Path) -> list[tuple[str, str]]:
     return found
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
+@pytest.mark.parametrize(
+    "page",
+    [page if page.stem == "resuming" else pytest.param(page, marks=pytest.mark.slow) for page in PAGES],
+    ids=lambda page: page.stem,
+)
 def test_a_page_works(page: Path, tmp_path: Path) -> None:
     """A page whose commands were right once. What needs another machine is left out."""
     for name, module in (("wandb", WANDB), ("trackio", TRACKIO)):

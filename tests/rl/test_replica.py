@@ -135,7 +135,7 @@ from gymnasium.envs.classic_control import CartPoleEnv
 
 class Failing(CartPoleEnv):
     def step(self, action):
-        if sys.argv[0] == "-c":  # in a worker
+        if "pytest" not in sys.modules:  # in a worker
             raise OSError("no more")
         return super().step(action)
 

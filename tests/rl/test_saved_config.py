@@ -53,7 +53,12 @@ def write(folder: Path, **more: object) -> Path:
 
 def test_it_reads_the_three_items(tmp_path: Path) -> None:
     """Prevents a resumed run's keys from being compared with others than those it was trained with."""
-    assert read_saved_config(write(tmp_path)) == {"config": CONFIG, "epoch": 12, "agent_steps": 34_000}
+    assert read_saved_config(write(tmp_path)) == {
+        "config": CONFIG,
+        "epoch": 12,
+        "agent_steps": 34_000,
+        "environment": None,
+    }
 
 
 def test_without_torch(tmp_path: Path) -> None:

@@ -66,7 +66,7 @@ def test_a_script_run_again_with_another_setting_is_refused(small: dict[str, Any
     with pytest.raises(MettaError) as error:
         train(TrainConfig(**small, learning_rate=0.5))
     assert str(error.value) == (
-        "learning_rate=0.5: run r was started with learning_rate=0.0005, and keeps that to its end"
+        "learning_rate=0.5: run r was started with learning_rate=0.0003, and keeps that to its end"
     )
 
 

@@ -15,7 +15,13 @@ from tests.tools.test_options import COMMANDS
 NUMERIC = [(c, key) for c, config in COMMANDS.items() for key in keys(config) if kinds(config)[key][0] in (int, float)]
 REFUSED = ("1" + "0" * 310, "-1" + "0" * 310, "9" * 5000, "1e400", "-1e400", "nan", "inf", "-inf", "-1", "-1e-300")
 REFUSED_INTEGERS = ("1000000000000000001", str(2**70), "1e3", "0x10", "1.0", "²", "1e300")
-NEEDED = {"train": ["run=new", "env=CartPole-v1"], "sim": ["run=new"], "play": ["run=new"], "replay": ["run=new"]}
+NEEDED = {
+    "train": ["run=new", "env=CartPole-v1"],
+    "launch": ["run=new", "env=CartPole-v1"],
+    "sim": ["run=new"],
+    "play": ["run=new"],
+    "replay": ["run=new"],
+}
 
 
 @pytest.mark.parametrize(("command", "key"), NUMERIC)
@@ -64,6 +70,7 @@ EDGES: dict[str, tuple[float | int, ...]] = {
     "num_shards": (2, 2**16),
     "checkpoint_interval": (1, 10**18),
     "keep_last": (1, 10**18),
+    "evaluate": (1, 10**18),
 }
 
 

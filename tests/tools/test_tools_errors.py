@@ -157,7 +157,7 @@ def test_no_tool(trained: Path) -> None:
     assert refused(trained, ["trian"]) == "metta: no tool trian: did you mean train?"
     assert (
         refused(trained, ["xyz"])
-        == "metta: no tool xyz: have train, sim, play, replay, analyze, runs, pull, push, scores"
+        == "metta: no tool xyz: have train, launch, sim, play, replay, analyze, runs, pull, push, scores"
     )
 
 
