@@ -225,6 +225,7 @@ if __name__ == "__main__":
 """  # noqa: E501
 
 
+@pytest.mark.slow
 def test_what_a_script_defines_travels_with_the_run(tmp_path: Path) -> None:
     """A run that only the script that began it can go on with, and code that leaves with an agent file."""
     (tmp_path / "script.py").write_text(SCRIPT)

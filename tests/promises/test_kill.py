@@ -68,9 +68,8 @@ def wait_for_training(process: subprocess.Popen[str], phase_file: Path) -> None:
 @pytest.mark.parametrize(
     ("kills", "epochs", "shards", "extra"),
     [
-        pytest.param(3, 200, 1, "", id="3 kills"),
-        pytest.param(2, 100, 2, "", id="2 kills, 2 processes"),
-        pytest.param(2, 100, 2, STATEFUL, id="2 kills, 2 processes, stateful agent"),
+        pytest.param(3, 120, 1, "", id="3 kills"),
+        pytest.param(2, 60, 2, STATEFUL, id="2 kills, 2 processes, stateful agent"),
         pytest.param(2, 40, 1, FRAIL, id="2 kills, an environment that fails"),
         pytest.param(50, 2500, 1, "", id="50 kills", marks=pytest.mark.slow),
         pytest.param(20, 1000, 2, "", id="20 kills, 2 processes", marks=pytest.mark.slow),

@@ -49,9 +49,10 @@ def steps(page: str, folder: Path) -> list[tuple[str, str]]:
     return found
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "page",
-    [page if page.stem == "resuming" else pytest.param(page, marks=pytest.mark.slow) for page in PAGES],
+    PAGES,
     ids=lambda page: page.stem,
 )
 def test_a_page_works(page: Path, tmp_path: Path) -> None:
