@@ -156,7 +156,7 @@ def test_bad_input_is_one_line(tmp_path):
             stderr
         )
     ((status, stderr),) = ended(torchrun(2, [*arguments, "num_shards=3"]))
-    ours = [line for line in stderr.splitlines() if line.startswith("metta")]
+    ours = [line for line in stderr.splitlines() if line.startswith("metta train")]
     assert status == 1 and ours == ["metta train: num_shards=3 cannot be dealt to 2 ranks: it must be a multiple of 2"]
     ((status, stderr),) = ended(start([*TRAIN[:2], "launch", "nproc=2", *arguments, "num_shards=3"]))
     assert (status, stderr.count("\n")) == (2, 1) and "must be a multiple" in stderr
