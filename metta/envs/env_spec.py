@@ -8,9 +8,9 @@ from typing import Any, Self
 from metta.errors import UserError, one_line
 from metta.user_code import place_of
 
-# A text that could be taken for several settings, or for a value that is none: quoted in a label.
 FOLDERS = re.compile(r"(^|,)[^,]*?/(?=[^/,]*\.py:)")
 WRAPPERS = "wrappers"  # the setting that every Gymnasium environment has: functions of the user's, comma between
+# A text that could be taken for several settings, or for a value that is none: quoted in a label.
 AMBIGUOUS = re.compile(r"""[^,\[\](){}<>'"]*[,\[\](){}<>'"].*|-?(\d[\d.e+-]*|inf)|nan|True|False|None|""", re.DOTALL)
 
 
@@ -29,7 +29,7 @@ class EnvName:
     def of(cls, env: Any, settings: dict[str, Any] | None = None) -> Self:
         """Name what `env=` was given: a name, or from Python a class or a function. UserError for anything else."""
         if isinstance(env, EnvName):
-            return cls(env.name, {**env.settings, **(settings or {})})
+            return cls(env.name, env.settings).with_(settings or {})
         if isinstance(env, str):
             return cls(env, settings or {})
         if callable(env) and hasattr(env, "__qualname__"):

@@ -9,10 +9,11 @@ import numpy as np
 from gymnasium import spaces
 
 from metta.envs.env_spec import EnvName, EnvSpec
+from metta.envs.made import Adapter
 from metta.envs.spaces import MASK, ObservationReader, action_converter, choices_of, describe_actions, say_left_out
 
 
-class GymnasiumEnv:
+class GymnasiumEnv(Adapter):
     """One Gymnasium environment. See `Env` for the methods.
 
     Continuous actions are clipped to the action space's bounds before the environment sees them. A step is terminated
@@ -72,19 +73,6 @@ class GymnasiumEnv:
         self._rewards[0] = reward
         self._terminated[0] = terminated
         self._truncated[0] = not terminated and (truncated or self._length == self._max_steps)
-
-    def metrics(self) -> dict[str, float]:
-        return {}
-
-    @property
-    def metadata(self) -> dict[str, Any]:
-        return self._env.metadata
-
-    def render(self) -> Any:
-        return self._env.render()
-
-    def close(self) -> None:
-        self._env.close()
 
 
 class Rows(gymnasium.Wrapper):

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from metta.envs.env_spec import EnvName, EnvSpec
+from metta.envs.made import Adapter
 from metta.envs.spaces import MASK, ObservationReader, action_converter, choices_of, describe_actions, say_left_out
 from metta.errors import UserError
 
@@ -13,7 +14,7 @@ if TYPE_CHECKING:
     from pettingzoo import AECEnv, ParallelEnv
 
 
-class PettingZooEnv:
+class PettingZooEnv(Adapter):
     """One ParallelEnv. See `Env` for the methods.
 
     Row i belongs to `possible_agents[i]`. A row whose agent has not come yet, or has left, counts as terminated at each
@@ -91,19 +92,6 @@ class PettingZooEnv:
             elif name in present:
                 raise ValueError(f"gave no observation of {name}, which is there")
             row[-1] = name in present
-
-    def metrics(self) -> dict[str, float]:
-        return {}
-
-    @property
-    def metadata(self) -> dict[str, Any]:
-        return self._env.metadata
-
-    def render(self) -> Any:
-        return self._env.render()
-
-    def close(self) -> None:
-        self._env.close()
 
 
 def as_parallel(made: "AECEnv | ParallelEnv", env: EnvName) -> "ParallelEnv":
