@@ -9,14 +9,13 @@ its own; who does not hold the lock any more ends there.
 """
 
 import re
-import sys
 import threading
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import Self
 
-from metta.errors import CheckpointError, MettaError, RunLockedError, UnsoundError, enumeration, one_line
+from metta.errors import CheckpointError, MettaError, RunLockedError, UnsoundError, enumeration, one_line, say
 from metta.files.durable import rename_over, written_beside
 from metta.files.pt_file import check_pair
 from metta.object_store import Lease, ObjectStore, StoreError
@@ -189,4 +188,4 @@ class Mirror:
         return f"{self._run}/{path.relative_to(self._folder.path).as_posix()}"
 
     def _say(self, text: str) -> None:
-        print(one_line(f"run={self._run} {text}"), file=sys.stderr, flush=True)
+        say(one_line(f"run={self._run} {text}"))
