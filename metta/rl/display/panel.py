@@ -79,16 +79,6 @@ def panel(progress: Progress, width: int) -> Any:
     from rich.table import Table
     from rich.text import Text
 
-    def grid(title: str, rows: list[tuple[str, str]]) -> Table:
-        table = Table(
-            title=title, title_justify="left", title_style="bold", box=None, show_header=False, padding=(0, 1, 0, 0)
-        )
-        table.add_column(style="cyan", no_wrap=True)
-        table.add_column(justify="right", no_wrap=True, min_width=8)
-        for row in rows:
-            table.add_row(*row)
-        return table
-
     config, scalars, total = progress.config, progress.scalars, progress.config.total_timesteps
     run = [
         ("epoch", f"{progress.epoch:,}"),
@@ -126,6 +116,20 @@ def panel(progress: Progress, width: int) -> Any:
         title_align="left",
         width=width,
     )
+
+
+def grid(title: str, rows: list[tuple[str, str]]) -> Any:
+    """Lay out names and values as a table of the panel."""
+    from rich.table import Table
+
+    table = Table(
+        title=title, title_justify="left", title_style="bold", box=None, show_header=False, padding=(0, 1, 0, 0)
+    )
+    table.add_column(style="cyan", no_wrap=True)
+    table.add_column(justify="right", no_wrap=True, min_width=8)
+    for row in rows:
+        table.add_row(*row)
+    return table
 
 
 def sparkline(values: list[float], width: int) -> str:
