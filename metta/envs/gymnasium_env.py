@@ -51,9 +51,10 @@ class GymnasiumEnv(Adapter):
         self, observations: np.ndarray, rewards: np.ndarray, terminated: np.ndarray, truncated: np.ndarray
     ) -> None:
         plain = self._reader.fields(masked=False)
-        if plain["observation_kind"] == "composite" or observations.shape[1:] != plain["observation_shape"]:
-            self._env = Rows(self._env, self._reader, np.zeros_like(observations[0]))
-            self._row = observations[0]
+        as_it_is = plain["observation_kind"] != "composite" and observations.shape[1:] == plain["observation_shape"]
+        if not as_it_is or self._reader.scales:
+            self._row = observations[0].reshape(-1)
+            self._env = Rows(self._env, self._reader, np.zeros_like(self._row))
         else:
             self._row = observations[0].reshape(self._env.observation_space.shape)
         assert np.shares_memory(self._row, observations)

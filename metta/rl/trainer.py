@@ -307,7 +307,7 @@ class Trainer:
             "learning_rate": self._learning_rate,
             "optimizer": replica.optimizer.state_dict(),
             "shards": shards,
-            "minibatches": "by shard",
+            "minibatches": "equal",
             "reward_scaler": {"discounted": discounted, **replica.scaler.state_dict()},
             "software": self._software(),
         }
@@ -325,8 +325,9 @@ class Trainer:
         shards = [{**s, "discounted": d} for s, d in zip(shards, np.split(discounted, ends[:-1]), strict=True)]
         fresh = sum(self.crew.everywhere("load_state_dict", state["optimizer"], state["reward_scaler"], shards))
         self._left = self._traces()
-        if self.config.num_shards > 1 and "minibatches" not in state:
-            inexact("the run began when minibatches were dealt from all shards together, and now each deals its own")
+        steps, config = self.config.horizon * self.config.num_envs * self.spec.num_agents, self.config
+        if state.get("minibatches") != "equal" and (config.num_shards > 1 or steps % config.minibatch_size):
+            inexact("the run began when minibatches were dealt from all shards together, and the last one smaller")
         if not go_on:
             say(f"metta: with another env= or env.KEY= the unfinished episodes of fork={self.config.fork} begin afresh")
         elif fresh:

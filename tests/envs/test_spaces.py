@@ -178,6 +178,38 @@ def test_observations_outside_their_space_are_named() -> None:
             ObservationReader("e", space, ()).write(row, value)
 
 
+class Film(gymnasium.Env):
+    """Pictures whose numbers go from 0 to 255 and are not bytes, bare or beside another observation."""
+
+    def __init__(self, dtype: str = "float32", bare: bool = True):
+        picture = spaces.Box(0, 255, (3, 5, 5), np.dtype(dtype))
+        self.observation_space = picture if bare else spaces.Dict({"eye": picture, "speed": spaces.Box(0, 255, (1,))})
+        self.action_space = spaces.Discrete(2)
+
+    def reset(self, *, seed: int | None = None, options: Any = None) -> tuple[Any, dict[str, Any]]:
+        return self.step(0)[0], {}
+
+    def step(self, action: int) -> tuple[Any, float, bool, bool, dict[str, Any]]:
+        picture = np.arange(75).reshape(3, 5, 5) + 180 * action
+        bare = isinstance(self.observation_space, spaces.Box)
+        return (picture if bare else {"eye": picture, "speed": [200.0]}), 0.0, False, False, {}
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64", "int64", "uint16"])
+@pytest.mark.parametrize("bare", [True, False])
+def test_pictures_of_0_to_255_are_scaled_whatever_their_type(dtype: str, bare: bool) -> None:
+    """Convolutions fed with hundreds, which learn nothing, since the picture is not of bytes."""
+    name = EnvName(f"{__name__}:Film", {"dtype": dtype, "bare": bare})
+    envs = VecEnv(spec_of(name), 1, EpisodeSeeds(0))
+    for action in (0, 1):
+        seen = envs.reset() if action == 0 else envs.observations
+        eye = seen[0].reshape(-1)[-75:]
+        assert np.allclose(eye * 255, np.arange(75) + 180 * action), eye
+        assert bare or seen[0, 0] == 200
+        envs.step(np.array([1]))
+    envs.close()
+
+
 def test_plain_boxes_pay_nothing() -> None:
     """CartPole through a wrapper, or read twice."""
     env: Any = make_env(EnvName("CartPole-v1"))

@@ -220,6 +220,14 @@ def test_update_prefers_the_better_action(lstm):
     assert stats["approx_kl"] > 0 and 0 <= stats["clip_fraction"] <= 1
 
 
+@pytest.mark.parametrize(("rows", "size", "sizes"), [(65, 64, [32, 33]), (40, 16, [13, 13, 14]), (3, 64, [3])])
+def test_no_minibatch_is_a_remainder(rows, size, sizes):
+    """One row over, whose only advantage less its mean is 0, so that it teaches nothing, or that BatchNorm refuses."""
+    agent = an_agent()
+    (minibatches,) = dealt(agent, bandit_batch(agent, rows=rows), a_config(minibatch_size=size)).deal()
+    assert [len(minibatch.parts[0].index) for minibatch in minibatches] == sizes
+
+
 def test_target_kl_ends_the_update(monkeypatch):
     """A target that is computed and then ignored, or compared with another statistic."""
     monkeypatch.setattr(TwinNetwork, "of", classmethod(lambda cls, agent: None))

@@ -48,9 +48,13 @@ class Minibatches:
     """Deals one pass after the other over the data of an epoch."""
 
     def __init__(self, batches: Mapping[int, Batch], rows: int, size: int, exchange: Exchange, seed: int):
-        """batches: of this process's shards; rows: of all shards; size: of a minibatch, in rows."""
+        """batches: of this process's shards; rows: of all shards; size: of a minibatch at most, in rows.
+
+        All are equally large, give or take a row: a remainder of one row has no deviation to normalise by.
+        """
         self.batches, self.exchange, self.num_shards = batches, exchange, exchange.dealt.num_shards
-        self.rows, self.ends = rows, [*range(0, rows, size), rows]
+        count = -(-rows // size)
+        self.rows, self.ends = rows, [rows * k // count for k in range(count + 1)]
         self._generators = {shard: torch.Generator().manual_seed(seed + shard) for shard in batches}
         self._turns = np.random.default_rng(seed)
 
