@@ -1,4 +1,4 @@
-"""PufferLib's training loop on a CPU: CartPole-v1 through its own serial vectorisation, arena through metta's VecEnv.
+"""PufferLib's training loop on a CPU: serial or through its own worker processes.
 
 The wheel's kernel for the advantages wants CUDA's libraries, so a numpy one stands in for it (the recursion of Espeholt
 et al. 2018, arXiv 1802.01561, equation 1, as PufferLib's kernel has it). The time spent in it is not counted.
@@ -60,28 +60,30 @@ class Advantages:
         return advantages
 
 
-class MettaVecEnv:
-    """metta's `VecEnv` with the methods that PuffeRL calls."""
+class MettaEnv(pufferlib.PufferEnv):
+    """metta's `VecEnv` as one environment of PufferLib's own kind, whose agents are all rows."""
 
-    def __init__(self, name: str, num_envs: int):
-        self.envs = VecEnv(spec_of(EnvName(name)), num_envs, EpisodeSeeds(0))
+    def __init__(self, name: str, num_envs: int, buf: Any = None, seed: int = 0):
+        self.envs = VecEnv(spec_of(EnvName(name)), num_envs, EpisodeSeeds(seed))
         spec = self.envs.spec
         assert spec.num_actions is not None
         self.tokens = spec.tokens
         self.single_observation_space = gymnasium.spaces.Box(0, 255, spec.observation_shape, np.uint8)
         self.single_action_space = gymnasium.spaces.Discrete(spec.num_actions)
-        self.num_agents = self.agents_per_batch = self.envs.batch_size
-        self.ids, self.mask = np.arange(self.num_agents), np.ones(self.num_agents, bool)
+        self.num_agents = self.envs.batch_size
+        super().__init__(buf)
 
-    def async_reset(self, seed: int) -> None:
-        self.envs.reset()
+    def reset(self, seed: int | None = None) -> tuple[np.ndarray, list[Any]]:
+        self.observations[:] = self.envs.reset()
+        return self.observations, []
 
-    def recv(self) -> tuple[Any, ...]:
-        e = self.envs
-        return e.observations, e.rewards, e.terminated, e.truncated, [], [], self.ids, self.mask
-
-    def send(self, actions: np.ndarray) -> None:
+    def step(self, actions: np.ndarray) -> tuple[Any, ...]:
         self.envs.step(actions)
+        self.observations[:] = self.envs.observations
+        self.rewards[:] = self.envs.rewards
+        self.terminals[:] = self.envs.terminated
+        self.truncations[:] = self.envs.truncated
+        return self.observations, self.rewards, self.terminals, self.truncations, []
 
     def close(self) -> None:
         self.envs.close()
@@ -92,11 +94,10 @@ class TokenPolicy(nn.Module):
 
     is_continuous = False
 
-    def __init__(self, envs: MettaVecEnv):
+    def __init__(self, envs: Any):
         super().__init__()
-        assert envs.tokens is not None
         self.hidden_size = HIDDEN_SIZE
-        self.encoder = DenseTokenExtractor(envs.single_observation_space, envs.tokens)
+        self.encoder = DenseTokenExtractor(envs.single_observation_space, envs.driver_env.tokens)
         self.decoder = nn.Linear(HIDDEN_SIZE, int(envs.single_action_space.n))
         self.value = nn.Linear(HIDDEN_SIZE, 1)
 
@@ -132,21 +133,31 @@ class TwinPolicy(nn.Module):
     forward_eval = forward
 
 
-def make_trainer(settings: dict[str, Any]) -> tuple[Any, nn.Module]:
-    """PuffeRL with the settings of a case of training_speed.py, and its policy."""
-    num_envs, lstm = settings["num_envs"], settings.get("lstm", False)
+def make_trainer(settings: dict[str, Any], processes: int) -> tuple[Any, nn.Module]:
+    """PuffeRL with the settings of a case of training_speed.py, and its policy.
+
+    processes: with more than 1 the environments are theirs, and PuffeRL acts for one half while the other one steps.
+    """
+    name, num_envs, lstm = settings["env"], settings["num_envs"], settings.get("lstm", False)
+    vectorisation: dict[str, Any] = {"backend": pufferlib.vector.Serial}
+    if processes > 1:
+        vectorisation = {
+            "backend": pufferlib.vector.Multiprocessing, "num_workers": processes, "batch_size": "auto",
+            "overwork": True,
+        }  # fmt: skip
     policy: nn.Module
-    if settings["env"] == "arena":
-        envs: Any = MettaVecEnv("arena", num_envs)
+    if name == "arena":
+        envs: Any = pufferlib.vector.make(
+            MettaEnv, env_args=[name, num_envs // processes], num_envs=processes, **vectorisation
+        )
         policy = TokenPolicy(envs)
     else:
-        name = settings["env"]
         envs = pufferlib.vector.make(
             lambda buf=None, seed=0: pufferlib.emulation.GymnasiumPufferEnv(
                 env_creator=lambda: gymnasium.make(name), buf=buf, seed=seed
             ),
             num_envs=num_envs,
-            backend=pufferlib.vector.Serial,
+            **vectorisation,
         )
         policy = TwinPolicy(int(np.prod(envs.single_observation_space.shape)), int(envs.single_action_space.n))
     if lstm:
@@ -166,10 +177,10 @@ def make_trainer(settings: dict[str, Any]) -> tuple[Any, nn.Module]:
     return pufferlib.pufferl.PuffeRL(config, envs, policy), policy
 
 
-def measure(settings: dict[str, Any], seconds: float) -> dict[str, float]:
+def measure(settings: dict[str, Any], seconds: float, processes: int) -> dict[str, float]:
     """Agent steps per second of rollouts and updates, and the number of parameters."""
     advantages = pufferlib.pufferl.compute_puff_advantage = Advantages()
-    trainer, policy = make_trainer(settings)
+    trainer, policy = make_trainer(settings, processes)
     for _ in range(2):
         trainer.evaluate()
         trainer.train()
@@ -178,6 +189,7 @@ def measure(settings: dict[str, Any], seconds: float) -> dict[str, float]:
         trainer.evaluate()
         trainer.train()
     elapsed = time.perf_counter() - start - advantages.seconds
+    trainer.vecenv.close()
     return {
         "steps_per_second": (trainer.global_step - done) / elapsed,
         "parameters": sum(parameter.numel() for parameter in policy.parameters()),
