@@ -60,7 +60,7 @@ class TrainingError(MettaError):
 
 
 class UserCodeError(MettaError):
-    """A function of the user's own, called in the loop, failed."""
+    """Code of the user's own, called in the loop, failed: a function or an agent."""
 
     exit_status = 1
 
