@@ -10,7 +10,8 @@ if TYPE_CHECKING:
     from metta.eval.policy_evaluator import PolicyEvaluator
     from metta.rl.tiny_checkpoint_manager import TinyCheckpointManager, load_latest_agent, run_exists, save_checkpoint
     from metta.rl.train_config import TrainConfig
-    from metta.rl.trainer import Trainer, train
+    from metta.rl.trainer import Trainer
+    from metta.tools.train import train
 
 __all__ = [
     "EvalDB",
@@ -36,7 +37,7 @@ _MODULES = {  # importing these at once would take the seconds that torch takes
     "load_latest_agent": _CHECKPOINTS,
     "run_exists": _CHECKPOINTS,
     "save_checkpoint": _CHECKPOINTS,
-    "train": "metta.rl.trainer",
+    "train": "metta.tools.train",
 }
 
 

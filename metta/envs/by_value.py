@@ -3,6 +3,7 @@
 import base64
 import copy
 import pickle
+from collections.abc import Collection
 from typing import Any
 
 from metta.envs import places
@@ -29,12 +30,12 @@ def pack(env: EnvName, *code: str | None) -> str | None:
     return base64.b85encode(cloudpickle.dumps((given, registered))).decode()
 
 
-def unpack(packed: str | None) -> None:
-    """Let this process find what `pack` found."""
+def unpack(packed: str | None, typed: Collection[Any] = ()) -> None:
+    """Let this process find what `pack` found; of the places typed now, what it has by itself goes before that."""
     if packed is None:
         return
     given, registered = pickle.loads(base64.b85decode(packed))
-    GIVEN.update(given)
+    GIVEN.update({place: value for place, value in given.items() if place not in typed or place not in GIVEN})
     for spec in registered:
         import gymnasium
 

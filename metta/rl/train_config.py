@@ -171,6 +171,11 @@ def given_keys(config: TrainConfig) -> frozenset[str]:
     return frozenset(names | {f"env.{name}" for name in config.env_settings})
 
 
+def typed_places(config: TrainConfig, given: frozenset[str]) -> list[Any]:
+    """Where the code is that was given now, and goes before what a run has of the same name."""
+    return [getattr(config, name) for name in given & (CODE | {"env"})]
+
+
 def resume_config(saved: dict[str, Any], config: TrainConfig, given: frozenset[str]) -> TrainConfig:
     """The configuration a run goes on with: its own, `saved`, with the given CHANGEABLE keys.
 

@@ -38,7 +38,6 @@ from metta.rl.saving.mirror import Mirror
 from metta.rl.saving.run_lock import RunLock
 from metta.rl.tiny_checkpoint_manager import TinyCheckpointManager
 from metta.rl.train_config import (
-    CODE,
     PLACES,
     TrainConfig,
     changed_keys,
@@ -46,9 +45,10 @@ from metta.rl.train_config import (
     gone_keys,
     restart_config,
     resume_config,
+    typed_places,
 )
 from metta.run_folder import RunFolder
-from metta.user_code import GIVEN, code_digest
+from metta.user_code import code_digest
 
 
 def train(
@@ -160,10 +160,7 @@ def load_trainer(manager: TinyCheckpointManager, config: TrainConfig, given: fro
     if not isinstance(agent, PolicyAgent):
         raise CheckpointError(f"the agent in {manager.folder} is a {type(agent).__name__}, not a PolicyAgent")
     saved = checked_state(state, manager.file("trainer", epoch))["config"]
-    places = [getattr(config, name) for name in given & (CODE | {"env"})]
-    typed = {place: GIVEN[place] for place in places if place in GIVEN}  # now, and goes before what the run has
-    unpack(state.get("environment"))
-    GIVEN.update(typed)
+    unpack(state.get("environment"), typed_places(config, given))
     changed = changed_keys(saved, config, given)
     if changed and epoch == 0 and not saved.get("fork"):
         values = " ".join(f"{name}={new}" for name, (_, new) in changed.items())

@@ -23,6 +23,7 @@ from metta.user_code import GIVEN, check_place
 
 if TYPE_CHECKING:
     from metta.eval.eval_db import EvalDB
+    from metta.rl.learning.user_functions import OnEpoch
 
 T = TypeVar("T")
 
@@ -39,12 +40,28 @@ def main(argv: Sequence[str]) -> int:
 def train_alone(argv: Sequence[str]) -> int:
     """Check the arguments and train, in this process and those that it starts or leads."""
     config, given = parse(TrainConfig, argv, "metta train", help_table)
+    bring_newest(config)
+    check(config, given)
+    return train_scored(config, given)
+
+
+def train(config: TrainConfig, on_epoch: OnEpoch | None = None) -> int:
+    """Train config.run to its total_timesteps, from its newest checkpoint where it has one, as `metta train` does.
+
+    on_epoch: called with the trainer and the epoch's scalars, to which it may add; True ends training. Takes the place
+    of config.on_epoch. A MettaError says in one line what is wrong.
+    Returns the exit status: 0 complete, 128 + its number after a signal, 1 when a checkpoint could not be saved.
+    """
+    bring_newest(config)
+    return train_scored(config, on_epoch=on_epoch)
+
+
+def bring_newest(config: TrainConfig) -> None:
+    """Bring a run that is not here from its mirror."""
     if config.mirror is not None and not open_run(config.run, config.train_dir).exists():
         from metta.rl.saving.mirror import Mirror
 
         Mirror(config.mirror, config.run, config.train_dir).bring_newest()
-    check(config, given)
-    return train(config, given)
 
 
 def check(config: TrainConfig, given: frozenset[str]) -> None:
@@ -88,15 +105,15 @@ def check_code(config: TrainConfig) -> None:
             check_place(name, place, "f")
 
 
-def train(config: TrainConfig, given: frozenset[str]) -> int:
-    """Train and return the exit status; imports torch, which takes seconds."""
+def train_scored(config: TrainConfig, given: frozenset[str] | None = None, on_epoch: OnEpoch | None = None) -> int:
+    """Train with an eye on the run's scores; imports torch, which takes seconds."""
     if config.display in ("auto", "rich") and sys.stderr is not None and sys.stderr.isatty():
         print(f"run={config.run}: starting", file=sys.stderr, flush=True)
     from metta.rl import trainer
 
     scores = RunScores(config)
     scores.set_aside()
-    return trainer.train(config, given=given, keep_epochs=scores.spared, last_evaluation=scores.latest)
+    return trainer.train(config, on_epoch, given, scores.spared, scores.latest)
 
 
 class RunScores:

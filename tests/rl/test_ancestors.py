@@ -1,6 +1,8 @@
 """init= and fork=: a run that begins with another's agent, or with all of another's state."""
 
 import re
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +15,7 @@ from metta.rl.tiny_checkpoint_manager import TinyCheckpointManager
 from metta.rl.train_config import TrainConfig
 from metta.rl.trainer import Trainer, train
 from metta.tools import runs
+from tests.helpers.commands import ENVIRONMENT
 from tests.helpers.exact import curves, differences
 from tests.rl.test_on_epoch import SMALL, STEPS, command, config, final
 
@@ -159,3 +162,46 @@ def test_from_the_command_line(parent: Path, tmp_path: Path) -> None:
     shape = command(tmp_path, "run=c", "train_dir=.", "fork=a", "hidden_size=4")
     assert shape.returncode == 2 and "hidden_size=4: a fork keeps what gives shape" in shape.stderr
     assert not (tmp_path / "c").exists()
+
+
+OWN = """
+import sys
+import gymnasium
+import metta
+from metta import TrainConfig
+
+class Mine(gymnasium.Env):
+    observation_space, action_space = gymnasium.spaces.Box(-1, 1, (2,)), gymnasium.spaces.Discrete(2)
+
+    def reset(self, seed=None, options=None):
+        super().reset(seed=seed)
+        self.steps = 0
+        return self.observation_space.low, {}
+
+    def step(self, action):
+        self.steps += 1
+        return self.observation_space.high, float(action), self.steps == 5, False, {}
+
+SMALL = dict(num_envs=2, horizon=16, minibatch_size=32, hidden_size=8, display="none", device="cpu", num_workers=0)
+metta.train(TrainConfig(run="whole", env=Mine, total_timesteps=32 * 4, checkpoint_interval=1, **SMALL))
+metta.train(TrainConfig(run="here", fork="whole:2", display="none"))
+"""
+
+
+def test_an_environment_of_a_script_is_forked_too(tmp_path: Path) -> None:
+    """A fork that finds no __main__:Mine, in the same script or by the command line where the script is gone."""
+    (tmp_path / "own.py").write_text(OWN)
+    train = [sys.executable, "-m", "metta.tools.main", "train", "display=none", "device=cpu"]
+    for command_line in (
+        [sys.executable, "own.py"],
+        [*train, "run=there", "fork=whole:2"],
+        [*train, "run=tuned", "init=whole:2", "total_timesteps=32", "num_envs=2", "horizon=16"],
+    ):
+        done = subprocess.run(command_line, cwd=tmp_path, env=ENVIRONMENT, capture_output=True, text=True, check=False)
+        assert (done.returncode, done.stderr) == (0, "")
+    for run in ("here", "there"):
+        ends = [final(tmp_path / "train_dir", name) for name in ("whole", run)]
+        for _, _, state in ends:
+            assert state.pop("environment") is not None  # a class pickled anew, with other memos
+        assert ends[0][0] == 4 and differences(*ends) == []
+    assert TinyCheckpointManager("tuned", tmp_path / "train_dir").exists()

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import torch
 
+import metta
 from metta.errors import MettaError
 from metta.rl.tiny_checkpoint_manager import TinyCheckpointManager
 from metta.rl.train_config import TrainConfig
@@ -148,3 +149,15 @@ def test_an_edited_agent_is_named(
     assert capsys.readouterr().err == (
         f"metta: agent={script}:Mine has changed since run r began, and the run keeps its own\n"
     )
+
+
+def test_the_public_one_asks_the_scores_too(tmp_path: Path) -> None:
+    """keep_last= that deletes the best from a script, where the command line keeps it."""
+    assert metta.train(TrainConfig(**SMALL, train_dir=str(tmp_path))) == 0
+    manager = TinyCheckpointManager("r", tmp_path)
+    assert manager.list_epochs() == [0, 1]
+    with metta.PolicyEvaluator(tmp_path) as evaluator:
+        evaluator.evaluate("r", 1, episodes=2)
+    longer: dict[str, Any] = SMALL | {"total_timesteps": 64 * 4, "checkpoint_interval": 1, "keep_last": 1}
+    assert metta.train(TrainConfig(**longer, train_dir=str(tmp_path))) == 0
+    assert manager.list_epochs() == [1, 4]

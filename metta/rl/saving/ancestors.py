@@ -5,16 +5,18 @@ A checkpoint of a run is named `RUN:EPOCH`, or `RUN` for its newest. torch is im
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from metta.envs.by_value import unpack
 from metta.envs.env_spec import check_fit
 from metta.envs.make_env import check_env, spec_of
 from metta.errors import CheckpointError, UserError, enumeration, say
 from metta.rl.saved_config import checked_state, read_saved_config
 from metta.rl.tiny_checkpoint_manager import TinyCheckpointManager, run_exists
-from metta.rl.train_config import TrainConfig, fork_config
+from metta.rl.train_config import TrainConfig, fork_config, typed_places
 from metta.run_folder import TrainDir
 
 if TYPE_CHECKING:
@@ -32,8 +34,9 @@ def check_ancestor(config: TrainConfig, given: frozenset[str]) -> TrainConfig:
         raise UserError(f"init={config.init} fork={config.fork}: give one; a fork has the agent too")
     if config.fork is not None:
         manager, epoch = find_checkpoint("fork", config.fork, config.train_dir)
-        saved = read_saved_config(manager.file("trainer", epoch), "env", "env_settings")["config"]
-        forked = fork_config(saved, config, given)
+        saved = read_saved_config(manager.file("trainer", epoch), "env", "env_settings")
+        unpack(saved["environment"], typed_places(config, given))
+        forked = fork_config(saved["config"], config, given)
         check_env(forked.env_name)
         return forked
     if config.init is not None:
@@ -78,6 +81,7 @@ def forked(config: TrainConfig, given: frozenset[str]) -> tuple[TrainConfig, Pol
     else:
         agent, state = manager.load_agent(epoch), manager.load_trainer_state(epoch)
     saved = checked_state(state, manager.file("trainer", epoch), "env", "env_settings")["config"]
+    unpack(state.get("environment"), typed_places(config, given))
     parent = f"{manager.folder.parent.name}:{epoch}"
     ancestry = f"fork={parent} {saved.get('ancestry', '')}".strip()
     new = replace(fork_config(saved, config, given), fork=parent, init=None, ancestry=ancestry)
@@ -165,10 +169,11 @@ def _load_agent(config: TrainConfig) -> tuple[PolicyAgent, dict[str, Any]]:
         else:
             epoch, agent, _ = _newest(manager)
         text = f"{manager.folder.parent.name}:{epoch}"
-        try:
-            saved = read_saved_config(manager.file("trainer", epoch))["config"]
-        except CheckpointError:  # without it the agent is whole
-            saved = {}
+        saved = {}
+        with suppress(CheckpointError):  # without it the agent is whole
+            read = read_saved_config(manager.file("trainer", epoch))
+            unpack(read["environment"], [config.env])
+            saved = read["config"]
         ancestry = saved.get("ancestry", "")
         own = {"agent": saved.get("agent")} if config.agent is None else {}
     if not isinstance(agent, PolicyAgent):
