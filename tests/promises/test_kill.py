@@ -45,7 +45,7 @@ def start(tmp_path: Path, run: str, epochs: int, shards: int, extra: str) -> sub
 @contextmanager
 def watched(tmp_path: Path, run: str) -> Iterator[None]:
     """Evaluate each new checkpoint of the run beside it, all the time."""
-    command = f"-m metta.tools.main sim run={run} watch=true episodes=2 num_workers=0 train_dir={tmp_path}"
+    command = f"-m metta.tools.main sim run={run} watch=true episodes=2 train_dir={tmp_path}"
     with subprocess.Popen(
         [sys.executable, *command.split()],
         env={"PYTHONPATH": str(ROOT), "PATH": "", "OMP_NUM_THREADS": "1"},
