@@ -5,6 +5,7 @@ num_envs, and never on how many processes there are, or which of them plays a ba
 """
 
 import functools
+import itertools
 import math
 import os
 import pickle
@@ -18,12 +19,14 @@ from metta.agent.policy_agent import PolicyAgent
 from metta.envs.by_value import pack, unpack
 from metta.envs.env_spec import EnvSpec
 from metta.envs.vec_env import DealtSeeds, Episode, VecEnv
+from metta.errors import EnvError
 from metta.files import portable_pickle
 from metta.machine import one_thread
 from metta.processes.pool import WorkerPool
 from metta.sim.players import Player, make_player
 
 AGENTS, GAMES = 256, 64  # that play at once, at most: enough to pay for a call of the network, and little memory
+MOST_STEPS = 500_000  # of an episode: far more than any has that ends
 HELP_AFTER_S = 2.0  # of playing: about what it costs to start a process
 
 
@@ -50,7 +53,10 @@ class Simulation:
         return make_player(agent, self.envs.spec, self.envs.num_envs, sampled)
 
     def play(self, player: Player, seeds: range) -> list[Episode]:
-        """Play an episode of each of these seeds, at most num_envs of them; returns them in the order they end."""
+        """Play an episode of each of these seeds, at most num_envs of them; returns them in the order they end.
+
+        EnvError where one does not end.
+        """
         envs = self.envs
         envs.reset(DealtSeeds(seeds))
         for env_index, seed in enumerate(seeds):
@@ -58,7 +64,13 @@ class Simulation:
         starts = np.ones(envs.batch_size, dtype=bool)
         episodes: list[Episode] = []
         with one_thread():
-            while envs.active.any():
+            for step in itertools.count():
+                if not envs.active.any():
+                    break
+                if step == MOST_STEPS:
+                    seed = seeds[int(envs.active.argmax())]
+                    ends = "a TimeLimit wrapper, as env.wrappers=path.py:f, ends it"
+                    raise EnvError(f"env={envs.spec.env.label}: no end of seed {seed} after {step:,} steps; {ends}")
                 episodes += envs.step(player.act(envs.observations, starts))
                 np.logical_or(envs.terminated, envs.truncated, out=starts)
         return episodes
