@@ -322,7 +322,8 @@ class Trainer:
         shards = [{**s, "discounted": d} for s, d in zip(shards, np.split(discounted, ends[:-1]), strict=True)]
         fresh = sum(self.crew.everywhere("load_state_dict", state["optimizer"], state["reward_scaler"], shards))
         self._left = self._traces()
-        steps, config = self.config.horizon * self.config.num_envs * self.spec.num_agents, self.config
+        config = self.config
+        steps = config.horizon * config.num_envs * self.spec.num_agents
         if state.get("minibatches") != "equal" and (config.num_shards > 1 or steps % config.minibatch_size):
             inexact("the run began when minibatches were dealt from all shards together, and the last one smaller")
         if not go_on:
