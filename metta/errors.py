@@ -60,7 +60,7 @@ class TrainingError(MettaError):
 
 
 class UserCodeError(MettaError):
-    """Code of the user's own, called in the loop, failed: a function or an agent."""
+    """A function of the user's own, called in the loop, failed."""
 
     exit_status = 1
 

@@ -9,7 +9,6 @@ import importlib.util
 import inspect
 import os
 import sys
-import sysconfig
 import traceback
 from collections.abc import Callable
 from pathlib import Path
@@ -129,12 +128,12 @@ def code_name(code: str | Callable[..., Any]) -> str:
 def said_where(error: BaseException, file: str = "") -> str:
     """Format an exception of a user's code with the line of that code it came from: "ValueError: no (mine.py:12)".
 
-    The line is the innermost in `file`; where none is there, in the file that we called, or had torch call.
+    The line is the innermost in `file`; where none is there, in the file that we called.
     """
     if isinstance(error, SyntaxError) and error.filename is not None:
         return f"{type(error).__name__}: {error.msg} ({Path(error.filename).name}:{error.lineno})"
-    not_theirs = str(Path(__file__).parent), os.path.join(sysconfig.get_path("purelib"), "torch"), "<frozen"
-    frames = [f for f in traceback.extract_tb(error.__traceback__) if not f.filename.startswith(not_theirs)]
+    ours = str(Path(__file__).parent)
+    frames = [f for f in traceback.extract_tb(error.__traceback__) if not f.filename.startswith((ours, "<frozen"))]
     inside = [frame for frame in frames if Path(frame.filename).name == Path(file).name]
     inside = inside or [frame for frame in frames if frame.filename == frames[0].filename]
     return one_line(error) + (f" ({Path(inside[-1].filename).name}:{inside[-1].lineno})" if inside else "")

@@ -7,8 +7,8 @@ from typing import Any
 from metta.agent.encoders import build_encoder
 from metta.agent.policy_agent import PolicyAgent
 from metta.envs.env_spec import EnvSpec
-from metta.errors import MettaError, UserError
-from metta.user_code import digest, load_place, module_name, said_where, split_place
+from metta.errors import UserError
+from metta.user_code import digest, load_place, module_name, split_place
 
 SOURCE = "_metta_source"  # attribute of a class from a file, saved with it: the file's digest
 
@@ -16,7 +16,7 @@ SOURCE = "_metta_source"  # attribute of a class from a file, saved with it: the
 def make_agent(name: Any, env: EnvSpec, **options: Any) -> PolicyAgent:
     """A new agent of that class, or the class of that name, given those of the options that the class takes.
 
-    UserError for one that it does not take, unless that is what PolicyAgent has by itself, and where it cannot be made.
+    UserError for one that it does not take, unless that is what PolicyAgent has by itself.
     """
     agent_class = name if isinstance(name, type) else load_agent_class(name)
     taken = {option: value for option, value in options.items() if parameter(agent_class, option)}
@@ -25,14 +25,7 @@ def make_agent(name: Any, env: EnvSpec, **options: Any) -> PolicyAgent:
         if option not in taken and (ours is None or ours.default != value):
             others = " and ".join(taken) or "no options"
             raise UserError(f"{option}={value}: agent={name} takes no {option}; it takes {others}")
-    try:
-        return agent_class(env, **taken)
-    except MettaError:
-        raise
-    except Exception as error:
-        if agent_class is PolicyAgent:
-            raise
-        raise UserError(f"agent={name} cannot be made: {said_where(error)}") from error
+    return agent_class(env, **taken)
 
 
 def parameter(agent_class: type[PolicyAgent], option: str) -> inspect.Parameter | None:

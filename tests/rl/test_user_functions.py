@@ -8,7 +8,6 @@ from typing import Any
 import pytest
 import torch
 
-from metta.agent.policy_agent import PolicyAgent
 from metta.errors import MettaError, UserError
 from metta.rl.learning.ppo import ppo_loss
 from metta.rl.tiny_checkpoint_manager import TinyCheckpointManager
@@ -145,28 +144,9 @@ def one_argument(parameters: Any) -> Any:
     return None
 
 
-class Unmade(PolicyAgent):
-    def __init__(self, env: Any, hidden_size: int):
-        super().__init__(env, hidden_size)
-        self.head = torch.nn.Linear(env.no_such, 3)
-
-
-class Untrained(PolicyAgent):
-    def forward(self, observations: Any, state: Any = (), starts: Any = None) -> Any:
-        if observations.dim() == 3:  # [T, B, ...], as training has them
-            raise ValueError("two dimensions")
-        return super().forward(observations, state, starts)
-
-
 @pytest.mark.parametrize(
     ("key", "function", "said"),
     [
-        (
-            "agent",
-            Unmade,
-            r"agent=.*Unmade.* cannot be made: AttributeError: .*no_such.* \(test_user_functions.py:\d+\)$",
-        ),
-        ("agent", Untrained, r"agent=.* failed: ValueError: two dimensions \(test_user_functions.py:\d+\)"),
         ("loss", no_gradient, r"loss=.*: returned float; wanted a tensor \[\] that has a gradient"),
         ("loss", unknown, "loss=.*: returned mine to show; wanted a dict of policy_loss, value_loss, entropy, "),
         ("loss", fails, "loss=.*:fails failed: AttributeError: 'Batch' object has no attribute 'no_such' "),

@@ -74,8 +74,7 @@ class Replica:
 
         device = next(agent.parameters()).device
         self.exchange = Exchange(dealt, SummedGradients.size(agent), memory, timed, transport, device)
-        with named(config):
-            self.buffers = CommonBuffers(agent, self.exchange)
+        self.buffers = CommonBuffers(agent, self.exchange)
         self.gradients = SummedGradients(agent, self.exchange, self.buffers) if config.num_shards > 1 else None
         envs_of = shares(config.num_envs, config.num_shards)
         self.collectors: dict[int, Collector] = {}
@@ -99,8 +98,7 @@ class Replica:
         self.buffers.begin()
         for shard, collector in self.collectors.items():
             self.buffers.restore()
-            with named(self.config):
-                episodes += collector.collect(seed_of(self.config.seed, epoch, 1 + shard))
+            episodes += collector.collect(seed_of(self.config.seed, epoch, 1 + shard))
             self.buffers.write(shard)
         self.buffers.end()
         return episodes

@@ -85,14 +85,13 @@ def make_optimizer(agent: PolicyAgent, config: RunConfig) -> torch.optim.Optimiz
 
 @contextmanager
 def named(config: RunConfig) -> Iterator[None]:
-    """Say in one line what goes wrong with the user's agent, loss or optimiser, and in which line of it."""
+    """Say in one line what goes wrong with the user's loss or optimiser."""
     try:
         yield
     except MettaError:
         raise
     except Exception as error:
-        keys = ("agent", "loss", "optimizer")
-        places = [f"{key}={place}" for key in keys if (place := getattr(config, key)) is not None]
+        places = [f"{name}={place}" for name in ("loss", "optimizer") if (place := getattr(config, name)) is not None]
         if not places:
             raise
         raise UserCodeError(f"{' '.join(places)} failed: {said_where(error)}") from error
