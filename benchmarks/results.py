@@ -25,7 +25,7 @@ LIBRARIES = {
     "puffer-mp": "with Multiprocessing",
 }
 PEERS = {"sb3": ("sb3", "sb3-subproc"), "puffer": ("puffer", "puffer-mp")}  # the better of each counts
-README_LIBRARIES = {"metta": "metta", "sb3": "Stable-Baselines3", "puffer": "PufferLib"}
+README_LIBRARIES = {key: LIBRARIES[key] for key in ("metta", *PEERS)}
 ARENA_TARGET = 40_000
 QUIET_LOAD = 2  # on two cores: above it another process took turns with what was measured
 INTRODUCTION = """Made by `make bench` (`benchmarks/run_all.py`). Medians and [ranges] of rounds that alternate between
@@ -62,7 +62,7 @@ def training() -> str:
         case, rates = result["case"], result["rates"]
         ours = median(rates["metta"])
         verdicts = [f"{ARENA_TARGET:,}/s: {at_least(ours, ARENA_TARGET)}"] if case == "arena" else []
-        for peer, least in zip(("sb3", "puffer"), TRAINING[case], strict=True):
+        for peer, least in zip(PEERS, TRAINING[case], strict=True):
             if peer in rates:
                 ratio = ours / max(median(rates[way]) for way in PEERS[peer] if way in rates)
                 wanted = f", at least {least:g}: {at_least(ratio, least)}" if least else ""
@@ -80,9 +80,9 @@ def training() -> str:
 
 `training_speed.py`, {results["conditions"]["seconds"]:g} s each: same environment, network size, rollout, epochs and
 minibatches. "metta" is what a user gets who says nothing of processes and threads, in both rows of a case the same: two
-processes, one with 8 CartPoles; "one process" has `num_workers=0`, "before" is the commit before the code was laid out
-anew. The peers' environments are in their own process or in others; the better counts. PufferLib's kernel for
-advantages wants CUDA's libraries: a numpy one stands in for it, and its time is not counted. {load_before(results)}
+processes, one with 8 CartPoles; "one process" has `num_workers=0`, "before" is an earlier commit (`--before`).
+The peers' environments are in their own process or in others; the better counts. PufferLib's kernel for advantages
+wants CUDA's libraries: a numpy one stands in for it, and its time is not counted. {load_before(results)}
 
 {table(head, rows)}
 

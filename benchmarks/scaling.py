@@ -27,11 +27,12 @@ EPOCHS = 10  # measured, after two of warm-up; a number, for ranks that watched 
 MESSAGE_S = 5e-6  # to hand one message to the network
 BANDWIDTHS = (1, 10, 25, 100)  # Gb/s
 RANKS = (2, 8, 64, 1000)
-CASES: dict[str, dict[str, Any]] = {
-    "arena, 8 environments a rank": {"env": "arena", "num_envs": 8},
-    "arena, 32 environments a rank": {"env": "arena", "num_envs": 32},
-    "arena, 32 environments a rank, minibatches 4 times as large": {"env": "arena", "num_envs": 32, "scale": 4},
-    "CartPole, 64 environments a rank": {"env": "CartPole-v1", "num_envs": 64},
+# name -> (settings of one rank, how many times larger than by default its minibatches are)
+CASES: dict[str, tuple[dict[str, Any], int]] = {
+    "arena, 8 environments a rank": ({"env": "arena", "num_envs": 8}, 1),
+    "arena, 32 environments a rank": ({"env": "arena", "num_envs": 32}, 1),
+    "arena, 32 environments a rank, minibatches 4 times as large": ({"env": "arena", "num_envs": 32}, 4),
+    "CartPole, 64 environments a rank": ({"env": "CartPole-v1", "num_envs": 64}, 1),
 }
 
 
@@ -89,7 +90,8 @@ def measure(case: str, ranks: int) -> int:
     from metta.rl.train_config import TrainConfig
     from metta.rl.trainer import Trainer
 
-    settings = {**settings_of(case), "num_envs": CASES[case]["num_envs"] * ranks, "num_shards": ranks, "num_workers": 0}
+    own, _ = CASES[case]
+    settings = {**own, "num_envs": own["num_envs"] * ranks, "num_shards": ranks, "num_workers": 0}
     settings["minibatch_size"] = minibatch(case, ranks)
     trainer = Trainer(TrainConfig(run="scaling", device="cpu", **settings))
     for _ in range(2):
@@ -118,13 +120,9 @@ def minibatch(case: str, ranks: int) -> int:
     from metta.rl.defaults import with_defaults
     from metta.rl.train_config import TrainConfig
 
-    config = TrainConfig(run="scaling", **settings_of(case))
-    size = with_defaults(config, spec_of(config.env_name), "cpu").minibatch_size
-    return ranks * size * CASES[case].get("scale", 1)
-
-
-def settings_of(case: str) -> dict[str, Any]:
-    return {key: value for key, value in CASES[case].items() if key != "scale"}
+    settings, larger = CASES[case]
+    config = TrainConfig(run="scaling", **settings)
+    return ranks * larger * with_defaults(config, spec_of(config.env_name), "cpu").minibatch_size
 
 
 if __name__ == "__main__":

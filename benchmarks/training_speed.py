@@ -50,7 +50,7 @@ def main() -> None:
     parser.add_argument("--only", nargs="*", choices=CASES, default=list(CASES))
     parser.add_argument("--threads", type=int, nargs="*", default=[1, 2])
     parser.add_argument("--before", default="", metavar="PATH", help="the checkout of an earlier commit")
-    parser.add_argument("--add", action="store_true", help="to the results on file, in place of them")
+    parser.add_argument("--add", action="store_true", help="to the results on file; else they are replaced")
     parser.add_argument("--measure", nargs=2, metavar=("CASE", "LIBRARY"), help="measure one, here")
     args = parser.parse_args()
     if args.measure:

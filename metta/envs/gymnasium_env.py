@@ -52,7 +52,7 @@ class GymnasiumEnv(Adapter):
     ) -> None:
         plain = self._reader.fields(masked=False)
         as_it_is = plain["observation_kind"] != "composite" and observations.shape[1:] == plain["observation_shape"]
-        if not as_it_is or self._reader.scales:
+        if not as_it_is or self._reader.scaled:
             self._row = observations[0].reshape(-1)
             self._env = Rows(self._env, self._reader, np.zeros_like(self._row))
         else:

@@ -47,11 +47,9 @@ class ObservationReader:
         ends = np.cumsum([math.prod(leaf.shape) for leaf in self.leaves]).tolist()
         self._size = ends[-1]
         columns = [slice(begin, end) for begin, end in zip([0, *ends], ends, strict=False)]
-        self._writers = [
-            (leaf.path, part, where, 1 / 255 if is_pixels(leaf, part) else None)
-            for (leaf, part), where in zip(leaves, columns, strict=True)
-        ]
-        self.scales = any(scale is not None for *_, scale in self._writers)
+        self._writers = [(leaf.path, part, where) for (leaf, part), where in zip(leaves, columns, strict=True)]
+        # Of pictures that are not bytes, which the encoder scales by itself.
+        self.scaled = [where for (leaf, part), where in zip(leaves, columns, strict=True) if is_pixels(leaf, part)]
 
     def fields(self, masked: bool, agents_vary: bool = False) -> dict[str, Any]:
         """Return EnvSpec's fields about observations; a bare Box needs no row unless more must be said."""
@@ -71,13 +69,13 @@ class ObservationReader:
 
     def write(self, row: np.ndarray, observation: Any, mask: Any = None) -> None:
         """Write an observation into `row`, and behind it the mask where there is room for one; None: all is allowed."""
-        for path, space, columns, scale in self._writers:
+        for path, space, columns in self._writers:
             value = observation
             for key in path:
                 value = value[key]
             put(row[columns], space, value)
-            if scale is not None:
-                row[columns] *= scale
+        for columns in self.scaled:
+            row[columns] *= 1 / 255
         behind = row[self._size :]
         if len(behind) >= self.num_choices > 0:
             behind[: self.num_choices] = 1 if mask is None else self._flat_mask(mask)
@@ -122,7 +120,7 @@ def leaf_of(path: tuple[str | int, ...], space: spaces.Space) -> Leaf | None:
 
 
 def is_pixels(leaf: Leaf, space: spaces.Space) -> bool:
-    """Whether an image's numbers go from 0 to 255 though they are not bytes, which the encoder scales by itself."""
+    """Whether an image's numbers go from 0 to 255 though they are not bytes."""
     if leaf.kind != "image" or leaf.dtype != "float32" or not isinstance(space, spaces.Box):
         return False
     return bool((space.low == 0).all() and (space.high == 255).all())

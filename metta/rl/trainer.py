@@ -159,8 +159,9 @@ def load_trainer(manager: TinyCheckpointManager, config: TrainConfig, given: fro
     epoch, agent, state = loaded
     if not isinstance(agent, PolicyAgent):
         raise CheckpointError(f"the agent in {manager.folder} is a {type(agent).__name__}, not a PolicyAgent")
-    saved = checked_state(state, manager.file("trainer", epoch))["config"]
-    unpack(state.get("environment"), typed_places(config, given))
+    read = checked_state(state, manager.file("trainer", epoch))
+    unpack(read["environment"], typed_places(config, given))
+    saved = read["config"]
     changed = changed_keys(saved, config, given)
     if changed and epoch == 0 and not saved.get("fork"):
         values = " ".join(f"{name}={new}" for name, (_, new) in changed.items())

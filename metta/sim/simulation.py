@@ -5,7 +5,6 @@ num_envs, and never on how many processes there are, or which of them plays a ba
 """
 
 import functools
-import itertools
 import math
 import os
 import pickle
@@ -64,15 +63,15 @@ class Simulation:
         starts = np.ones(envs.batch_size, dtype=bool)
         episodes: list[Episode] = []
         with one_thread():
-            for step in itertools.count():
-                if not envs.active.any():
-                    break
-                if step == MOST_STEPS:
+            steps = 0
+            while envs.active.any():
+                if steps == MOST_STEPS:
                     seed = seeds[int(envs.active.argmax())]
                     ends = "a TimeLimit wrapper, as env.wrappers=path.py:f, ends it"
-                    raise EnvError(f"env={envs.spec.env.label}: no end of seed {seed} after {step:,} steps; {ends}")
+                    raise EnvError(f"env={envs.spec.env.label}: no end of seed {seed} after {steps:,} steps; {ends}")
                 episodes += envs.step(player.act(envs.observations, starts))
                 np.logical_or(envs.terminated, envs.truncated, out=starts)
+                steps += 1
         return episodes
 
 

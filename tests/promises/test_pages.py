@@ -50,11 +50,7 @@ def steps(page: str, folder: Path) -> list[tuple[str, str]]:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    "page",
-    PAGES,
-    ids=lambda page: page.stem,
-)
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
 def test_a_page_works(page: Path, tmp_path: Path) -> None:
     """A page whose commands were right once. What needs another machine is left out."""
     for name, module in (("wandb", WANDB), ("trackio", TRACKIO)):

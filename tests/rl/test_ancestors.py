@@ -165,7 +165,6 @@ def test_from_the_command_line(parent: Path, tmp_path: Path) -> None:
 
 
 OWN = """
-import sys
 import gymnasium
 import metta
 from metta import TrainConfig

@@ -80,8 +80,9 @@ def forked(config: TrainConfig, given: frozenset[str]) -> tuple[TrainConfig, Pol
         epoch, agent, state = _newest(manager)
     else:
         agent, state = manager.load_agent(epoch), manager.load_trainer_state(epoch)
-    saved = checked_state(state, manager.file("trainer", epoch), "env", "env_settings")["config"]
-    unpack(state.get("environment"), typed_places(config, given))
+    read = checked_state(state, manager.file("trainer", epoch), "env", "env_settings")
+    unpack(read["environment"], typed_places(config, given))
+    saved = read["config"]
     parent = f"{manager.folder.parent.name}:{epoch}"
     ancestry = f"fork={parent} {saved.get('ancestry', '')}".strip()
     new = replace(fork_config(saved, config, given), fork=parent, init=None, ancestry=ancestry)
