@@ -98,7 +98,7 @@ class Mirror:
         except BaseException:
             self._lease.release()
             raise
-        self._uploading = threading.Thread(target=self._upload_on, daemon=True)
+        self._uploading = threading.Thread(target=self._upload_on, name="mirror", daemon=True)
         self._uploading.start()
         self._due.set()
         return self
