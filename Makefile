@@ -23,10 +23,10 @@ demo: $(INSTALLED)  ## train run=demo on arena, and score it beside a random age
 	$(BIN)/metta sim run=demo episodes=$(DEMO_EPISODES) random=true
 
 test: lint  ## lint, and the quick tests
-	$(BIN)/python -m pytest -n auto --dist loadfile
+	$(BIN)/python -m pytest -n auto --dist worksteal
 
 test-all: lint  ## lint, and all tests: the kill test and the whole fault matrix too
-	$(BIN)/python -m pytest -n auto --dist loadfile -m "slow or not slow"
+	$(BIN)/python -m pytest -n auto --dist worksteal -m "slow or not slow"
 
 lint: $(INSTALLED)  ## ruff, mypy, and the imports' directions
 	$(BIN)/ruff check

@@ -107,6 +107,20 @@ def test_the_checkpoint_core_is_at_most_50_lines() -> None:
     assert code_lines((ROOT / "metta/rl/tiny_checkpoint_manager.py").read_text()) <= 50
 
 
+def test_training_waits_for_no_compiler(tmp_path: Path) -> None:
+    """1.8 s of each start for torch's compiler, which its optimizers load to be left out of it."""
+    code = f"""
+import sys, metta
+keys = dict(train_dir={str(tmp_path)!r}, env="CartPole-v1", num_envs=2, horizon=16, update_epochs=1)
+keys |= dict(display="none", device="cpu")
+for lstm in (False, True):  # the twin network's step, and torch's own
+    for steps in (64, 96):  # begun, and resumed
+        metta.train(metta.TrainConfig(run=f"r{{lstm}}", lstm=lstm, total_timesteps=steps, **keys))
+print([name for name in ("torch._dynamo", "sympy") if name in sys.modules])
+"""
+    assert python(code) == "[]"
+
+
 def test_importing_does_nothing() -> None:
     """PufferLib's import made Ctrl-C exit 0 without a save; others seed, print, set up logging or filter warnings."""
     code = f"""

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from metta.agent.policy_agent import PolicyAgent
 from metta.errors import MettaError, UserCodeError, UserError
+from metta.rl.learning.adam import Adam
 from metta.rl.learning.ppo import Statistics
 from metta.rl.train_config import RunConfig
 from metta.user_code import code_name, load_function, said_where
@@ -75,7 +76,7 @@ def checked_loss(name: str, answer: Any) -> tuple[Tensor, Statistics]:
 def make_optimizer(agent: PolicyAgent, config: RunConfig) -> torch.optim.Optimizer:
     """The optimiser of config.optimizer, or Adam."""
     if config.optimizer is None:
-        return torch.optim.Adam(agent.parameters(), lr=config.learning_rate, eps=1e-5, fused=True)
+        return Adam(agent.parameters(), lr=config.learning_rate, eps=1e-5, fused=True)
     function = load_function("optimizer", config.optimizer, "parameters", "lr")
     made = function(list(agent.parameters()), config.learning_rate)
     if not isinstance(made, torch.optim.Optimizer):
