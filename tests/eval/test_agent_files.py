@@ -1,14 +1,13 @@
 """A score belongs to the agent that earned it, whatever lies under its name now."""
 
 import shutil
-import sys
 from pathlib import Path
 
 from metta.eval.agent_files import AgentFiles
 from metta.eval.eval_db import EpisodeRow, EvalDB
 from metta.files.pt_file import fingerprint
 from metta.rl.tiny_checkpoint_manager import TinyCheckpointManager
-from tests.helpers.commands import run_in
+from tests.helpers.commands import metta_in
 from tests.helpers.small_checkpoints import save
 
 TINY = ["env=CartPole-v1", "num_envs=2", "horizon=16", "minibatch_size=16", "hidden_size=4", "num_workers=0"]
@@ -58,12 +57,11 @@ def test_a_name_that_is_no_runs_has_no_files(tmp_path):
 
 def test_a_new_run_has_no_scores_of_an_earlier_one(tmp_path):
     """A deleted run's scores counted for the new one of its name: in `runs`, as `best`, and for retention."""
-    command = [sys.executable, "-m", "metta.tools.main"]
-    train = [*command, "train", "run=a", *TINY, "checkpoint_interval=1"]
-    run_in(tmp_path, [*train, "total_timesteps=128"])
-    run_in(tmp_path, [*command, "sim", "run=a", "epoch=all", "episodes=2"])
+    train = ["train", "run=a", *TINY, "checkpoint_interval=1"]
+    metta_in(tmp_path, *train, "total_timesteps=128")
+    metta_in(tmp_path, "sim", "run=a", "epoch=all", "episodes=2")
     shutil.rmtree(tmp_path / "train_dir" / "a")
-    _, said = run_in(tmp_path, [*train, "total_timesteps=64", "seed=2", "keep_last=1"])
+    _, said = metta_in(tmp_path, *train, "total_timesteps=64", "seed=2", "keep_last=1")
     assert "10 scores of an earlier run=a, which has no checkpoints, are now those of earlier-1.a" in said
     db = EvalDB(tmp_path / "train_dir" / "eval.db")
     assert db.get_scores("a") == {} and len(db.get_scores("earlier-1.a")) == 5

@@ -15,7 +15,7 @@ from metta.eval.eval_db import EpisodeRow, EvalDB
 from metta.rl.tiny_checkpoint_manager import TinyCheckpointManager
 from metta.tools.main import main
 from tests.helpers import report_data
-from tests.helpers.commands import run_in
+from tests.helpers.commands import metta_in, run_in
 
 TINY = ["env=CartPole-v1", "num_envs=2", "horizon=16", "minibatch_size=16", "hidden_size=4", "num_workers=0"]
 
@@ -117,20 +117,19 @@ def test_a_missing_extra_is_named(scored, capsys, monkeypatch, module, argv, ext
 def test_every_tool_takes_a_url(tmp_path, postgres_url, capsys, monkeypatch):
     """A tool that looks for eval.db in train_dir, whatever eval_db= says; a password kept in a checkpoint."""
     url = f"eval_db={postgres_url}"
-    command = [sys.executable, "-m", "metta.tools.main"]
-    train = [*command, "train", "run=a", *TINY, "checkpoint_interval=1", "keep_last=1", url]
-    run_in(tmp_path, [*train, "total_timesteps=64"])
-    out, _ = run_in(tmp_path, [*command, "sim", "run=a", "episodes=3", url])
+    train = ["train", "run=a", *TINY, "checkpoint_interval=1", "keep_last=1", url]
+    metta_in(tmp_path, *train, "total_timesteps=64")
+    out, _ = metta_in(tmp_path, "sim", "run=a", "episodes=3", url)
     monkeypatch.chdir(tmp_path)
     (score,) = EvalDB(postgres_url).get_scores("a", 2).values()
     assert f"{score.mean:.2f}" in out and score.episodes == 3
-    run_in(tmp_path, [*command, "train", "run=a", "total_timesteps=128", url])  # keep_last=1 spares the best
+    metta_in(tmp_path, "train", "run=a", "total_timesteps=128", url)  # keep_last=1 spares the best
     manager = TinyCheckpointManager("a")
     assert manager.list_epochs() == [2, 4] and b"metta:pass" not in manager.file("trainer", 4).read_bytes()
     assert f"{score.mean:.2f}" in metta(capsys, "runs", url)
     assert metta(capsys, "runs").splitlines()[1].split()[5:7] == ["-", "-"]
     assert "  2  " in metta(capsys, "analyze", "runs=a", url)
-    out, _ = run_in(tmp_path, [*command, "sim", "run=a", "epoch=best", "episodes=1", url])
+    out, _ = metta_in(tmp_path, "sim", "run=a", "epoch=best", "episodes=1", url)
     assert out.splitlines()[1].split()[1] == "2"
     assert not (tmp_path / "train_dir" / "eval.db").exists()
 

@@ -18,23 +18,20 @@ from metta.rl import saved_config
 from metta.rl.saving.run_lock import RunLock
 from metta.rl.tiny_checkpoint_manager import TinyCheckpointManager, save_checkpoint
 from metta.tools.main import main
-from tests.helpers.commands import ENVIRONMENT, ROOT, run_in
+from tests.helpers.commands import ENVIRONMENT, ROOT, metta_in, run_in
 from tests.helpers.report_data import log
 
 TINY = ("num_envs=2", "horizon=8", "minibatch_size=16", "update_epochs=1")
 COMMAND = (sys.executable, "-m", "metta.tools.main")
 
 
-def metta(folder: Path, *argv: str, status: int = 0) -> tuple[str, str]:
-    """What the tool printed on stdout and on stderr."""
-    return run_in(folder, [*COMMAND, *argv], status)
-
-
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with run a, three epochs of CartPole-v1, in its train_dir."""
     folder = tmp_path_factory.mktemp("tools")
-    out, err = metta(folder, "train", "run=a", "env=CartPole-v1", "total_timesteps=48", "checkpoint_interval=2", *TINY)
+    out, err = metta_in(
+        folder, "train", "run=a", "env=CartPole-v1", "total_timesteps=48", "checkpoint_interval=2", *TINY
+    )
     assert out == "" and "run=a complete: epoch 3, 48 agent steps" in err
     return folder
 
@@ -61,14 +58,14 @@ def test_train_leaves_two_files_for_each_checkpoint(trained: Path) -> None:
 
 def test_a_complete_run_says_so_and_can_be_extended(folder: Path) -> None:
     before = checkpoints(folder)
-    assert "run=a is complete: epoch 3, 48 agent steps" in metta(folder, "train", "run=a")[1]
+    assert "run=a is complete: epoch 3, 48 agent steps" in metta_in(folder, "train", "run=a")[1]
     assert checkpoints(folder) == before
-    metta(folder, "train", "run=a", "total_timesteps=64", "env=CartPole-v1", *TINY)
+    metta_in(folder, "train", "run=a", "total_timesteps=64", "env=CartPole-v1", *TINY)
     assert "agent_epoch_4.pt" in checkpoints(folder)
 
 
 def test_sim_prints_what_it_stores(folder: Path) -> None:
-    out, err = metta(folder, "sim", "run=a", "episodes=5", "random=true")
+    out, err = metta_in(folder, "sim", "run=a", "episodes=5", "random=true")
     headings, agent, random, verdict = rows(out)
     assert headings == ["agent", "epoch", "env", "mean reward", "95% interval", "IQM", "episodes"]
     (env, score), *others = EvalDB(folder / "train_dir/eval.db").get_scores("a", epoch=3).items()
@@ -81,20 +78,24 @@ def test_sim_prints_what_it_stores(folder: Path) -> None:
 
 
 def test_sim_all_then_best(folder: Path) -> None:
-    assert [row[1] for row in rows(metta(folder, "sim", "run=a", "epoch=all", "episodes=3")[0])[1:]] == ["0", "2", "3"]
+    assert [row[1] for row in rows(metta_in(folder, "sim", "run=a", "epoch=all", "episodes=3")[0])[1:]] == [
+        "0",
+        "2",
+        "3",
+    ]
     db = EvalDB(folder / "train_dir/eval.db")
     assert sorted(db.get_scores("a")) == [0, 2, 3]
-    some = rows(metta(folder, "sim", "run=a", "epoch=1..2", "episodes=3")[0])[1:]
+    some = rows(metta_in(folder, "sim", "run=a", "epoch=1..2", "episodes=3")[0])[1:]
     assert [row[1] for row in some] == ["2"]
     best = db.best_epoch("a")
-    assert rows(metta(folder, "sim", "run=a", "epoch=best", "episodes=3")[0])[1][1] == str(best)
+    assert rows(metta_in(folder, "sim", "run=a", "epoch=best", "episodes=3")[0])[1][1] == str(best)
 
 
 def test_train_keeps_the_best_evaluated_checkpoint(folder: Path) -> None:
     """keep_last= that deletes the one checkpoint which everybody would want back."""
     with PolicyEvaluator(folder / "train_dir") as evaluator:
         evaluator.evaluate("a", 2, episodes=2)
-    metta(folder, "train", "run=a", "total_timesteps=80", "checkpoint_interval=1", "keep_last=1")
+    metta_in(folder, "train", "run=a", "total_timesteps=80", "checkpoint_interval=1", "keep_last=1")
     assert checkpoints(folder) == sorted(f"{kind}_epoch_{n}.pt" for kind in ("agent", "trainer") for n in (2, 5))
 
 
@@ -102,7 +103,7 @@ def test_sim_of_several_runs(folder: Path) -> None:
     """A shell loop over seeds, each start of which takes the seconds that torch takes."""
     for run in ("b", "b-2"):
         shutil.copytree(folder / "train_dir/a", folder / "train_dir" / run)
-    out, _ = metta(folder, "sim", "run=b*,a,b", "episodes=2", "epoch=2..3", "random=true")
+    out, _ = metta_in(folder, "sim", "run=b*,a,b", "episodes=2", "epoch=2..3", "random=true")
     assert [row[:3] for row in rows(out)[1:]] == [
         *([run, epoch, "CartPole-v1"] for run in ("b", "b-2", "a") for epoch in "23"),
         ["random", "-", "CartPole-v1"],
@@ -115,65 +116,66 @@ def test_sim_says_that_training_got_another_return(folder: Path) -> None:
     for curves in (folder / "train_dir/a").glob("events.*"):
         curves.unlink()
     log(folder / "train_dir/a", {48: {"charts/episodic_return": 400.0}})
-    _, err = metta(folder, "sim", "run=a", "episodes=2")
+    _, err = metta_in(folder, "sim", "run=a", "episodes=2")
     assert re.fullmatch(
         r"metta sim: run=a epoch=3: \d+\.\d\d lies far below the training return, 400\.00: training draws its"
         r" actions, this took the likeliest; sampled=true draws them",
         err.splitlines()[-1],
     )
-    out, err = metta(folder, "sim", "run=a", "episodes=2", "sampled=true")
+    out, err = metta_in(folder, "sim", "run=a", "episodes=2", "sampled=true")
     assert rows(out)[1][:3] == ["a", "3", "CartPole-v1 sampled"] and "far below" not in err
-    out, _ = metta(folder, "runs")
+    out, _ = metta_in(folder, "runs")
     assert "CartPole-v1" in out and "sampled" not in out
     assert (
-        "run=a epoch=3 sampled=true env=CartPole-v1 seed=0: step" in metta(folder, "play", "run=a", "sampled=true")[0]
+        "run=a epoch=3 sampled=true env=CartPole-v1 seed=0: step"
+        in metta_in(folder, "play", "run=a", "sampled=true")[0]
     )
-    metta(folder, "replay", "run=a", "sampled=true")
+    metta_in(folder, "replay", "run=a", "sampled=true")
     assert (folder / "train_dir/a/replays/epoch_3_CartPole-v1%20sampled_seed_0.gif").exists()
-    metta(folder, "analyze", "runs=a", "format=csv", "out=numbers")
+    metta_in(folder, "analyze", "runs=a", "format=csv", "out=numbers")
     scores = (folder / "numbers/scores.csv").read_text()
     assert ",CartPole-v1," in scores and ",CartPole-v1 sampled," in scores
 
 
 def test_sim_in_another_environment(folder: Path) -> None:
-    metta(folder, "sim", "run=a", "env=CartPole-v1", "env.max_episode_steps=4", "episodes=2")
+    metta_in(folder, "sim", "run=a", "env=CartPole-v1", "env.max_episode_steps=4", "episodes=2")
     (score,) = EvalDB(folder / "train_dir/eval.db").get_scores("a", 3, "CartPole-v1[max_episode_steps=4]").values()
     assert score.mean == 4
-    assert "cannot act in Pendulum-v1" in metta(folder, "sim", "run=a", "env=Pendulum-v1", status=2)[1]
+    assert "cannot act in Pendulum-v1" in metta_in(folder, "sim", "run=a", "env=Pendulum-v1", status=2)[1]
 
 
 def test_sim_of_a_run_s_own_file_is_that_checkpoint(folder: Path) -> None:
-    metta(folder, "sim", "agent=train_dir/a/checkpoints/agent_epoch_2.pt", "episodes=2")
+    metta_in(folder, "sim", "agent=train_dir/a/checkpoints/agent_epoch_2.pt", "episodes=2")
     assert list(EvalDB(folder / "train_dir/eval.db").get_scores("a")) == [2]
 
 
 def test_sim_of_a_foreign_file_does_not_replace_a_run_s_own_scores(folder: Path) -> None:
     """`agent=FILE run=a`, the file's name being an epoch of a's, deleted a's rows and replays of that epoch."""
-    metta(folder, "sim", "run=a", "epoch=2", "episodes=2")
+    metta_in(folder, "sim", "run=a", "epoch=2", "episodes=2")
     replays = {path: path.read_bytes() for path in (folder / "train_dir/a/replays").iterdir()}
     scores = EvalDB(folder / "train_dir/eval.db").get_scores("a")
     shutil.copy(folder / "train_dir/a/checkpoints/agent_epoch_3.pt", folder / "agent_epoch_2.pt")
-    _, err = metta(folder, "sim", "agent=agent_epoch_2.pt", "run=a", "episodes=2", status=2)
+    _, err = metta_in(folder, "sim", "agent=agent_epoch_2.pt", "run=a", "episodes=2", status=2)
     assert err.count("\n") == 1 and "run=a epoch=2 is another agent, train_dir/a/checkpoints/agent_epoch_2.pt" in err
     assert replays == {path: path.read_bytes() for path in (folder / "train_dir/a/replays").iterdir()}
     assert scores == EvalDB(folder / "train_dir/eval.db").get_scores("a")
-    metta(folder, "sim", "agent=agent_epoch_2.pt", "run=a", "epoch=3", "episodes=2")  # it is a's agent of epoch 3
+    metta_in(folder, "sim", "agent=agent_epoch_2.pt", "run=a", "epoch=3", "episodes=2")  # it is a's agent of epoch 3
 
 
 def test_sim_of_a_file_from_elsewhere_is_stored_only_under_a_given_run(folder: Path) -> None:
     shutil.copy(folder / "train_dir/a/checkpoints/agent_epoch_2.pt", folder / "theirs.pt")
-    out, _ = metta(folder, "sim", "agent=theirs.pt", "episodes=2")
+    out, _ = metta_in(folder, "sim", "agent=theirs.pt", "episodes=2")
     assert rows(out)[1][:3] == ["theirs.pt", "-", "CartPole-v1"]
     assert not (folder / "train_dir/eval.db").exists()
-    metta(folder, "sim", "agent=theirs.pt", "episodes=2", "run=b", "epoch=9")
+    metta_in(folder, "sim", "agent=theirs.pt", "episodes=2", "run=b", "epoch=9")
     assert list(EvalDB(folder / "train_dir/eval.db").get_scores("b")) == [9]
-    assert "missing epoch=" in metta(folder, "sim", "agent=theirs.pt", "run=b", status=2)[1]
+    assert "missing epoch=" in metta_in(folder, "sim", "agent=theirs.pt", "run=b", status=2)[1]
 
 
 def test_sim_all_names_a_damaged_checkpoint_and_goes_on(folder: Path) -> None:
     path = folder / "train_dir/a/checkpoints/agent_epoch_2.pt"
     path.write_bytes(path.read_bytes()[:-1000])
-    out, err = metta(folder, "sim", "run=a", "epoch=all", "episodes=2", status=1)
+    out, err = metta_in(folder, "sim", "run=a", "epoch=all", "episodes=2", status=1)
     assert [row[1] for row in rows(out)[1:]] == ["0", "3"]
     assert "metta sim: train_dir/a/checkpoints/agent_epoch_2.pt" in err
 
@@ -182,7 +184,7 @@ def test_a_damaged_newest_checkpoint_is_named_and_training_goes_on_from_the_one_
     path = folder / "train_dir/a/checkpoints/agent_epoch_3.pt"
     whole = path.read_bytes()
     path.write_bytes(whole[:-1000])
-    _, err = metta(folder, "train", "run=a")
+    _, err = metta_in(folder, "train", "run=a")
     assert err.startswith("metta train: train_dir/a/checkpoints/agent_epoch_3.pt ")
     assert "run=a goes on at 32 of 48 agent steps" in err and "run=a complete" in err
 
@@ -235,7 +237,7 @@ def test_sim_watch_waits_for_a_run_that_begins(tmp_path: Path) -> None:
     try:
         assert watch.stderr.readline().startswith("metta sim: waiting for the first checkpoint in ")
         tiny = ["num_envs=1", "horizon=16", "minibatch_size=16", "hidden_size=4"]
-        metta(tmp_path, "train", "run=new", "env=CartPole-v1", "total_timesteps=16", *tiny)
+        metta_in(tmp_path, "train", "run=new", "env=CartPole-v1", "total_timesteps=16", *tiny)
         assert [watch.stdout.readline().split()[1] for _ in range(2)] == ["epoch=0", "epoch=1"]
     finally:
         watch.send_signal(signal.SIGINT)
@@ -248,7 +250,7 @@ def test_sim_watch_plays_each_new_checkpoint(folder: Path) -> None:
     assert watch.stdout is not None
     try:
         assert watch.stdout.readline().startswith("run=a epoch=3 CartPole-v1 ")
-        metta(folder, "train", "run=a", "total_timesteps=80", "checkpoint_interval=1")
+        metta_in(folder, "train", "run=a", "total_timesteps=80", "checkpoint_interval=1")
         assert [watch.stdout.readline().split()[1] for _ in range(2)] == ["epoch=4", "epoch=5"]
     finally:
         watch.send_signal(signal.SIGINT)
@@ -258,12 +260,12 @@ def test_sim_watch_plays_each_new_checkpoint(folder: Path) -> None:
 
 
 def test_runs(folder: Path) -> None:
-    assert metta(folder, "runs", "train_dir=empty", status=2)[1] == "metta runs: train_dir=empty is not a folder\n"
+    assert metta_in(folder, "runs", "train_dir=empty", status=2)[1] == "metta runs: train_dir=empty is not a folder\n"
     (folder / "empty").mkdir()
-    assert "no runs in empty yet" in metta(folder, "runs", "train_dir=empty")[0]
-    metta(folder, "sim", "run=a", "epoch=2", "episodes=3")
+    assert "no runs in empty yet" in metta_in(folder, "runs", "train_dir=empty")[0]
+    metta_in(folder, "sim", "run=a", "epoch=2", "episodes=3")
     (folder / "train_dir/no run").mkdir()
-    headings, row = rows(metta(folder, "runs")[0])
+    headings, row = rows(metta_in(folder, "runs")[0])
     assert headings == ["run", "env", "state", "epoch", "steps", "latest score", "at", "size"]
     score = EvalDB(folder / "train_dir/eval.db").get_scores("a", epoch=2)["CartPole-v1"]
     latest = f"{score.mean:.2f} [{score.low:.2f}, {score.high:.2f}]"
@@ -275,16 +277,16 @@ def test_runs(folder: Path) -> None:
 def test_runs_tells_a_run_in_training(folder: Path) -> None:
     """And does not take the lock to find out: two trainers would be the end of exact resume."""
     with RunLock(folder / "train_dir/a/trainer.lock"):
-        assert rows(metta(folder, "runs")[0])[1][2] == "training"
-        refusal = metta(folder, "train", "run=a", "total_timesteps=99", status=2)[1]
+        assert rows(metta_in(folder, "runs")[0])[1][2] == "training"
+        refusal = metta_in(folder, "train", "run=a", "total_timesteps=99", status=2)[1]
         assert refusal == f"metta train: train_dir/a is being trained by process {os.getpid()}\n"
-    assert rows(metta(folder, "runs")[0])[1][2] == "complete"
+    assert rows(metta_in(folder, "runs")[0])[1][2] == "complete"
 
 
 def test_runs_without_a_trainer_file_has_no_invented_steps(folder: Path) -> None:
     for path in (folder / "train_dir/a/checkpoints").glob("trainer_*"):
         path.unlink()
-    out, err = metta(folder, "runs")
+    out, err = metta_in(folder, "runs")
     assert rows(out)[1][:7] == ["a", "-", "-", "3", "-", "-", "-"]
     assert "trainer_epoch_3.pt" in err
 
@@ -294,11 +296,11 @@ def test_a_checkpoint_of_somebody_s_own_is_a_dash_and_a_line(folder: Path) -> No
     train_dir = str(folder / "train_dir")
     for state in ({"config": {"env": 3}}, {"config": None, "epoch": 1, "agent_steps": 1}, {}):
         save_checkpoint(nn.Linear(1, 1), "own", 1, state, train_dir)
-        out, err = metta(folder, "runs")
+        out, err = metta_in(folder, "runs")
         assert [row[:4] for row in rows(out)[1:]] == [["a", "CartPole-v1", "complete", "3"], ["own", "-", "-", "1"]]
         assert err.count("\n") == 1 and "own/checkpoints/trainer_epoch_1.pt is not of `metta train`: it has no " in err
     save_checkpoint(TinyCheckpointManager("a", train_dir).load_agent(3), "own", 1, {"config": {}}, train_dir)
-    refusal = metta(folder, "train", "run=own", status=2)[1]
+    refusal = metta_in(folder, "train", "run=own", status=2)[1]
     assert refusal.count("\n") == 1 and "trainer_epoch_1.pt is not of `metta train`: it has no epoch" in refusal
 
 
@@ -310,9 +312,10 @@ def test_a_user_s_own_agent_keeps_its_traceback(folder: Path) -> None:
         "    def forward(self, *args):\n"
         "        raise ValueError('a fault of mine')\n"
     )
-    _, err = metta(folder, "train", "run=b", "env=CartPole-v1", "agent=mine.py:Mine", *TINY, status=1)
+    train = [*COMMAND, "train", "run=b", "env=CartPole-v1", "agent=mine.py:Mine", *TINY]
+    _, err = run_in(folder, train, status=1)
     assert "Traceback" in err and "mine.py" in err
-    _, err = metta(folder, "train", "run=c", "env=CartPole-v1", "agent=mine.py:Yours", *TINY, status=2)
+    _, err = metta_in(folder, "train", "run=c", "env=CartPole-v1", "agent=mine.py:Yours", *TINY, status=2)
     assert err.count("\n") == 1 and "agent=mine.py:Yours" in err and "Mine" in err
     assert not (folder / "train_dir/c").exists()
 
