@@ -106,7 +106,11 @@ class VectorEncoder(nn.Module):
 
 class ImageEncoder(nn.Module):
     """From 36 pixels up the convolutions of Mnih et al. 2015 ("Nature CNN"); for smaller grids sixteen 3x3 filters, as
-    in MinAtar (Young and Tian 2019, arXiv 1903.03176)."""
+    in MinAtar (Young and Tian 2019, arXiv 1903.03176), and a layer norm (Ba et al. 2016, arXiv 1607.06450).
+
+    A small grid's values may be names of 0 to 10, as MiniGrid's are, in a space that says 0 to 255: whatever scale they
+    come in, what follows the norm sees the same.
+    """
 
     def __init__(self, env: EnvSpec, hidden_size: int | None):
         super().__init__()
@@ -119,11 +123,13 @@ class ImageEncoder(nn.Module):
             layers = [nn.Conv2d(channels, 32, 8, 4), nn.ReLU(), nn.Conv2d(32, 64, 4, 2), nn.ReLU()]
             layers += [nn.Conv2d(64, 64, 3, 1), nn.ReLU(), nn.Flatten()]
         else:
-            layers = [nn.Conv2d(channels, 16, 3, 1, int(min(height, width) < 3)), nn.ReLU(), nn.Flatten()]
+            padding = int(min(height, width) < 3)
+            layers = [nn.Conv2d(channels, 16, 3, 1, padding), nn.GroupNorm(1, 16), nn.ReLU(), nn.Flatten()]
         flat = nn.Sequential(*layers)(torch.zeros(1, channels, height, width)).shape[1]
         self.layers = nn.Sequential(*layers, nn.Linear(flat, hidden_size), nn.ReLU())
         for layer in self.layers:
-            orthogonal(layer)
+            if not isinstance(layer, nn.GroupNorm):
+                orthogonal(layer)
         # Nature CNN, 256 pictures, forward and backward on one core: 168 ms channels first, 115 ms channels last.
         self.layers.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 

@@ -5,7 +5,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from metta.agent.encoders import Normalizer, SparseProduct, TokenEncoder
+from metta.agent.encoders import ImageEncoder, Normalizer, SparseProduct, TokenEncoder
 from metta.agent.policy_agent import PolicyAgent
 from metta.envs.env_spec import EnvName, EnvSpec, TokenSpec
 
@@ -42,6 +42,14 @@ def test_every_kind_of_agent_acts_and_learns(spec, lstm):
     assert params.shape == (5, 7, agent.distribution.num_params) and values.shape == (5, 7)
     (params.square().sum() + values.sum()).backward()
     assert all(parameter.grad is not None for parameter in agent.parameters())
+
+
+def test_a_small_grid_s_scale_does_not_matter():
+    """MiniGrid's cells are 0 to 10 in a space that says 255, so that 100,000 steps taught nothing."""
+    spec = EnvSpec(EnvName("small grid"), 1, "image", (7, 7, 3), "uint8", 7)
+    encoder = ImageEncoder(spec, None)
+    faint = torch.randint(11, (16, 7, 7, 3), dtype=torch.uint8)
+    torch.testing.assert_close(encoder(faint * 23), encoder(faint), atol=0.05, rtol=0)
 
 
 def test_lstm_over_a_sequence_is_the_lstm_step_by_step():
