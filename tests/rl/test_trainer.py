@@ -22,6 +22,7 @@ from metta.rl.tiny_checkpoint_manager import TinyCheckpointManager
 from metta.rl.train_config import TrainConfig
 from metta.rl.trainer import Trainer, load_trainer, train
 from metta.run_folder import RunFolder
+from tests.helpers.commands import metta_in
 from tests.helpers.exact import curves, run_epochs
 
 ROOT = Path(__file__).parents[2]
@@ -62,7 +63,7 @@ def test_a_signal_finishes_the_epoch_saves_and_leaves(number, status, tmp_path):
 
 def test_a_second_signal_leaves_at_once(tmp_path):
     """A process that cannot be stopped while an epoch takes minutes; what was committed stays."""
-    arguments = ("run=r", "env=CartPole-v1", "num_envs=2", "horizon=2_000_000", "total_timesteps=100_000_000")
+    arguments = ("run=r", "env=CartPole-v1", "num_envs=2", "horizon=200_000", "total_timesteps=100_000_000")
     manager = TinyCheckpointManager("r", tmp_path)
     process = subprocess.Popen(command(tmp_path, *arguments), cwd=ROOT, stderr=subprocess.PIPE, text=True)
     wait_for(manager.exists, process)
@@ -110,14 +111,13 @@ def test_a_complete_run_says_so_and_can_be_extended(tmp_path):
     The rate is always learning_rate * (1 - steps / total_timesteps) with the total of today: it rises again when the
     total is raised.
     """
-    arguments = ("run=r", *SMALL, "total_timesteps=640", "learning_rate=1e-3")
-    assert run(tmp_path, *arguments).returncode == 0
-    again = run(tmp_path, *arguments)
-    assert again.returncode == 0 and "is complete: epoch 10" in again.stderr
+    train = ("train", "run=r", "train_dir=.")
+    arguments = (*SMALL, "total_timesteps=640", "learning_rate=1e-3")
+    metta_in(tmp_path, *train, *arguments)
+    assert "is complete: epoch 10" in metta_in(tmp_path, *train, *arguments)[1]
     assert TinyCheckpointManager("r", tmp_path).list_epochs() == [0, 10]
 
-    extended = run(tmp_path, "run=r", "total_timesteps=1280")
-    assert extended.returncode == 0
+    metta_in(tmp_path, *train, "total_timesteps=1280")
     rates = dict(curves(tmp_path / "r")["charts/learning_rate"])
     assert rates[640] == pytest.approx(1e-3 * (1 - 576 / 640))
     assert rates[704] == pytest.approx(1e-3 * (1 - 640 / 1280))
