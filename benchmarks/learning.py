@@ -26,6 +26,7 @@ import numpy as np
 sys.path.insert(0, str(Path(__file__).parent.parent))  # this file is run as a script
 
 from benchmarks.ladder import GROUPS, Rung
+from benchmarks.summary import table, write_readme
 from metta.eval.statistics import iqm_stratified
 
 HERE = Path(__file__).parent
@@ -55,8 +56,9 @@ def main() -> None:
         rungs = (RUNGS[args.env],) if args.env else rungs
         with ThreadPoolExecutor(args.jobs) as pool:
             list(pool.map(run, missing(rungs, args.seeds, args.ours)))
-    (HERE / "learning.md").write_text(table())
-    print(table())
+    (HERE / "learning.md").write_text(page())
+    write_readme(readme_table())
+    print(page())
 
 
 # What Stable-Baselines3 is trained with here; the others are measured by what the zoo has published.
@@ -166,7 +168,7 @@ def interval(means: list[float]) -> str:
     return f"{np.mean(means):.2f} [{np.mean(means) - half:.2f}, {np.mean(means) + half:.2f}]"
 
 
-def table() -> str:
+def page() -> str:
     text = [
         "# Learning",
         "",
@@ -177,37 +179,52 @@ def table() -> str:
         "No default was chosen by looking at the test group.",
     ]
     for name, rungs in GROUPS.items():
-        text += ["", f"## {name.capitalize()} group", "", *group_table(rungs)]
+        text += ["", f"## {name.capitalize()} group", "", as_table(PAGE, rungs), "", summary(rungs)]
     if NOTES.exists():
         text += ["", NOTES.read_text().rstrip()]
     return "\n".join([*text, ""])
 
 
-def group_table(rungs: Sequence[Rung]) -> list[str]:
-    rows = [
-        "| env | steps | metta | every seed | random | 1 is | normalised | Stable-Baselines3 here | seeds |",
-        "|---|---|---|---|---|---|---|---|---|",
-    ]
-    scores = []
-    for rung in rungs:
-        ours, (theirs, settings) = lines(OURS, rung), peer_means(rung)
-        means, scaled = [line["mean"] for line in ours], normalised(rung)
-        each = ", ".join(f"{mean:.2f}" for mean in means)
-        random = f"{np.mean([line['random'] for line in ours]):.2f}" if ours else "-"
-        good = f"{rung.good:g}{f' ({rung.note})' if rung.note else ''}" if rung.good is not None else "here"
-        rows.append(
-            f"| {rung.label} | {rung.steps:,} | {interval(means)} | {each} | {random} | {good} "
-            f"| {f'{np.mean(scaled):.2f}' if scaled else '-'} "
-            f"| {f'{interval(theirs)} {settings}' if theirs else '-'} | {len(means)}, {len(theirs)} |"
-        )
-        if scaled:
-            scores.append(scaled)
-    if scores:
-        seeds = min(map(len, scores))
-        value, low, high = iqm_stratified(np.array([each[:seeds] for each in scores]).T)
-        count = f"{len(scores)} of {len(rungs)} environments, {seeds} seed{'s' if seeds > 1 else ''} of each"
-        rows += ["", f"Interquartile mean of the normalised scores: {value:.2f} [{low:.2f}, {high:.2f}] ({count})."]
-    return rows
+PAGE = ("env", "steps", "metta", "every seed", "random", "RL Zoo", "normalised", "Stable-Baselines3 here", "seeds")
+README = ("env", "steps", "metta", "seeds", "RL Zoo", "Stable-Baselines3 here", "normalised", "random")
+
+
+def row(rung: Rung) -> dict[str, str]:
+    """The cells of an environment's row, by the names of their columns."""
+    ours, (theirs, settings) = lines(OURS, rung), peer_means(rung)
+    means, scaled = [line["mean"] for line in ours], normalised(rung)
+    return {
+        "env": rung.label,
+        "steps": f"{rung.steps:,}",
+        "metta": interval(means),
+        "every seed": ", ".join(f"{mean:.2f}" for mean in means),
+        "random": f"{np.mean([line['random'] for line in ours]):.2f}" if ours else "-",
+        "RL Zoo": "-" if rung.good is None else f"{rung.good:g}{f' ({rung.note})' if rung.note else ''}",
+        "normalised": f"{np.mean(scaled):.2f}" if scaled else "-",
+        "Stable-Baselines3 here": f"{interval(theirs)} {settings}" if theirs else "-",
+        "seeds": f"{len(means)}, {len(theirs)}" if theirs else f"{len(means)}",
+    }
+
+
+def as_table(columns: Sequence[str], rungs: Sequence[Rung]) -> str:
+    rows = [row(rung) for rung in rungs]
+    return table(columns, [[cells[column] for column in columns] for cells in rows])
+
+
+def readme_table() -> str:
+    """README's table: every environment that was trained on, the tuning group first."""
+    return as_table(README, [rung for rung in RUNGS.values() if lines(OURS, rung)])
+
+
+def summary(rungs: Sequence[Rung]) -> str:
+    """The interquartile mean of as many seeds of each environment as all of them have."""
+    scores = [scaled for rung in rungs if (scaled := normalised(rung))]
+    if not scores:
+        return ""
+    seeds = min(map(len, scores))
+    value, low, high = iqm_stratified(np.array([each[:seeds] for each in scores]).T)
+    count = f"{len(scores)} of {len(rungs)} environments, {seeds} seed{'s' if seeds > 1 else ''} of each"
+    return f"Interquartile mean of the normalised scores: {value:.2f} [{low:.2f}, {high:.2f}] ({count})."
 
 
 if __name__ == "__main__":

@@ -1,11 +1,10 @@
 """benchmarks/results.md, written from what the comparisons left in benchmarks/data, beside the targets."""
 
 import json
-from collections.abc import Sequence
 from statistics import median
 from typing import Any
 
-from benchmarks.summary import DATA, HERE, spread
+from benchmarks.summary import DATA, HERE, spread, table
 
 # case of training_speed.py -> (least ratio to Stable-Baselines3, least ratio to PufferLib)
 TRAINING: dict[str, tuple[float | None, float | None]] = {
@@ -32,18 +31,12 @@ INTRODUCTION = """Made by `make bench` (`benchmarks/run_all.py`). Medians and [r
 what is compared. Differences under 25% mean nothing on a machine shared with others; ratios are what counts."""
 GROWTH = """One core: {gflops:.0f} GFLOP/s in matrix products, copies {copies:.1f} GB/s. Microseconds are those of one
 agent step; the largest part is the limit that rules there."""
-Row = Sequence[str]
 
 
 def load(name: str) -> Any:
     """The results of one script; None where it has not run."""
     path = DATA / f"{name}.json"
     return json.loads(path.read_text()) if path.exists() else None
-
-
-def table(head: Row, rows: Sequence[Row]) -> str:
-    lines = [head, ["---"] * len(head), *rows]
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
 def at_most(value: float, limit: float) -> str:
@@ -243,15 +236,6 @@ def speed_table() -> str:
         for case, name in names.items()
     ]
     return table(("", *README_LIBRARIES.values()), rows)
-
-
-def write_readme() -> None:
-    """Put the table in the place of the one that README has."""
-    path = HERE.parent / "README.md"
-    text = path.read_text()
-    begin = text.index(table(("", *README_LIBRARIES.values()), ()))
-    end = text.index("\n\n", begin)
-    path.write_text(text[:begin] + speed_table() + text[end:])
 
 
 def write_results(notes: str = "") -> None:

@@ -12,8 +12,8 @@ import subprocess
 import sys
 import time
 
-from benchmarks.results import write_readme, write_results
-from benchmarks.summary import DATA, HERE
+from benchmarks.results import speed_table, write_results
+from benchmarks.summary import DATA, HERE, write_readme
 
 # script -> its arguments; chosen so that all take some 20 minutes on two cores.
 SCRIPTS: dict[str, list[str]] = {
@@ -49,7 +49,7 @@ def main() -> None:
     args = parser.parse_args()
     failed = [] if args.table else [name for name in args.only if not run(name)]
     write_results(args.notes)
-    write_readme()
+    write_readme(speed_table())
     if failed:
         sys.exit(f"failed: {', '.join(failed)}")
 

@@ -30,6 +30,19 @@ def spread(values: Sequence[float], digits: int = 0) -> str:
     return f"{median:,.{digits}f} [{low:,.{digits}f}, {high:,.{digits}f}]"
 
 
+def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    lines = [head, ["---"] * len(head), *rows]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def write_readme(new: str) -> None:
+    """Put a table in the place of README's that has the same head."""
+    path = HERE.parent / "README.md"
+    text = path.read_text()
+    begin = text.index("\n".join(new.split("\n")[:2]))
+    path.write_text(text[:begin] + new + text[text.index("\n\n", begin) :])
+
+
 def conditions(threads: int, **settings: Any) -> dict[str, Any]:
     """What a result depends on beside the code, the machine's load of the last minute before it among it."""
     packages = {}

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from benchmarks.learning import readme_table
 from benchmarks.results import speed_table
 from tests.helpers.commands import ROOT, run_in
 
@@ -99,6 +100,7 @@ def test_the_file_tree_names_every_file():
         )
 
 
-def test_the_speed_table_is_what_was_measured():
-    """A table that is typed: figures of another day than benchmarks/results.md."""
-    assert f"\n\n{speed_table()}\n\n" in README
+@pytest.mark.parametrize("table", [speed_table, readme_table])
+def test_the_tables_are_what_was_measured(table):
+    """A table that is typed: figures of another day than benchmarks/results.md and learning.md."""
+    assert f"\n\n{table()}\n\n" in README
