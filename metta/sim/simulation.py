@@ -16,7 +16,7 @@ import numpy as np
 
 from metta.agent.policy_agent import PolicyAgent
 from metta.envs.by_value import pack, unpack
-from metta.envs.env_spec import EnvSpec
+from metta.envs.env_spec import EnvName, EnvSpec
 from metta.envs.vec_env import DealtSeeds, Episode, VecEnv
 from metta.errors import EnvError
 from metta.files import portable_pickle
@@ -36,6 +36,13 @@ def default_num_envs(spec: EnvSpec, episodes: int) -> int:
     """
     most = max(1, min(GAMES, AGENTS // spec.num_agents))
     return math.ceil(episodes / max(2, math.ceil(episodes / most)))
+
+
+def check_ends(env: EnvName, seed: int, steps: int) -> None:
+    """Raise EnvError for an episode that goes on after MOST_STEPS."""
+    if steps == MOST_STEPS:
+        ends = "a TimeLimit wrapper, as env.wrappers=path.py:f, ends it"
+        raise EnvError(f"env={env.label}: no end of seed {seed} after {steps:,} steps; {ends}")
 
 
 class Simulation:
@@ -65,10 +72,7 @@ class Simulation:
         with one_thread():
             steps = 0
             while envs.active.any():
-                if steps == MOST_STEPS:
-                    seed = seeds[int(envs.active.argmax())]
-                    ends = "a TimeLimit wrapper, as env.wrappers=path.py:f, ends it"
-                    raise EnvError(f"env={envs.spec.env.label}: no end of seed {seed} after {steps:,} steps; {ends}")
+                check_ends(envs.spec.env, seeds[int(envs.active.argmax())], steps)
                 episodes += envs.step(player.act(envs.observations, starts))
                 np.logical_or(envs.terminated, envs.truncated, out=starts)
                 steps += 1

@@ -14,9 +14,11 @@ import pytest
 from metta.envs.env_spec import EnvName
 from metta.envs.mettagrid.env import MettaGridEnv
 from metta.run_folder import RunFolder
+from metta.sim import simulation
 from metta.sim.recording import load_recording, recording_path
 from metta.sim.single_env import SingleEnv
 from metta.tools.cli.play_views import MapView, fitted, open_view
+from tests.helpers.commands import metta_in
 from tests.helpers.pseudo_terminal import PseudoTerminal, plain, width
 from tests.helpers.recorded_runs import ARENA, ARENA_LABEL, ROOT, clean_environment, launch, make_runs
 
@@ -45,6 +47,14 @@ def test_without_a_terminal_it_plays_to_the_end(folder: Path) -> None:
     steps, total = len(recording.actions), recording.returns[0]
     expected = f"run=cart epoch=100 env=CartPole-v1[max_episode_steps=40] seed=1: step {steps}, return {total:.2f}\n"
     assert (result.returncode, result.stdout, result.stderr) == (0, expected, "")
+
+
+def test_an_episode_without_end_ends(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A job that plays for ever into a log file."""
+    monkeypatch.setattr(simulation, "MOST_STEPS", 20)
+    endless = ("env=tests.sim.test_players:Endless", "seed=7")
+    _, said = metta_in(tmp_path, "play", "random=true", *endless, status=1)
+    assert said.startswith("metta play: env=test_players.py:Endless: no end of seed 7 after 20 steps; ")
 
 
 def test_an_agent_file_from_elsewhere(folder: Path) -> None:
