@@ -19,6 +19,7 @@ from tests.helpers.kill_victim import PHASES
 
 ROOT = Path(__file__).parents[2]
 LIFE_S = 0.6  # a victim trains for a random part of this before it is killed
+EPOCH_S = 0.01  # or of its share of all epochs at this pace, lest a fast machine ends the run before the last kill
 
 STATEFUL = "agent=tests.helpers.stateful_agents:BatchNormAgent"  # of two environments in each shard
 WATCHED = "keep_last=1"  # with an evaluation beside it, which reads what retention deletes
@@ -99,12 +100,12 @@ def test_killed_at_random_ends_with_the_same_bits(kills, epochs, shards, extra, 
 
 def kill(tmp_path: Path, kills: int, epochs: int, shards: int, extra: str, died_in: Counter[str]) -> None:
     """Kill run=killed so many times, and let it end; where its environment failed it is started again."""
-    rng = random.Random(kills)
+    rng, life_s = random.Random(kills), min(LIFE_S, EPOCH_S * epochs / kills)
     phase_file = tmp_path / "killed.phase"
     while died_in.total() - died_in[FAILED] < kills:
         process = start(tmp_path, "killed", epochs, shards, extra)
         wait_for_training(process, phase_file)
-        time.sleep(rng.uniform(0, LIFE_S))
+        time.sleep(rng.uniform(0, life_s))
         process.send_signal(signal.SIGKILL)
         _, stderr = process.communicate()
         if FAILED in stderr:
