@@ -38,11 +38,10 @@ def default_num_envs(spec: EnvSpec, episodes: int) -> int:
     return math.ceil(episodes / max(2, math.ceil(episodes / most)))
 
 
-def check_ends(env: EnvName, seed: int, steps: int) -> None:
-    """Raise EnvError for an episode that goes on after MOST_STEPS."""
-    if steps == MOST_STEPS:
-        ends = "a TimeLimit wrapper, as env.wrappers=path.py:f, ends it"
-        raise EnvError(f"env={env.label}: no end of seed {seed} after {steps:,} steps; {ends}")
+def no_end(env: EnvName, seed: int) -> EnvError:
+    """Make the error of an episode that goes on after MOST_STEPS."""
+    ends = "a TimeLimit wrapper, as env.wrappers=path.py:f, ends it"
+    return EnvError(f"env={env.label}: no end of seed {seed} after {MOST_STEPS:,} steps; {ends}")
 
 
 class Simulation:
@@ -72,7 +71,8 @@ class Simulation:
         with one_thread():
             steps = 0
             while envs.active.any():
-                check_ends(envs.spec.env, seeds[int(envs.active.argmax())], steps)
+                if steps == MOST_STEPS:
+                    raise no_end(envs.spec.env, seeds[int(envs.active.argmax())])
                 episodes += envs.step(player.act(envs.observations, starts))
                 np.logical_or(envs.terminated, envs.truncated, out=starts)
                 steps += 1

@@ -46,7 +46,7 @@ def played_agent(config: PlayConfig) -> Target | None:
 def play(config: PlayConfig, target: Target | None) -> int:
     """Play and return the exit status; imports torch."""
     from metta.sim.players import make_player
-    from metta.sim.simulation import check_ends
+    from metta.sim.simulation import MOST_STEPS, no_end
     from metta.tools.cli.play_views import open_view
     from metta.tools.cli.terminal import Terminal, interactive
 
@@ -64,7 +64,8 @@ def play(config: PlayConfig, target: Target | None) -> int:
                 session.watch(terminal, view)
         else:
             while not single.over:
-                check_ends(env, config.seed, single.steps)
+                if single.steps == MOST_STEPS:
+                    raise no_end(env, config.seed)
                 session.step()
         print(session.summary())
     finally:
