@@ -52,3 +52,4 @@ TEST = (
     Rung("arena", 2_000_000, None, {"battery_reward": 0.0, "ore_reward": 0.0}),
 )
 GROUPS = {"tuning": TUNING, "test": TEST}
+RUNGS = {rung.label: rung for group in GROUPS.values() for rung in group}

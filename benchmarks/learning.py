@@ -25,7 +25,7 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).parent.parent))  # this file is run as a script
 
-from benchmarks.ladder import GROUPS, Rung
+from benchmarks.ladder import GROUPS, RUNGS, Rung
 from benchmarks.summary import table, write_readme
 from metta.eval.statistics import iqm_stratified
 
@@ -35,7 +35,6 @@ NOTES = HERE / "data" / "tried.md"  # what was tried and dropped, with its numbe
 SEEDS = 5
 EVAL_EPISODES = 100
 EVAL_SEED = 1_000_000
-RUNGS = {rung.label: rung for group in GROUPS.values() for rung in group}
 
 
 def main() -> None:
@@ -62,9 +61,12 @@ def main() -> None:
 
 
 # What Stable-Baselines3 is trained with here; the others are measured by what the zoo has published.
-PEER_SETTINGS = {"navigation": ("own",), "arena": ("own",)} | dict.fromkeys(
-    ("CartPole-v1", "Pendulum-v1", "MinAtar/Breakout-v1"), ("zoo", "default")
-)
+PEER_SETTINGS = {
+    "arena": ("own",), "navigation": ("own",), "FrozenLake-v1": ("default",), "Taxi-v4": ("default",),
+} | dict.fromkeys(
+    ("CartPole-v1", "Pendulum-v1", "MinAtar/Breakout-v1", "MinAtar/Asterix-v1", "MinAtar/Freeway-v1"),
+    ("zoo", "default"),
+)  # fmt: skip
 
 
 def missing(rungs: Sequence[Rung], seeds: int, only_ours: bool) -> list[list[str]]:
@@ -74,10 +76,10 @@ def missing(rungs: Sequence[Rung], seeds: int, only_ours: bool) -> list[list[str
         for rung in rungs:
             if not any(line["seed"] == seed for line in lines(OURS, rung)):
                 commands.append([sys.executable, __file__, "--env", rung.label, "--one", str(seed)])
-            for settings in () if only_ours else PEER_SETTINGS.get(rung.label, ()):
+            for settings in () if only_ours else PEER_SETTINGS.get(rung.env, ()):
                 if not any((line["seed"], line["settings"]) == (seed, settings) for line in lines(PEERS, rung)):
                     python = HERE.parent / ".venv-bench" / "bin" / "python"
-                    script = [str(HERE / "sb3_learning.py"), rung.env, "--seed", str(seed), "--out", str(PEERS)]
+                    script = [str(HERE / "sb3_learning.py"), rung.label, "--seed", str(seed), "--out", str(PEERS)]
                     commands.append([str(python), *script, "--settings", settings])
     return commands
 

@@ -1,11 +1,11 @@
 """Trains Stable-Baselines3's PPO on one environment with one seed, evaluates it, appends one line to a results file.
 
-    OMP_NUM_THREADS=1 .venv-bench/bin/python benchmarks/sb3_learning.py Pendulum-v1 --seed 0 --out sb3.jsonl
+    PYTHONPATH=. .venv-bench/bin/python benchmarks/sb3_learning.py Pendulum-v1 --seed 0 --out sb3.jsonl
 
 It runs in its own virtual environment (benchmarks/requirements.txt), so that what users install stays free of peers.
 `--settings zoo` takes the settings of RL Baselines3 Zoo, `--settings default` those that PPO has when nothing is given;
 whichever scores better is the one to compare with. arena and navigation are metta's own recipes, played through
-sb3_mettagrid.py (PYTHONPATH=. then): `--settings own` are those chosen there, for the zoo has none.
+sb3_mettagrid.py: `--settings own` are those chosen there, for the zoo has none. Environments and steps are ladder.py's.
 A line that the results file already holds is not trained again.
 """
 
@@ -19,19 +19,16 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from benchmarks.ladder import RUNGS, Rung
+
 if TYPE_CHECKING:
     from stable_baselines3.common.vec_env import VecEnv
+
+    from metta.envs.env_spec import EnvName
 
 EVAL_EPISODES = 100
 EVAL_SEED = 1_000_000  # far from the training seeds, and the same for every agent
 EVAL_ENVS = 10
-MAX_STEPS = {
-    "CartPole-v1": 200_000,
-    "Pendulum-v1": 500_000,
-    "MinAtar/Breakout-v1": 500_000,
-    "navigation": 1_000_000,
-    "arena": 2_000_000,
-}
 PACKAGES = ("stable-baselines3", "torch", "gymnasium", "numpy", "minatar", "mettagrid")
 METTAGRID = ("navigation", "arena")
 
@@ -45,7 +42,7 @@ ZOO: dict[str, dict[str, Any]] = {
         "n_envs": 4, "n_steps": 1024, "n_epochs": 10, "gae_lambda": 0.95, "gamma": 0.9, "ent_coef": 0.0,
         "learning_rate": 1e-3, "clip_range": 0.2, "use_sde": True, "sde_sample_freq": 4,
     },
-    "MinAtar/Breakout-v1": {  # the zoo's Atari settings; it has none for MinAtar
+    "MinAtar": {  # the zoo's Atari settings; it has none for MinAtar
         "n_envs": 8, "n_steps": 128, "batch_size": 256, "n_epochs": 4, "vf_coef": 0.5, "ent_coef": 0.01, "gamma": 0.99,
         "linear": {"learning_rate": 2.5e-4, "clip_range": 0.1},
     },
@@ -54,15 +51,16 @@ ZOO: dict[str, dict[str, Any]] = {
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("env", choices=MAX_STEPS)
+    parser.add_argument("env", choices=RUNGS)
     parser.add_argument("--seed", type=int, required=True)
     parser.add_argument("--out", type=Path, required=True, help="results file, JSON lines, appended to")
     parser.add_argument("--settings", choices=("zoo", "default", "own"), help="zoo, or own for MettaGrid")
     parser.add_argument("--steps", type=int, help="environment steps (agent steps), if not those of the table")
     parser.add_argument("--eval-episodes", type=int, default=EVAL_EPISODES)
     args = parser.parse_args()
-    settings = args.settings or ("own" if args.env in METTAGRID else "zoo")
-    steps = args.steps or MAX_STEPS[args.env]
+    rung = RUNGS[args.env]
+    settings = args.settings or ("own" if rung.env in METTAGRID else "zoo")
+    steps = args.steps or rung.steps
     key: dict[str, Any] = {
         "lib": "stable-baselines3",
         "env": args.env,
@@ -70,14 +68,14 @@ def main() -> None:
         "settings": settings,
         "asked_steps": steps,
     }
-    if args.env in METTAGRID:  # the same game by name is another one when its settings have changed
-        from sb3_mettagrid import env_settings
+    if rung.env in METTAGRID:  # the same game by name is another one when its settings have changed
+        from benchmarks.sb3_mettagrid import env_settings
 
-        key["env_settings"] = env_settings(args.env)
+        key["env_settings"] = env_settings(metta_name(rung))
     if is_recorded(args.out, key):
         print(f"{args.out} has {key} already")
         return
-    result = key | measure(args.env, args.seed, settings, steps, args.eval_episodes)
+    result = key | measure(rung, args.seed, settings, steps, args.eval_episodes)
     args.out.parent.mkdir(parents=True, exist_ok=True)
     with args.out.open("a") as file:
         file.write(json.dumps(result) + "\n")
@@ -89,27 +87,27 @@ def is_recorded(results: Path, key: dict[str, Any]) -> bool:
     return any(key.items() <= json.loads(line).items() for line in lines)
 
 
-def measure(env: str, seed: int, settings: str, steps: int, eval_episodes: int) -> dict[str, Any]:
+def measure(rung: Rung, seed: int, settings: str, steps: int, eval_episodes: int) -> dict[str, Any]:
     """Trains and evaluates. Means are over episodes; an episode of several agents counts with its agents' mean."""
     import numpy as np
     import torch
 
     torch.set_num_threads(1)
-    chosen = settings_for(env, settings)
+    chosen = settings_for(rung.env, settings)
     ppo_settings = dict(chosen)
-    train_envs = make_envs(env, ppo_settings.pop("n_envs"), seed)
-    model = build(env, train_envs, seed, ppo_settings)
+    train_envs = make_envs(rung, ppo_settings.pop("n_envs"), seed)
+    model = build(rung.env, train_envs, seed, ppo_settings)
     start = time.perf_counter()
     model.learn(steps)
     seconds = time.perf_counter() - start
     train_envs.close()
     start = time.perf_counter()
     returns = {
-        "sampled": evaluate(env, model, eval_episodes, deterministic=False),
-        "random": evaluate(env, None, eval_episodes, deterministic=False),
+        "sampled": evaluate(rung, model, eval_episodes, deterministic=False),
+        "random": evaluate(rung, None, eval_episodes, deterministic=False),
     }
-    if env not in METTAGRID:  # there the most likely action walks into a wall and stays, as with every agent
-        returns["deterministic"] = evaluate(env, model, eval_episodes, deterministic=True)
+    if rung.env not in METTAGRID:  # there the most likely action walks into a wall and stays, as with every agent
+        returns["deterministic"] = evaluate(rung, model, eval_episodes, deterministic=True)
     return {
         "steps": model.num_timesteps,
         "hyperparameters": chosen,
@@ -125,25 +123,31 @@ def measure(env: str, seed: int, settings: str, steps: int, eval_episodes: int) 
 
 def settings_for(env: str, settings: str) -> dict[str, Any]:
     if env in METTAGRID:
-        from sb3_mettagrid import SETTINGS
+        from benchmarks.sb3_mettagrid import SETTINGS
 
         return SETTINGS[env] if settings == "own" else {"n_envs": SETTINGS[env]["n_envs"]}
-    return ZOO[env] if settings == "zoo" else {"n_envs": 1}
+    return ZOO[env.partition("/")[0]] if settings == "zoo" else {"n_envs": 1}
 
 
-def make_envs(env: str, num_envs: int, seed: int) -> VecEnv:
-    if env in METTAGRID:
-        from sb3_mettagrid import MettaVecEnv
+def metta_name(rung: Rung) -> EnvName:
+    from metta.envs.env_spec import EnvName
 
-        return MettaVecEnv(env, num_envs, seed)
+    return EnvName(rung.env, rung.settings)
+
+
+def make_envs(rung: Rung, num_envs: int, seed: int) -> VecEnv:
+    if rung.env in METTAGRID:
+        from benchmarks.sb3_mettagrid import MettaVecEnv
+
+        return MettaVecEnv(metta_name(rung), num_envs, seed)
     import gymnasium
     from stable_baselines3.common.env_util import make_vec_env
 
-    if env.startswith("MinAtar/") and env not in gymnasium.registry:
+    if rung.env.startswith("MinAtar/") and rung.env not in gymnasium.registry:
         from minatar.gym import register_envs
 
         register_envs()
-    return make_vec_env(env, n_envs=num_envs, seed=seed)
+    return make_vec_env(rung.env, n_envs=num_envs, seed=seed, env_kwargs=rung.settings)
 
 
 def build(env: str, envs: VecEnv, seed: int, settings: dict[str, Any]) -> Any:
@@ -155,7 +159,7 @@ def build(env: str, envs: VecEnv, seed: int, settings: dict[str, Any]) -> Any:
         settings[name] = lambda remaining, first=first: remaining * first
     policy_kwargs: dict[str, Any] = {}
     if env in METTAGRID:
-        from sb3_mettagrid import policy_settings
+        from benchmarks.sb3_mettagrid import policy_settings
 
         policy_kwargs = policy_settings(envs)
     elif env.startswith("MinAtar/"):
@@ -189,15 +193,15 @@ def minatar_cnn_class() -> type:
     return MinAtarCNN
 
 
-def evaluate(env: str, model: Any | None, episodes: int, deterministic: bool) -> list[float]:
+def evaluate(rung: Rung, model: Any | None, episodes: int, deterministic: bool) -> list[float]:
     """Returns of fresh episodes, the same ones for every model; a model of None acts at random."""
-    if env in METTAGRID:
-        from sb3_mettagrid import play
+    if rung.env in METTAGRID:
+        from benchmarks.sb3_mettagrid import play
 
-        return play(env, model, episodes, EVAL_SEED, deterministic)
+        return play(metta_name(rung), model, episodes, EVAL_SEED, deterministic)
     from stable_baselines3.common.evaluation import evaluate_policy
 
-    envs = make_envs(env, min(EVAL_ENVS, episodes), EVAL_SEED)
+    envs = make_envs(rung, min(EVAL_ENVS, episodes), EVAL_SEED)
     envs.action_space.seed(EVAL_SEED)
     player = model or RandomModel(envs)
     returns, _ = evaluate_policy(player, envs, episodes, deterministic=deterministic, return_episode_rewards=True)

@@ -36,8 +36,8 @@ NEVER_SHOWN = ("goal", "vibe", "lp:", "protocol_")  # prefixes of features that 
 class MettaVecEnv(VecEnv):
     """metta's `VecEnv` as SB3's: its rows, one for each agent of each environment, are SB3's environments."""
 
-    def __init__(self, name: str, num_envs: int, seed: int):
-        self.envs = MettaEnvs(spec_of(EnvName(name)), num_envs, EpisodeSeeds(seed))
+    def __init__(self, name: EnvName, num_envs: int, seed: int):
+        self.envs = MettaEnvs(spec_of(name), num_envs, EpisodeSeeds(seed))
         spec = self.envs.spec
         assert spec.tokens is not None and spec.num_actions is not None
         self.tokens: TokenSpec = spec.tokens
@@ -142,9 +142,9 @@ class DenseTokenExtractor(BaseFeaturesExtractor):
         return grid.scatter_add_(1, self.places[kind] + self.cells[location], self.scaled[kind])
 
 
-def env_settings(name: str) -> dict[str, Any]:
+def env_settings(name: EnvName) -> dict[str, Any]:
     """The game's settings as they are today, so that a result says which game it was got on."""
-    return asdict(GAMES[name]())
+    return asdict(GAMES[name.name](**name.settings))
 
 
 def policy_settings(envs: VecEnv) -> dict[str, Any]:
@@ -157,10 +157,10 @@ def policy_settings(envs: VecEnv) -> dict[str, Any]:
     }
 
 
-def play(name: str, model: Any | None, episodes: int, seed: int, deterministic: bool) -> list[float]:
+def play(name: EnvName, model: Any | None, episodes: int, seed: int, deterministic: bool) -> list[float]:
     """The mean return over its agents of each episode; a model of None acts at random."""
     num_envs = min(EVAL_ENVS, episodes)
-    envs = MettaEnvs(spec_of(EnvName(name)), num_envs, DealtSeeds(()))
+    envs = MettaEnvs(spec_of(name), num_envs, DealtSeeds(()))
     assert envs.spec.num_actions is not None
     generator = np.random.default_rng(seed)
     returns: dict[int, float] = {}

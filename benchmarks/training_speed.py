@@ -170,8 +170,9 @@ def sb3_environment(settings: dict[str, Any], processes: bool) -> tuple[Any, str
         options["vec_env_kwargs"] = {"start_method": "fork"}  # they know the environments registered here
     if settings["env"] == "arena":
         from benchmarks.sb3_mettagrid import MettaVecEnv, policy_settings
+        from metta.envs.env_spec import EnvName
 
-        envs = MettaVecEnv("arena", settings["num_envs"], 0)
+        envs = MettaVecEnv(EnvName("arena"), settings["num_envs"], 0)
         return envs, "MlpPolicy", policy_settings(envs)
     if settings["env"].startswith("ALE/"):
         import ale_py
