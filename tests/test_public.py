@@ -2,13 +2,14 @@
 
 import inspect
 import re
+import subprocess
 import sys
 from typing import Any
 
 import pytest
 
 import metta
-from tests.helpers.commands import ROOT, run_in
+from tests.helpers.commands import ROOT
 
 NEED_NO_TORCH = [
     "EvalDB",
@@ -100,7 +101,7 @@ def test_torch_is_loaded_by_what_needs_it_alone() -> None:
     """`import metta` that takes the seconds of torch, and a help text that waits for them."""
     uses = "; ".join(f"metta.{name}" for name in NEED_NO_TORCH)
     code = f"import sys, metta; {uses}; print('torch' in sys.modules); metta.Trainer; print('torch' in sys.modules)"
-    assert run_in(ROOT, [sys.executable, "-c", code])[0].split() == ["False", "True"]
+    assert subprocess.check_output([sys.executable, "-c", code], cwd=ROOT, text=True).split() == ["False", "True"]
 
 
 def test_a_misspelt_name_gets_the_nearest() -> None:

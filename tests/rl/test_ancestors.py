@@ -1,7 +1,6 @@
 """init= and fork=: a run that begins with another's agent, or with all of another's state."""
 
 import re
-import subprocess
 import sys
 from pathlib import Path
 from typing import Any
@@ -15,7 +14,7 @@ from metta.rl.tiny_checkpoint_manager import TinyCheckpointManager
 from metta.rl.train_config import TrainConfig
 from metta.rl.trainer import Trainer, train
 from metta.tools import runs
-from tests.helpers.commands import ENVIRONMENT
+from tests.helpers.commands import result_of
 from tests.helpers.exact import curves, differences
 from tests.rl.test_on_epoch import SMALL, STEPS, command, config, final
 
@@ -196,7 +195,7 @@ def test_an_environment_of_a_script_is_forked_too(tmp_path: Path) -> None:
         [*train, "run=there", "fork=whole:2"],
         [*train, "run=tuned", "init=whole:2", "total_timesteps=32", "num_envs=2", "horizon=16"],
     ):
-        done = subprocess.run(command_line, cwd=tmp_path, env=ENVIRONMENT, capture_output=True, text=True, check=False)
+        done = result_of(tmp_path, command_line)
         assert (done.returncode, done.stderr) == (0, "")
     for run in ("here", "there"):
         ends = [final(tmp_path / "train_dir", name) for name in ("whole", run)]

@@ -13,7 +13,7 @@ from metta.rl.learning.user_functions import EpochCallback
 from metta.rl.tiny_checkpoint_manager import TinyCheckpointManager
 from metta.rl.train_config import TrainConfig
 from metta.rl.trainer import Trainer, train
-from tests.helpers.commands import ROOT
+from tests.helpers.commands import result_of
 from tests.helpers.exact import curves, differences
 
 STEPS = 64
@@ -39,8 +39,7 @@ def command(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
     given = {name.partition("=")[0] for name in arguments}
     words = [f"{name}={value}" for name, value in SMALL.items() if name not in given]
     full = [sys.executable, "-m", "metta.tools.main", "train", *words, *arguments]
-    environment = {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "PATH": "/usr/bin:/bin"}
-    return subprocess.run(full, cwd=folder, env=environment, capture_output=True, text=True, check=False)
+    return result_of(folder, full)
 
 
 def final(folder: Path, run: str = "r") -> Any:

@@ -22,7 +22,7 @@ from metta.rl.tiny_checkpoint_manager import TinyCheckpointManager
 from metta.rl.train_config import TrainConfig
 from metta.rl.trainer import Trainer, load_trainer, train
 from metta.run_folder import RunFolder
-from tests.helpers.commands import metta_in
+from tests.helpers.commands import metta_in, result_of
 from tests.helpers.exact import curves, run_epochs
 
 ROOT = Path(__file__).parents[2]
@@ -34,7 +34,7 @@ def command(tmp_path, *arguments):
 
 
 def run(tmp_path, *arguments):
-    return subprocess.run(command(tmp_path, *arguments), cwd=ROOT, capture_output=True, text=True, check=False)
+    return result_of(ROOT, command(tmp_path, *arguments))
 
 
 def wait_for(condition, process):

@@ -3,6 +3,7 @@
 import csv
 import importlib.util
 import re
+import subprocess
 import sys
 from pathlib import Path
 
@@ -15,7 +16,7 @@ from metta.eval.eval_db import EpisodeRow, EvalDB
 from metta.rl.tiny_checkpoint_manager import TinyCheckpointManager
 from metta.tools.main import main
 from tests.helpers import report_data
-from tests.helpers.commands import metta_in, run_in
+from tests.helpers.commands import metta_in
 
 TINY = ["env=CartPole-v1", "num_envs=2", "horizon=16", "minibatch_size=16", "hidden_size=4", "num_workers=0"]
 
@@ -141,5 +142,5 @@ def test_nothing_of_it_is_imported_without_a_url(tmp_path):
         "import sys, metta; from metta.tools.main import main; main(['runs']); main(['scores', 'export=x.csv']);"
         "print([name for name in ('psycopg', 'pyarrow', 'obstore', 'submitit', 'ray', 'torch') if name in sys.modules])"
     )
-    out, _ = run_in(tmp_path, [sys.executable, "-c", code])
+    out = subprocess.check_output([sys.executable, "-c", code], cwd=tmp_path, text=True)
     assert out.splitlines()[-1] == "[]"
