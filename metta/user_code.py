@@ -9,15 +9,18 @@ import importlib.util
 import inspect
 import os
 import sys
+import sysconfig
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from types import CodeType, ModuleType
 from typing import Any
 
-from metta.errors import UserError, one_line
+from metta.errors import MettaError, UserCodeError, UserError, one_line
 
 GIVEN: dict[str, Any] = {}  # by place: what Python handed over, or another process by value; before any file or module
+PACKAGES = sysconfig.get_path("purelib")
 FORMS = "path/to/file.py:{0} or package.module:{0}"
 
 
@@ -125,17 +128,37 @@ def code_name(code: str | Callable[..., Any]) -> str:
     return code if isinstance(code, str) else f"{code.__module__}:{getattr(code, '__qualname__', type(code).__name__)}"
 
 
-def said_where(error: BaseException, file: str = "") -> str:
+@contextmanager
+def users_code(*places: str) -> Iterator[None]:
+    """Raise a UserCodeError, in one line, for what goes wrong inside with the user's code in these `key=place`."""
+    try:
+        yield
+    except MettaError:
+        raise
+    except Exception as error:
+        if not places:
+            raise
+        raise UserCodeError(f"{' '.join(places)} failed: {said_where(error, *map(file_in, places))}") from error
+
+
+def file_in(place: str) -> str:
+    """The file that `key=path/to/file.py:Name` or `key=package.module:Name` speaks of."""
+    module = place.partition("=")[2].rpartition(":")[0]
+    return module if module.endswith(".py") else f"{module.rpartition('.')[2]}.py"
+
+
+def said_where(error: BaseException, *files: str) -> str:
     """Format an exception of a user's code with the line of that code it came from: "ValueError: no (mine.py:12)".
 
-    The line is the innermost in `file`; where none is there, in the file that we called.
+    The line is the innermost in `files`; where none is there, in the file that we or a package called.
     """
     if isinstance(error, SyntaxError) and error.filename is not None:
         return f"{type(error).__name__}: {error.msg} ({Path(error.filename).name}:{error.lineno})"
     ours = str(Path(__file__).parent)
     frames = [f for f in traceback.extract_tb(error.__traceback__) if not f.filename.startswith((ours, "<frozen"))]
-    inside = [frame for frame in frames if Path(frame.filename).name == Path(file).name]
-    inside = inside or [frame for frame in frames if frame.filename == frames[0].filename]
+    inside = [frame for frame in frames if Path(frame.filename).name in {Path(file).name for file in files}]
+    called = [frame for frame in frames if not frame.filename.startswith(PACKAGES)]
+    inside = inside or [frame for frame in called if frame.filename == called[0].filename]
     return one_line(error) + (f" ({Path(inside[-1].filename).name}:{inside[-1].lineno})" if inside else "")
 
 

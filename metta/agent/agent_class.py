@@ -8,7 +8,7 @@ from metta.agent.encoders import build_encoder
 from metta.agent.policy_agent import PolicyAgent
 from metta.envs.env_spec import EnvSpec
 from metta.errors import UserError
-from metta.user_code import digest, load_place, module_name, split_place
+from metta.user_code import digest, load_place, module_name, split_place, users_code
 
 SOURCE = "_metta_source"  # attribute of a class from a file, saved with it: the file's digest
 
@@ -25,7 +25,8 @@ def make_agent(name: Any, env: EnvSpec, **options: Any) -> PolicyAgent:
         if option not in taken and (ours is None or ours.default != value):
             others = " and ".join(taken) or "no options"
             raise UserError(f"{option}={value}: agent={name} takes no {option}; it takes {others}")
-    return agent_class(env, **taken)
+    with users_code(*([] if agent_class is PolicyAgent else [f"agent={name}"])):
+        return agent_class(env, **taken)
 
 
 def parameter(agent_class: type[PolicyAgent], option: str) -> inspect.Parameter | None:

@@ -1,6 +1,5 @@
 """A loss and an optimiser of the user's own: as exact as ours, in every process, and one line where they fail."""
 
-import subprocess
 import sys
 from pathlib import Path
 from typing import Any
@@ -8,12 +7,13 @@ from typing import Any
 import pytest
 import torch
 
+from metta.agent.policy_agent import PolicyAgent
 from metta.errors import MettaError, UserError
 from metta.rl.learning.ppo import ppo_loss
 from metta.rl.tiny_checkpoint_manager import TinyCheckpointManager
 from metta.rl.train_config import TrainConfig
 from metta.rl.trainer import Trainer, train
-from tests.helpers.commands import ENVIRONMENT
+from tests.helpers.commands import result_of
 from tests.helpers.exact import differences
 from tests.rl.test_on_epoch import STEPS, command, config, final
 
@@ -111,11 +111,11 @@ def test_from_a_script(tmp_path: Path) -> None:
     (tmp_path / "script.py").write_text(SCRIPT)
     for run, workers, epochs in (("whole", "0", "3"), ("halves", "1", "1"), ("halves", "1", "2")):
         command_line = [sys.executable, "script.py", run, workers, epochs]
-        done = subprocess.run(command_line, cwd=tmp_path, env=ENVIRONMENT, capture_output=True, text=True, check=False)
+        done = result_of(tmp_path, command_line)
         assert (done.returncode, done.stderr) == (0, "")
     (tmp_path / "script.py").unlink()
     resumed = [sys.executable, "-m", "metta.tools.main", "train", "run=halves", "train_dir=.", "total_timesteps=192"]
-    done = subprocess.run(resumed, cwd=tmp_path, env=ENVIRONMENT, capture_output=True, text=True, check=False)
+    done = result_of(tmp_path, resumed)
     assert (done.returncode, done.stderr) == (0, "")
     assert differences(final(tmp_path, "whole"), final(tmp_path, "halves")) == []
 
@@ -144,6 +144,16 @@ def one_argument(parameters: Any) -> Any:
     return None
 
 
+class Forgetful(PolicyAgent):
+    def forward(self, *args: Any, **kwargs: Any) -> Any:
+        raise KeyError("key")
+
+
+class Unmade(PolicyAgent):
+    def build_encoder(self, env: Any, hidden_size: Any, **options: Any) -> Any:
+        return torch.nn.Linear(env.observation_shape[1], 8)
+
+
 @pytest.mark.parametrize(
     ("key", "function", "said"),
     [
@@ -155,6 +165,16 @@ def one_argument(parameters: Any) -> Any:
         ("optimizer", no_optimizer, "optimizer=.*: returned list, not a torch.optim.Optimizer"),
         ("optimizer", 3, "optimizer=3: not a function, nor the place of one"),
         ("agent", 3, "agent=3: not a class, nor the place of one"),
+        (
+            "agent",
+            Forgetful,
+            r"agent=.*:Forgetful failed: KeyError: 'key' \(test_user_functions.py:\d+\)$",
+        ),
+        (
+            "agent",
+            Unmade,
+            r"agent=.*:Unmade failed: IndexError: .* \(test_user_functions.py:\d+\)$",
+        ),
     ],
 )
 def test_what_is_wrong_is_one_line(key: str, function: Any, said: str, tmp_path: Path) -> None:

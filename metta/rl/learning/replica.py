@@ -58,7 +58,7 @@ class Replica:
         transport: as Exchange has them."""
         self.config, self.agent = config, agent
         self._with_functions = with_functions(config)
-        with named(config):
+        with named(config, "optimizer"):
             self.optimizer = make_optimizer(agent, config)
         # Of each group of parameters, as a part of the learning rate.
         self.rates = [group.get("lr", 0.0) / config.learning_rate for group in self.optimizer.param_groups]
@@ -74,8 +74,9 @@ class Replica:
 
         device = next(agent.parameters()).device
         self.exchange = Exchange(dealt, SummedGradients.size(agent), memory, timed, transport, device)
-        self.buffers = CommonBuffers(agent, self.exchange)
-        self.gradients = SummedGradients(agent, self.exchange, self.buffers) if config.num_shards > 1 else None
+        with named(config, "agent"):
+            self.buffers = CommonBuffers(agent, self.exchange)
+            self.gradients = SummedGradients(agent, self.exchange, self.buffers) if config.num_shards > 1 else None
         envs_of = shares(config.num_envs, config.num_shards)
         self.collectors: dict[int, Collector] = {}
         for shard in dealt.mine:
@@ -98,7 +99,8 @@ class Replica:
         self.buffers.begin()
         for shard, collector in self.collectors.items():
             self.buffers.restore()
-            episodes += collector.collect(seed_of(self.config.seed, epoch, 1 + shard))
+            with named(self.config, "agent"):
+                episodes += collector.collect(seed_of(self.config.seed, epoch, 1 + shard))
             self.buffers.write(shard)
         self.buffers.end()
         return episodes
@@ -121,7 +123,7 @@ class Replica:
         by_shard = dict(zip(self.collectors, batches, strict=True))
         minibatches = Minibatches(by_shard, rows, size, self.exchange, seed)
         gradients = backward_alone if self.gradients is None else self.gradients.begin(seed)
-        with named(config):
+        with named(config, "agent", "optimizer", "loss"):
             losses = update(self.agent, self.optimizer, minibatches, self._with_functions, gradients)
         self.buffers.end()
         observations = [rollout.observations for rollout in self.rollouts]
@@ -165,7 +167,7 @@ class Replica:
 
         shards: every shard's state, of which it takes its own.
         """
-        with named(self.config):
+        with named(self.config, "optimizer"):
             self.optimizer.load_state_dict(optimizer)
         self.scaler.load_state_dict(scaler, [shards[shard]["discounted"] for shard in self.collectors])
         return sum(len(collector.load_state_dict(shards[shard])) for shard, collector in self.collectors.items())

@@ -1,8 +1,8 @@
 """Functions of the user's own in the loop: on_epoch=, loss= and optimizer=."""
 
 import copy
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from typing import Any
 
 import numpy as np
@@ -10,11 +10,11 @@ import torch
 from torch import Tensor
 
 from metta.agent.policy_agent import PolicyAgent
-from metta.errors import MettaError, UserCodeError, UserError
+from metta.errors import UserCodeError, UserError
 from metta.rl.learning.adam import Adam
 from metta.rl.learning.ppo import Statistics
 from metta.rl.train_config import RunConfig
-from metta.user_code import code_name, load_function, said_where
+from metta.user_code import code_name, file_in, load_function, said_where, users_code
 
 OnEpoch = Callable[[Any, dict[str, float]], Any]  # of the trainer and the epoch's scalars; True ends training
 
@@ -44,7 +44,7 @@ class EpochCallback:
         except (Exception, SystemExit) as error:  # noqa: BLE001 (the user's own code)
             scalars.clear()
             scalars.update(own)
-            self.error = UserCodeError(f"{self._name} raised {said_where(error)}")
+            self.error = UserCodeError(f"{self._name} raised {said_where(error, file_in(self._name))}")
             self.error.__cause__ = error
         else:
             self.stopped = isinstance(answer, bool | np.bool_) and bool(answer)
@@ -84,15 +84,6 @@ def make_optimizer(agent: PolicyAgent, config: RunConfig) -> torch.optim.Optimiz
     return made
 
 
-@contextmanager
-def named(config: RunConfig) -> Iterator[None]:
-    """Say in one line what goes wrong with the user's loss or optimiser."""
-    try:
-        yield
-    except MettaError:
-        raise
-    except Exception as error:
-        places = [f"{name}={place}" for name in ("loss", "optimizer") if (place := getattr(config, name)) is not None]
-        if not places:
-            raise
-        raise UserCodeError(f"{' '.join(places)} failed: {said_where(error)}") from error
+def named(config: RunConfig, *keys: str) -> AbstractContextManager[None]:
+    """Say in one line what goes wrong with the user's code in these keys."""
+    return users_code(*(f"{key}={place}" for key in keys if (place := getattr(config, key)) is not None))
