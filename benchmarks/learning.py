@@ -27,7 +27,7 @@ sys.path.insert(0, str(Path(__file__).parent.parent))  # this file is run as a s
 
 from benchmarks.ladder import GROUPS, RUNGS, Rung
 from benchmarks.summary import table, write_readme
-from metta.eval.statistics import iqm_stratified
+from metta.eval.statistics import iqm_stratified, probability_of_improvement
 
 HERE = Path(__file__).parent
 OURS, PEERS = HERE / "data" / "metta.jsonl", HERE / "data" / "sb3.jsonl"
@@ -57,6 +57,7 @@ def main() -> None:
             list(pool.map(run, missing(rungs, args.seeds, args.ours)))
     (HERE / "learning.md").write_text(page())
     write_readme(readme_table())
+    draw()
     print(page())
 
 
@@ -154,11 +155,18 @@ def peer_means(rung: Rung) -> tuple[list[float], str]:
     return means, f"{settings}, {how}"
 
 
-def normalised(rung: Rung) -> list[float]:
-    """The runs' scores where 0 is the random agent and 1 is `good`; [] without runs or without a `good`."""
+def normalised(rung: Rung) -> tuple[list[float], list[float]]:
+    """Our runs' scores and those of Stable-Baselines3 here, where 0 is the random agent and 1 is `good`; [] if none is.
+
+    The random agent is the mean of ours over the seeds.
+    """
     ours, (theirs, _) = lines(OURS, rung), peer_means(rung)
     good = rung.good if rung.good is not None else float(np.mean(theirs)) if theirs else None
-    return [] if good is None else [(line["mean"] - line["random"]) / (good - line["random"]) for line in ours]
+    if good is None or not ours:
+        return [], []
+    zero = float(np.mean([line["random"] for line in ours]))
+    means = [line["mean"] for line in ours]
+    return [(mean - zero) / (good - zero) for mean in means], [(mean - zero) / (good - zero) for mean in theirs]
 
 
 def interval(means: list[float]) -> str:
@@ -195,7 +203,7 @@ README = ("env", "steps", "metta", "seeds", "RL Zoo", "Stable-Baselines3 here", 
 def row(rung: Rung) -> dict[str, str]:
     """The cells of an environment's row, by the names of their columns."""
     ours, (theirs, settings) = lines(OURS, rung), peer_means(rung)
-    means, scaled = [line["mean"] for line in ours], normalised(rung)
+    means, (scaled, _) = [line["mean"] for line in ours], normalised(rung)
     return {
         "env": rung.label,
         "steps": f"{rung.steps:,}",
@@ -221,13 +229,50 @@ def readme_table() -> str:
 
 def summary(rungs: Sequence[Rung]) -> str:
     """The interquartile mean of as many seeds of each environment as all of them have."""
-    scores = [scaled for rung in rungs if (scaled := normalised(rung))]
+    scores = [ours for rung in rungs if (ours := normalised(rung)[0])]
     if not scores:
         return ""
     seeds = min(map(len, scores))
     value, low, high = iqm_stratified(np.array([each[:seeds] for each in scores]).T)
     count = f"{len(scores)} of {len(rungs)} environments, {seeds} seed{'s' if seeds > 1 else ''} of each"
-    return f"Interquartile mean of the normalised scores: {value:.2f} [{low:.2f}, {high:.2f}] ({count})."
+    text = f"Interquartile mean of the normalised scores: {value:.2f} [{low:.2f}, {high:.2f}] ({count})."
+    wins = [probability_of_improvement(*map(column, both)).value for rung in rungs if all(both := normalised(rung))]
+    if wins:
+        count = f"mean over the {len(wins)} environments that both were trained on here"
+        text += f"\nProbability of improvement over Stable-Baselines3's better settings: {np.mean(wins):.2f} ({count})."
+    return text
+
+
+def column(scores: list[float]) -> np.ndarray:
+    """Each run's score as a run of one episode."""
+    return np.array(scores)[:, None]
+
+
+OURS_MARKS: dict[str, Any] = {"color": "#2a6fdb", "alpha": 0.7, "label": "metta, no flag"}
+PEERS_MARKS: dict[str, Any] = {"color": "#e8701a", "fillstyle": "none", "label": "Stable-Baselines3 here"}
+
+
+def draw() -> None:
+    """benchmarks/learning.svg: every run's normalised score, a row for each environment, a panel for each group."""
+    import matplotlib
+    from matplotlib.figure import Figure
+
+    matplotlib.use("svg")
+    matplotlib.rcParams["svg.hashsalt"] = "metta"
+    figure = Figure(figsize=(9, 4.2), layout="constrained")
+    for axes, (name, rungs) in zip(figure.subplots(1, len(GROUPS), sharex=True), GROUPS.items(), strict=True):
+        shown = [rung for rung in rungs if normalised(rung)[0]]
+        for at, rung in enumerate(shown):
+            for scores, marks in zip(normalised(rung), (OURS_MARKS, PEERS_MARKS), strict=True):
+                axes.plot(scores, [at] * len(scores), "o", **marks)
+        axes.set_yticks(range(len(shown)), [rung.label.replace(",", ",\n") for rung in shown], fontsize=8)
+        axes.invert_yaxis()
+        for at, style in ((0, ":"), (1, "-")):
+            axes.axvline(at, color="#5f6672", linewidth=0.8, linestyle=style, zorder=0)
+        axes.set(title=f"{name} group", xlabel="0: random agent, 1: RL Zoo's tuned settings", xlim=(-0.1, 1.4))
+    handles = dict(zip(*reversed(axes.get_legend_handles_labels()), strict=True))
+    figure.legend(handles.values(), handles, loc="outside lower center", ncols=2, frameon=False)
+    figure.savefig(HERE / "learning.svg", metadata={"Date": None})
 
 
 if __name__ == "__main__":
