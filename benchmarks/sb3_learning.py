@@ -32,7 +32,9 @@ EVAL_ENVS = 10
 PACKAGES = ("stable-baselines3", "torch", "gymnasium", "numpy", "minatar", "mettagrid")
 METTAGRID = ("navigation", "arena")
 
-# Settings by environment. A number in "linear" is a start value that falls linearly to 0 over the training.
+# Settings by environment, of hyperparams/ppo.yml at https://github.com/DLR-RM/rl-baselines3-zoo/tree/22e3ff2, which is
+# also rl_zoo3 2.9.2's. A number in "linear" is a start value that falls linearly to 0 over the training; "normalize"
+# means VecNormalize with the same gamma.
 ZOO: dict[str, dict[str, Any]] = {
     "CartPole-v1": {
         "n_envs": 8, "n_steps": 32, "batch_size": 256, "n_epochs": 20, "gae_lambda": 0.8, "gamma": 0.98,
@@ -41,6 +43,19 @@ ZOO: dict[str, dict[str, Any]] = {
     "Pendulum-v1": {
         "n_envs": 4, "n_steps": 1024, "n_epochs": 10, "gae_lambda": 0.95, "gamma": 0.9, "ent_coef": 0.0,
         "learning_rate": 1e-3, "clip_range": 0.2, "use_sde": True, "sde_sample_freq": 4,
+    },
+    "LunarLander-v3": {
+        "n_envs": 16, "n_steps": 1024, "batch_size": 64, "n_epochs": 4, "gae_lambda": 0.98, "gamma": 0.999,
+        "ent_coef": 0.01,
+    },
+    "Hopper-v5": {  # the zoo's v4
+        "normalize": True, "n_envs": 1, "n_steps": 512, "batch_size": 32, "n_epochs": 5, "gae_lambda": 0.99,
+        "gamma": 0.999, "learning_rate": 9.80828e-05, "ent_coef": 0.00229519, "clip_range": 0.2,
+        "max_grad_norm": 0.7, "vf_coef": 0.835671,
+        "policy_kwargs": {
+            "log_std_init": -2, "ortho_init": False, "activation_fn": "ReLU",
+            "net_arch": {"pi": [256, 256], "vf": [256, 256]},
+        },
     },
     "MinAtar": {  # the zoo's Atari settings; it has none for MinAtar
         "n_envs": 8, "n_steps": 128, "batch_size": 256, "n_epochs": 4, "vf_coef": 0.5, "ent_coef": 0.01, "gamma": 0.99,
@@ -153,11 +168,17 @@ def make_envs(rung: Rung, num_envs: int, seed: int) -> VecEnv:
 def build(env: str, envs: VecEnv, seed: int, settings: dict[str, Any]) -> Any:
     """The PPO model, with the network that is customary for the kind of observation."""
     from stable_baselines3 import PPO
+    from stable_baselines3.common.vec_env import VecNormalize
+    from torch import nn
 
     settings = dict(settings)
     for name, first in settings.pop("linear", {}).items():
         settings[name] = lambda remaining, first=first: remaining * first
-    policy_kwargs: dict[str, Any] = {}
+    policy_kwargs: dict[str, Any] = dict(settings.pop("policy_kwargs", {}))
+    if "activation_fn" in policy_kwargs:
+        policy_kwargs["activation_fn"] = getattr(nn, policy_kwargs["activation_fn"])
+    if settings.pop("normalize", False):
+        envs = VecNormalize(envs, gamma=settings["gamma"])
     if env in METTAGRID:
         from benchmarks.sb3_mettagrid import policy_settings
 
@@ -200,9 +221,14 @@ def evaluate(rung: Rung, model: Any | None, episodes: int, deterministic: bool) 
 
         return play(metta_name(rung), model, episodes, EVAL_SEED, deterministic)
     from stable_baselines3.common.evaluation import evaluate_policy
+    from stable_baselines3.common.vec_env import VecNormalize
 
     envs = make_envs(rung, min(EVAL_ENVS, episodes), EVAL_SEED)
     envs.action_space.seed(EVAL_SEED)
+    trained_on = None if model is None else model.get_vec_normalize_env()
+    if trained_on is not None:
+        envs = VecNormalize(envs, training=False, norm_reward=False)
+        envs.obs_rms = trained_on.obs_rms
     player = model or RandomModel(envs)
     returns, _ = evaluate_policy(player, envs, episodes, deterministic=deterministic, return_episode_rewards=True)
     envs.close()
