@@ -12,6 +12,7 @@ return is as high; training ends there.
 import argparse
 import json
 import os
+import platform
 import sys
 import tempfile
 import time
@@ -25,14 +26,13 @@ from typing import Any
 
 from benchmarks import cleanrl
 from benchmarks.ladder import RUNGS, Rung
-from benchmarks.summary import conditions
 
 Act = Callable[[Any], Any]  # observations [B, *shape] -> actions [B, *shape], both of numpy
 
 EPISODES = 20
 EVAL_SEED = 1_000_000
 MOST_STEPS = 10_000  # of an episode: a policy may play MinAtar for ever
-ENVIRONMENTS = ("mujoco", "Box2D", "MinAtar")  # packages, whose versions summary.py does not note
+PACKAGES = ("stable_baselines3", "torch", "numpy", "gymnasium", "mujoco", "Box2D", "MinAtar", "mettagrid")
 
 
 @dataclass(frozen=True)
@@ -77,7 +77,7 @@ def main() -> None:
             train_sb3(rung, args.seed, steps, watch)
         else:
             cleanrl.train(clone, rung.env, args.seed, steps, watch)
-    result = key(args.library, args.env, args.seed, steps) | watch.result() | {"conditions": noted() | {"load": load}}
+    result = key(args.library, args.env, args.seed, steps) | watch.result() | {"conditions": noted(load)}
     with out.open("a") as file:
         file.write(json.dumps(result) + "\n")
 
@@ -96,11 +96,13 @@ def key(library: str, env: str, seed: int, steps: int) -> dict[str, Any]:
     return {"lib": library, "env": env, "seed": seed, "asked_steps": steps, "target": GOALS[env].target}
 
 
-def noted() -> dict[str, Any]:
-    """What the time depends on beside the library."""
+def noted(load: float) -> dict[str, Any]:
+    """What the time depends on beside the library. load: the machine's, of the last minute before the run."""
     import torch
 
-    return conditions(torch.get_num_threads(), **{name: version(name) for name in ENVIRONMENTS})
+    threads = torch.get_num_threads()
+    versions = {"python": platform.python_version()} | {name: version(name) for name in PACKAGES}
+    return {"cores": os.cpu_count(), "threads": threads, "load": load, **versions}
 
 
 class Watch:

@@ -196,15 +196,16 @@ def settings() -> list[str]:
 
 
 def conditions(runs: Runs) -> list[str]:
-    """The machine, the threads and the versions, all that the runs have seen of them, as lines of text."""
+    """The machine, the threads and the versions, all that the runs have seen of them, as a list."""
     noted: dict[str, set[str]] = {}
     for run in runs:
-        threads = {f"torch threads of {NAMES[run['lib']]}": run["conditions"]["threads"]}
-        for name, value in (threads | run["conditions"]).items():
+        seen = dict(run["conditions"])
+        seen[f"torch threads of {NAMES[run['lib']]}"] = seen.pop("threads")
+        for name, value in seen.items():
             noted.setdefault(name, set()).add(str(value))
-    seen = [f"{name} {' or '.join(sorted(noted[name]))}" for name in noted if name not in ("threads", "load")]
-    loads = [run["conditions"]["load"] for run in runs]
-    return [f"No GPU; {', '.join(seen)}; load before a run {min(loads)} to {max(loads)}."] if runs else []
+    if loads := sorted(noted.pop("load", ()), key=float):
+        noted["load before a run"] = {f"{loads[0]} to {loads[-1]}"}
+    return ["No GPU.", "", *(f"- {name}: {' or '.join(sorted(values))}" for name, values in noted.items())]
 
 
 if __name__ == "__main__":
