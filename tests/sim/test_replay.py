@@ -180,7 +180,8 @@ def test_an_mp4(folder: Path) -> None:
         with pytest.raises(ValueError, match="^format=mp4 needs the package imageio-ffmpeg"):
             check_format("mp4", EnvName("CartPole-v1"))
         return
-    write_mp4(iter([np.zeros((201, 301, 3), np.uint8)] * 3), 30, folder / "x.mp4")
+    with open(folder / "x.mp4", "wb") as file:
+        write_mp4(iter([np.zeros((201, 301, 3), np.uint8)] * 3), 30, file)
     assert (folder / "x.mp4").read_bytes()[4:8] == b"ftyp"
 
 

@@ -57,7 +57,7 @@ def replay_files(folder: Path) -> Sequence[str]:
     """List the names of the files in `replays/` that are written completely."""
     if not folder.is_dir():
         return []
-    return sorted(path.name for path in folder.iterdir() if path.is_file() and not path.name.startswith("."))
+    return sorted(path.name for path in folder.iterdir() if path.is_file() and path.suffix != ".tmp")
 
 
 def epoch_of(name: str) -> int | None:

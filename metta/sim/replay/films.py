@@ -3,12 +3,11 @@
 import importlib.util
 import json
 import math
-import os
 import zlib
 from collections.abc import Iterator
-from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 
@@ -17,6 +16,7 @@ from metta.envs.make_env import Env, is_mettagrid, make_env
 from metta.envs.mettagrid.env import MettaGridEnv
 from metta.envs.mettagrid.games import GAMES
 from metta.errors import UserError
+from metta.files.durable import rename_over, written_beside
 from metta.sim.recording import Source
 from metta.sim.replay.page import write_page
 from metta.sim.single_env import SingleEnv, difference, replay_steps
@@ -40,12 +40,11 @@ def write_replay(source: Source, format: str, path: Path) -> str | None:
     cannot be drawn in this format.
     """
     check_format(format, source.env)
-    with written_beside(path) as partial:
-        if format == "html":
-            return write_page(source, partial)
-        if format == "mettascope":
-            return write_mettascope(source, partial)
-        return write_film(source, format, partial)
+    write = {"html": write_page, "mettascope": write_mettascope}.get(format, partial(write_film, format))
+    differences: list[str | None] = []
+    with written_beside(path, lambda file: differences.append(write(source, file))) as new:
+        rename_over(new, path)
+    return differences[0]
 
 
 def check_format(format: str, env: EnvName) -> None:
@@ -58,18 +57,7 @@ def check_format(format: str, env: EnvName) -> None:
         )
 
 
-@contextmanager
-def written_beside(path: Path) -> Iterator[Path]:
-    """Give a path to write to and rename it to `path` at the end; it keeps the suffix, which tells the format."""
-    partial = path.with_name(f".{os.getpid()}.{path.name}")
-    try:
-        yield partial
-        os.replace(partial, path)
-    finally:
-        partial.unlink(missing_ok=True)
-
-
-def write_film(source: Source, format: str, path: Path) -> str | None:
+def write_film(format: str, source: Source, file: IO[bytes]) -> str | None:
     """Write a GIF or MP4 of the environment's own pictures, at its own speed."""
     env = make_env(source.env, "rgb_array")
     try:
@@ -78,9 +66,9 @@ def write_film(source: Source, format: str, path: Path) -> str | None:
         frames = (single.picture() for _ in replay_steps(single, source.recording))
         fps = frames_per_second(env)
         if format == "gif":
-            write_gif(frames, len(source.recording.actions) + 1, fps, path)
+            write_gif(frames, len(source.recording.actions) + 1, fps, file)
         else:
-            write_mp4(frames, fps, path)
+            write_mp4(frames, fps, file)
         return difference(single, source.recording)
     finally:
         env.close()
@@ -97,7 +85,7 @@ def frames_per_second(env: Env) -> float:
     return float(env.metadata.get("render_fps") or 30)
 
 
-def write_gif(frames: Iterator[np.ndarray], num_frames: int, fps: float, path: Path) -> None:
+def write_gif(frames: Iterator[np.ndarray], num_frames: int, fps: float, file: IO[bytes]) -> None:
     """Write a GIF. Each frame is quantised by itself: 2 ms for 600x400, where an adaptive palette takes 20."""
     from PIL import Image
 
@@ -110,7 +98,7 @@ def write_gif(frames: Iterator[np.ndarray], num_frames: int, fps: float, path: P
 
     each = pictures()
     milliseconds = 10 * round(100 * skip / fps)  # a GIF counts in hundredths of a second
-    next(each).save(path, save_all=True, append_images=each, duration=milliseconds, loop=0)
+    next(each).save(file, "GIF", save_all=True, append_images=each, duration=milliseconds, loop=0)
 
 
 def sized(picture: Any) -> Any:
@@ -122,10 +110,10 @@ def sized(picture: Any) -> Any:
     return picture.resize((picture.width * times, picture.height * times), 0)  # 0: no smoothing
 
 
-def write_mp4(frames: Iterator[np.ndarray], fps: float, path: Path) -> None:
+def write_mp4(frames: Iterator[np.ndarray], fps: float, file: IO[bytes]) -> None:
     import imageio.v2 as imageio
 
-    writer: Any = imageio.get_writer(path, fps=fps, macro_block_size=2)
+    writer: Any = imageio.get_writer(file, "mp4", fps=fps, macro_block_size=2)  # type: ignore[arg-type]  # IO is enough
     with writer:
         for frame in frames:
             times = math.ceil(SMALL_SIDE / max(frame.shape))
@@ -133,7 +121,7 @@ def write_mp4(frames: Iterator[np.ndarray], fps: float, path: Path) -> None:
             writer.append_data(frame[: frame.shape[0] // 2 * 2, : frame.shape[1] // 2 * 2])  # H.264 wants even sides
 
 
-def write_mettascope(source: Source, path: Path) -> str | None:
+def write_mettascope(source: Source, file: IO[bytes]) -> str | None:
     """Write MettaGrid's own replay file by its own Simulation, which must pay the same rewards at every step."""
     from mettagrid.simulator import Simulation
     from mettagrid.simulator.replay_log_writer import EpisodeReplay
@@ -152,6 +140,6 @@ def write_mettascope(source: Source, path: Path) -> str | None:
             log.log_step(simulation.current_step, core.actions(), core.rewards())
             if differing is None and not np.array_equal(core.rewards(), single.rewards):
                 differing = f"MettaGrid's own Simulation gives other rewards at step {step}"
-    path.write_bytes(zlib.compress(json.dumps(log.get_replay_data()).encode()))
+    file.write(zlib.compress(json.dumps(log.get_replay_data()).encode()))
     simulation.close()
     return difference(single, recording) or differing

@@ -6,7 +6,7 @@ The data are what changed: 500 steps of 24 agents are some 100 KB.
 import string
 from collections import defaultdict
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from metta.envs.make_env import make_env
 from metta.envs.mettagrid.env import MettaGridEnv
@@ -105,7 +105,7 @@ def steps_apart(events: list[Any], size: int) -> list[Any]:
     return result
 
 
-def write_page(source: Source, path: Path) -> str | None:
+def write_page(source: Source, file: IO[bytes]) -> str | None:
     """Replay the recording and write the page. Returns its `difference`, which the page shows too."""
     env = make_env(source.env)
     assert isinstance(env, MettaGridEnv)
@@ -118,5 +118,5 @@ def write_page(source: Source, path: Path) -> str | None:
     differing = difference(single, recording)
     about = {"run": source.run, "epoch": source.epoch, "env": env.spec.env.label, "seed": recording.seed}
     data = {**about, "steps": single.steps, "difference": differing, **log.data()}
-    path.write_text(html_page(Path(__file__).parent, SCRIPTS, "metta replay", data), "utf-8")
+    file.write(html_page(Path(__file__).parent, SCRIPTS, "metta replay", data).encode())
     return differing
