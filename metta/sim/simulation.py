@@ -9,7 +9,7 @@ import math
 import os
 import pickle
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from concurrent.futures import Executor, Future
 
 import numpy as np
@@ -104,28 +104,27 @@ class SimulationPool:
         return self._here.envs.spec
 
     def begin(self, agent: PolicyAgent | None, seeds: range, sampled: bool = False) -> Callable[[], list[Episode]]:
-        """Have the executor play what `play` would, to the same bits; returns what waits for it. None: what plays."""
-        if self._executor is None:
-            return functools.partial(self.play, agent, seeds, sampled)
-        self._here.player(agent, sampled)  # UserError unless it can act here
-        pickled, num_envs = portable_pickle.dumps(agent), self._here.envs.num_envs
-        batches = [seeds[first : first + num_envs] for first in range(0, len(seeds), num_envs)]
-        futures = [self._executor.submit(play_batch, self._task, pickled, sampled, batch) for batch in batches]
-        return lambda: sorted((e for future in futures for e in future.result()), key=lambda episode: episode.seed)
+        """Have the executor play an episode of each seed; returns what waits for them, and gives them in that order.
 
-    def play(self, agent: PolicyAgent | None, seeds: range, sampled: bool = False) -> list[Episode]:
-        """Play an episode of each seed; returns them in that order. agent None: a random one. sampled: see AgentPlayer.
-
-        UserError unless the agent can act here. EnvError where an environment or a process fails: then it is closed.
+        Without an executor nothing begins before that, and this process plays, to the same bits. agent None: a random
+        one. sampled: see AgentPlayer. UserError unless the agent can act here. EnvError, of what is returned, where an
+        environment or a process fails: then it is closed.
         """
         player, num_envs = self._here.player(agent, sampled), self._here.envs.num_envs
         batches = [seeds[first : first + num_envs] for first in range(0, len(seeds), num_envs)]
+        if self._executor is None:
+            return functools.partial(self._play, player, agent, sampled, batches)
+        futures = self._submit(self._executor, agent, sampled, batches)
+        return lambda: by_seed(episode for future in futures for episode in future.result())
+
+    def _play(self, player: Player, agent: PolicyAgent | None, sampled: bool, batches: list[range]) -> list[Episode]:
+        """Play the batches from the last one on, while the helping processes play them from the first one on."""
         episodes: list[Episode] = []
         futures: list[Future[list[Episode]]] = []  # of the first batches; those that this process takes are cancelled
         try:
             for index in reversed(range(len(batches))):
                 if not futures and self._help_pays():
-                    futures = self._submit(agent, sampled, batches[:index])
+                    futures = self._submit(self._helpers(), agent, sampled, batches[:index])
                 if index >= len(futures) or futures[index].cancel():
                     episodes += self._play_here(player, batches[index])
                 for future in futures:
@@ -139,7 +138,7 @@ class SimulationPool:
                 self._pool.kill_workers()
             self.close()
             raise
-        return sorted(episodes, key=lambda episode: episode.seed)
+        return by_seed(episodes)
 
     def close(self) -> None:
         """Close the environments and end the processes."""
@@ -151,18 +150,27 @@ class SimulationPool:
     def _help_pays(self) -> bool:
         return self._num_workers > 0 and (self._at_once or self._seconds > HELP_AFTER_S)
 
-    def _submit(self, agent: PolicyAgent | None, sampled: bool, batches: list[range]) -> list[Future[list[Episode]]]:
+    def _helpers(self) -> WorkerPool:
         if self._pool is None:
             holds = f"simulations of env={self.spec.env.short_name}"
             self._pool = WorkerPool(self._num_workers, holds, kept_simulation, (self._task,))
+        return self._pool
+
+    def _submit(
+        self, executor: Executor, agent: PolicyAgent | None, sampled: bool, batches: list[range]
+    ) -> list[Future[list[Episode]]]:
         pickled = portable_pickle.dumps(agent)
-        return [self._pool.submit(play_batch, self._task, pickled, sampled, batch) for batch in batches]
+        return [executor.submit(play_batch, self._task, pickled, sampled, batch) for batch in batches]
 
     def _play_here(self, player: Player, batch: range) -> list[Episode]:
         began = time.monotonic()
         episodes = self._here.play(player, batch)
         self._seconds += time.monotonic() - began
         return episodes
+
+
+def by_seed(episodes: Iterable[Episode]) -> list[Episode]:
+    return sorted(episodes, key=lambda episode: episode.seed)
 
 
 def play_batch(task: bytes, agent: bytes, sampled: bool, seeds: range) -> list[Episode]:

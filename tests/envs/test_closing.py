@@ -77,7 +77,7 @@ def test_a_trainer_closes_those_of_its_replicas(env: EnvName) -> None:
 def test_an_evaluation_closes_those_of_its_helpers(env: EnvName) -> None:
     """Helpers killed at the end of every evaluation, with the environments open."""
     simulations = SimulationPool(spec_of(env), 2, 1, "cpu")
-    assert len(simulations.play(None, range(8))) == 8
+    assert len(simulations.begin(None, range(8))()) == 8
     assert notes(env) == 1
     simulations.close()
     assert notes(env) == 4
