@@ -15,7 +15,7 @@ from metta.eval.eval_db import EvalDB, open_scores
 from metta.files.durable import rename_over, written_beside
 from metta.tools.cli.arguments import parse
 from metta.tools.cli.config import ScoresConfig
-from metta.tools.cli.table import interval_text, print_table
+from metta.tools.cli.table import SCORE_HEADINGS, print_table, score_cells
 
 
 def main(argv: Sequence[str]) -> int:
@@ -84,12 +84,12 @@ def write_parquet(file: IO[bytes], db: EvalDB, runs: Sequence[str]) -> None:
 
 def print_scores(db: EvalDB, runs: Sequence[str]) -> None:
     rows = [
-        (run, env, str(epoch), f"{s.mean:.2f}", interval_text(s), f"{s.iqm:.2f}", str(s.episodes))
+        (run, env, str(epoch), *score_cells(score))
         for run in runs
         for epoch, scores in db.get_scores(run).items()
-        for env, s in scores.items()
+        for env, score in scores.items()
     ]
     if rows:
-        print_table(("run", "env", "epoch", "mean reward", "95% interval", "IQM", "episodes"), rows, left=2)
+        print_table(("run", "env", "epoch", *SCORE_HEADINGS), rows, left=2)
     else:
         print(one_line(f"no scores in {db.name} yet: `metta sim run=NAME` evaluates a run"))

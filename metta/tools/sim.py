@@ -18,7 +18,7 @@ from metta.processes.executors import open_executor
 from metta.rl.tiny_checkpoint_manager import TinyCheckpointManager
 from metta.tools.cli.arguments import parse
 from metta.tools.cli.config import SimConfig
-from metta.tools.cli.table import interval_text, print_table, score_text
+from metta.tools.cli.table import SCORE_HEADINGS, print_table, score_cells, score_text
 from metta.tools.cli.targets import Target, chosen_env, find_targets, given_envs
 
 if TYPE_CHECKING:
@@ -62,13 +62,6 @@ class Row(NamedTuple):
     epoch: str
     env: str
     score: Score
-
-
-class Mean(NamedTuple):
-    agent: str
-    epoch: str
-    env: str
-    mean: float
 
 
 class Evaluation:
@@ -137,13 +130,10 @@ class Evaluation:
             self.playing.append(partial(self.finish, env, loaded, name, label, playing))
 
     def finish(self, env: EnvName, loaded: LoadedAgent, name: str, label: str, playing: Callable[[], Score]) -> None:
-        config, score = self.config, playing()
+        score, own = playing(), loaded.agent.env
         self.rows.append(Row(name, "-" if loaded.run is None else str(loaded.epoch), label, score))
-        if loaded.run is not None:
-            own = loaded.agent.env
-            alone = own.env == env and own.num_agents == 1 and not config.sampled
-            if alone:
-                self.hints[loaded.run] = hint(Path(config.train_dir), loaded, score)
+        if loaded.run is not None and own.env == env and own.num_agents == 1 and not self.config.sampled:
+            self.hints[loaded.run] = hint(self.config.train_dir, loaded, score)
 
     def play_random(self) -> None:
         for env in self.envs:
@@ -181,33 +171,30 @@ class Evaluation:
         print(f"{who}: {self.config.episodes} episodes of {label}", file=sys.stderr, flush=True)
 
     def print_scores(self) -> None:
-        headings = ("agent", "epoch", "env", "mean reward", "95% interval", "IQM", "episodes")
-        rows = [
-            (name, epoch, env, f"{s.mean:.2f}", interval_text(s), f"{s.iqm:.2f}", str(s.episodes))
-            for name, epoch, env, s in self.rows
-        ]
-        rows += [
-            (row.agent, row.epoch, f"mean of {row.env}", f"{row.mean:.2f}", "", "", "") for row in means(self.rows)
-        ]
-        print_table(headings, rows, left=3)
+        rows = [(*about, *score_cells(score)) for *about, score in self.rows]
+        print_table(("agent", "epoch", "env", *SCORE_HEADINGS), rows + suite_means(self.rows), left=3)
         if self.config.random and len(self.rows) == 2:
-            (name, _, _, agent), (_, _, _, random) = self.rows
-            above = "lies clear above" if agent.low > random.high else "does not lie clear above"
-            print(f"The interval of {one_line(name)} {above} the random agent's.")
+            agent, random = self.rows
+            above = "lies clear above" if agent.score.low > random.score.high else "does not lie clear above"
+            print(f"The interval of {one_line(agent.agent)} {above} the random agent's.")
         for said in filter(None, self.hints.values()):
             print(f"metta sim: {said}", file=sys.stderr)
 
 
-def means(rows: Sequence[Row]) -> list[Mean]:
-    """Average each agent's scores over the environments of a suite, and of each category in it."""
+def suite_means(rows: Sequence[Row]) -> list[tuple[str, ...]]:
+    """Make the table's rows of each agent's means over the environments of a suite, and of each category in it."""
     scores: dict[tuple[str, str, str], list[float]] = defaultdict(list)
     for row in rows:
         for category in categories(row.env):
             scores[row.agent, row.epoch, category].append(row.score.mean)
-    return [Mean(*key, sum(values) / len(values)) for key, values in scores.items() if len(values) > 1]
+    return [
+        (agent, epoch, f"mean of {category}", f"{sum(means) / len(means):.2f}", "", "", "")
+        for (agent, epoch, category), means in scores.items()
+        if len(means) > 1
+    ]
 
 
-def hint(train_dir: Path, loaded: LoadedAgent, score: Score) -> str | None:
+def hint(train_dir: str, loaded: LoadedAgent, score: Score) -> str | None:
     """Say where the score lies far below what training got at this epoch; None where it does not, or none is known."""
     from metta.eval.event_files import training_return
 

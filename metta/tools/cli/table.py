@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from metta.eval.statistics import Estimate
 
 LEAST_WIDTH = 12  # of a text that is shortened, so that it still says something
+SCORE_HEADINGS = ("mean reward", "95% interval", "IQM", "episodes")
 
 
 def interval_text(interval: Score | Estimate) -> str:
@@ -23,6 +24,11 @@ def interval_text(interval: Score | Estimate) -> str:
 def score_text(score: Score) -> str:
     """Mean and 95% interval: "3.20 [3.10, 3.30]"."""
     return f"{score.mean:.2f} {interval_text(score)}"
+
+
+def score_cells(score: Score) -> tuple[str, ...]:
+    """What stands below SCORE_HEADINGS."""
+    return f"{score.mean:.2f}", interval_text(score), f"{score.iqm:.2f}", str(score.episodes)
 
 
 def print_table(headings: Sequence[str], rows: Sequence[Sequence[str]], left: int = 1) -> None:
