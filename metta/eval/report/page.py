@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Sequence
-from dataclasses import astuple, dataclass
+from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -10,7 +10,6 @@ from urllib.parse import quote
 
 from metta.eval.comparison import FEW_SEEDS, Comparison, Curve
 from metta.eval.report.plots import MAIN_CURVES, Intervals, Lines, Matrix, Plot, Section, file_name
-from metta.eval.report.run_files import RunFiles
 from metta.eval.report.settings import Settings
 from metta.eval.statistics import RESAMPLES, Floats
 from metta.html_page import html_page
@@ -37,7 +36,7 @@ class Report:
     train_dir: Path
     comparison: Comparison
     sections: list[Section]
-    runs: list[RunFiles]
+    runs: list[dict[str, Any]]  # as run_files makes them
     settings: Settings
     per_epoch: dict[str, float | None]  # run -> agent steps of an epoch, where known
     notes: list[str]
@@ -64,7 +63,7 @@ def page_data(report: Report, path: Path) -> dict[str, Any]:
             for section in report.sections
         ],
         "xs": axes.values,
-        "runs": [run_data(run, report.train_dir, path) for run in report.runs],
+        "runs": [{**run, "folder": folder_link(run["name"], report.train_dir, path)} for run in report.runs],
         "methods": METHODS.splitlines(),
     }
 
@@ -147,8 +146,6 @@ def curve_data(curve: Curve, axes: Axes, rounded: bool) -> dict[str, Any]:
     return {"x": axes.number(curve.x), "y": values(curve.y), "low": values(curve.low), "high": values(curve.high)}
 
 
-def run_data(run: RunFiles, train_dir: Path, path: Path) -> dict[str, Any]:
-    """Convert a run for page.js: its fields, each score as a list of numbers, and a link to its folder."""
-    folder = os.path.relpath(RunFolder(train_dir, run.name).path, path.parent)
-    epochs = [{**vars(one), "scores": {env: astuple(s) for env, s in one.scores.items()}} for one in run.epochs]
-    return {**vars(run), "epochs": epochs, "folder": f"{quote(folder)}/"}
+def folder_link(run: str, train_dir: Path, path: Path) -> str:
+    """Link from the page at `path` to the run's folder."""
+    return f"{quote(os.path.relpath(RunFolder(train_dir, run).path, path.parent))}/"
