@@ -22,7 +22,6 @@ URL_FORM = "postgresql://user@host/database"
 KEY = ("run", "epoch", "env", "agent_group", "seed")
 COLUMNS = (*KEY, "reward", "length", "agent_crc", "metrics")
 KINDS = dict(zip(COLUMNS, (str, int, str, str, int, float, int, str, str), strict=True))  # of their values in Python
-INTEGERS, REALS = ("epoch", "seed", "length"), ("reward",)  # the others are text
 TABLE = """
 CREATE TABLE episodes (
     run TEXT NOT NULL,

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import IO
 
 from metta.errors import UserError, enumeration, one_line
-from metta.eval.databases import COLUMNS, INTEGERS, REALS
+from metta.eval.databases import KINDS
 from metta.eval.eval_db import EvalDB, open_scores
 from metta.files.durable import rename_over, written_beside
 from metta.tools.cli.arguments import parse
@@ -64,7 +64,7 @@ def chosen_runs(config: ScoresConfig, db: EvalDB) -> list[str]:
 def write_csv(file: IO[bytes], db: EvalDB, runs: Sequence[str]) -> None:
     text = io.TextIOWrapper(file, "utf-8", newline="")
     rows = csv.writer(text, lineterminator="\n")
-    rows.writerow(COLUMNS)
+    rows.writerow(KINDS)
     rows.writerows(db.table(runs))
     text.detach()
 
@@ -74,11 +74,11 @@ def write_parquet(file: IO[bytes], db: EvalDB, runs: Sequence[str]) -> None:
     import pyarrow
     from pyarrow import parquet
 
-    kinds = {**dict.fromkeys(INTEGERS, pyarrow.int64()), **dict.fromkeys(REALS, pyarrow.float64())}
-    schema = pyarrow.schema([(name, kinds.get(name, pyarrow.string())) for name in COLUMNS])
+    types = {int: pyarrow.int64(), float: pyarrow.float64(), str: pyarrow.string()}
+    schema = pyarrow.schema([(name, types[kind]) for name, kind in KINDS.items()])
     with parquet.ParquetWriter(file, schema) as table:
         for _, rows in groupby(db.table(runs), key=lambda row: row[0]):
-            columns = dict(zip(COLUMNS, zip(*rows, strict=True), strict=True))
+            columns = dict(zip(KINDS, zip(*rows, strict=True), strict=True))
             table.write_table(pyarrow.table(columns, schema))
 
 
