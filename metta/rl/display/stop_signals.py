@@ -35,19 +35,14 @@ class StopSignals:
     def _handle(self, number: int, frame: FrameType | None) -> None:
         if self.received is not None:
             epoch = self._newest_epoch()
-            self._say(
-                "left at once; " + ("nothing is saved" if epoch is None else f"epoch {epoch} is the newest saved")
-            )
+            saved = "nothing is saved" if epoch is None else f"epoch {epoch} is the newest saved"
+            self._say(f"left at once; {saved}")
             os._exit(128 + number)
         self.received = number
         self._say("finishing the epoch and saving; once more to leave at once")
 
     def _say(self, text: str) -> None:
+        """Write to stderr from a signal handler, where print may be at work already; nobody may be there to read it."""
         if not self._quiet:
-            say(text)
-
-
-def say(text: str) -> None:
-    """Write to stderr from a signal handler, where print may be at work already; nobody may be there to read it."""
-    with suppress(OSError):
-        os.write(2, f"\n{text}\n".encode())
+            with suppress(OSError):
+                os.write(2, f"\n{text}\n".encode())
