@@ -89,10 +89,9 @@ def find_targets(asked: SimConfig) -> list[Target]:
     runs: dict[str, None] = {}  # in the order in which they are asked for
     for name in asked.run.split(","):
         named = PATTERN.isdisjoint(name)
-        runs.update(
-            dict.fromkeys([name] if named else matching_runs(name, asked.train_dir, list_runs(asked.train_dir)))
-        )
-    return [Target(run, watched_epochs(asked, run) if asked.watch else chosen_epochs(asked, run)) for run in runs]
+        found = (name,) if named else matching_runs(name, asked.train_dir, list_runs(asked.train_dir))
+        runs.update(dict.fromkeys(found))
+    return [Target(run, chosen_epochs(asked, run, asked.watch)) for run in runs]
 
 
 def file_target(asked: AgentAsked, path: Path, watch: bool = False) -> Target:
@@ -126,9 +125,11 @@ def run_of(path: Path, train_dir: str) -> str | None:
     return next((run.name for run in runs if run.checkpoints == path.resolve().parent), None)
 
 
-def chosen_epochs(asked: AgentAsked, run: str) -> list[int]:
-    """List the run's checkpoints that epoch= selects."""
-    manager = existing_run(run, asked.train_dir)
+def chosen_epochs(asked: AgentAsked, run: str, watch: bool = False) -> list[int]:
+    """List the run's checkpoints that epoch= selects; to `watch` it from, which need not have one yet."""
+    manager = open_run(run, asked.train_dir) if watch else existing_run(run, asked.train_dir)
+    if watch and asked.epoch not in ("latest", "all"):
+        raise UserError(f"epoch={epoch_text(asked.epoch)}: watch=true takes epoch=latest or epoch=all")
     match asked.epoch:
         case "all":
             return manager.list_epochs()
@@ -138,15 +139,6 @@ def chosen_epochs(asked: AgentAsked, run: str) -> list[int]:
             return existing_epochs(manager, best_epoch(asked, run))
         case wanted:
             return existing_epochs(manager, wanted)
-
-
-def watched_epochs(asked: AgentAsked, run: str) -> list[int]:
-    """List the checkpoints to start watching with; the run need not have one yet."""
-    manager = open_run(run, asked.train_dir)
-    if asked.epoch not in ("latest", "all"):
-        raise UserError(f"epoch={epoch_text(asked.epoch)}: watch=true takes epoch=latest or epoch=all")
-    epochs = manager.list_epochs()
-    return epochs if asked.epoch == "all" else epochs[-1:]
 
 
 def existing_epochs(manager: TinyCheckpointManager, wanted: int | range) -> list[int]:
