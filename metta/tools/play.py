@@ -5,13 +5,14 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from metta.errors import UserError, one_line
 from metta.tools.cli.arguments import parse
 from metta.tools.cli.config import PlayConfig
 from metta.tools.cli.table import cut
-from metta.tools.cli.targets import Target, chosen_env, find_target, given_env
+from metta.tools.cli.targets import Target, chosen_env, chosen_epochs, file_target, given_env
 
 if TYPE_CHECKING:
     from metta.eval.policy_evaluator import LoadedAgent
@@ -34,11 +35,14 @@ def played_agent(config: PlayConfig) -> Target | None:
     """Find the agent to watch; None: a random one. UserError, before torch is imported, for what is wrong."""
     if config.run is not None and config.agent is not None:
         raise UserError(f"give run={config.run} or agent={config.agent}, not both")
-    if config.run is not None or config.agent is not None:
-        return find_target(config)
-    if not config.random:
+    if config.run is None and config.agent is None and not config.random:
         raise UserError("missing run=: a run in train_dir, or agent= or random=true")
-    if given_env(config) is None:
+    env = given_env(config)
+    if config.agent is not None:
+        return file_target(config, Path(config.agent))
+    if config.run is not None:
+        return Target(config.run, chosen_epochs(config, config.run))
+    if env is None:
         raise UserError("missing env=: what a random agent is to play, as in env=arena")
     return None
 

@@ -67,19 +67,11 @@ def matching_runs(name: str, train_dir: str, known: Sequence[str]) -> tuple[str,
     return runs
 
 
-def find_target(asked: PlayConfig) -> Target:
-    """Find the agent that is asked for. UserError or EvalDBError for every mistake that shows without torch."""
-    given_env(asked)
-    if asked.agent is not None:
-        return file_target(asked, Path(asked.agent))
-    assert asked.run is not None
-    return Target(asked.run, chosen_epochs(asked, asked.run))
-
-
 def find_targets(asked: SimConfig) -> list[Target]:
-    """Find all agents that are asked for: each run that run= names or matches, once. Errors as of `find_target`.
+    """Find all agents that are asked for: each run that run= names or matches, once.
 
-    With watch=true a run that is named need not have a checkpoint yet.
+    With watch=true a run that is named need not have a checkpoint yet. UserError or EvalDBError for every mistake that
+    shows without torch.
     """
     given_envs(asked)
     if asked.agent is not None:
