@@ -1,6 +1,6 @@
 """Who plays: an agent, or chance. Each episode draws from its own seed, so it is the same whoever plays beside it."""
 
-from typing import Protocol
+from typing import TypeAlias
 
 import numpy as np
 import torch
@@ -11,14 +11,6 @@ from metta.agent.twin_network import TwinNetwork
 from metta.envs.env_spec import EnvSpec, check_fit
 
 NOISE_STEPS = 64  # of an episode's noise are drawn at once
-
-
-class Player(Protocol):
-    """Chooses actions for all rows; call `begin` when an episode with this seed starts in that environment."""
-
-    def begin(self, env_index: int, seed: int) -> None: ...
-
-    def act(self, observations: np.ndarray, starts: np.ndarray) -> np.ndarray: ...
 
 
 class AgentPlayer:
@@ -92,6 +84,10 @@ class RandomPlayer:
         normal = generator.standard_normal((spec.num_agents, len(low)))
         uniform = generator.uniform(np.where(bounded, low, 0), np.where(bounded, high, 1), normal.shape)
         return np.where(bounded, uniform, normal).reshape(-1, *spec.action_shape).astype(np.float32)
+
+
+# Chooses actions for all rows; call `begin` when an episode with this seed starts in that environment.
+Player: TypeAlias = AgentPlayer | RandomPlayer
 
 
 def make_player(agent: PolicyAgent | None, spec: EnvSpec, num_envs: int, sampled: bool = False) -> Player:
