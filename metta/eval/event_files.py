@@ -35,25 +35,21 @@ def read_curves(run: RunFolder) -> dict[str, Points]:
     A process that went on from a checkpoint says from which step on what was logged before it is void (TensorBoard's
     `purge_step`). One that went on from step 0 does not, so any step that goes back voids what it goes back over.
     """
-    curves: dict[str, dict[int, float]] = defaultdict(dict)
-    last: dict[str, int] = {}
+    curves: dict[str, dict[int, float]] = defaultdict(dict)  # each by ascending step
     for event in _events(run):
         if event.HasField("session_log") and event.session_log.status == event.session_log.START:
-            for name, points in curves.items():
+            for points in curves.values():
                 _drop_from(points, event.step)
-                last[name] = event.step - 1
         for value in event.summary.value:
             if value.HasField("simple_value"):
-                if event.step <= last.get(value.tag, -1):
-                    _drop_from(curves[value.tag], event.step)
+                _drop_from(curves[value.tag], event.step)
                 curves[value.tag][event.step] = value.simple_value
-                last[value.tag] = event.step
     return {name: _points(points) for name, points in sorted(curves.items()) if points}
 
 
 def _drop_from(points: dict[int, float], step: int) -> None:
-    for late in [at for at in points if at >= step]:
-        del points[late]
+    while points and next(reversed(points)) >= step:
+        points.popitem()
 
 
 def _points(points: dict[int, float]) -> Points:
