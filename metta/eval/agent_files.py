@@ -1,5 +1,6 @@
 """To which agent a score belongs: the file that earned it, by its fingerprint, not whatever has its name now."""
 
+import functools
 import zipfile
 from pathlib import Path
 
@@ -12,9 +13,10 @@ class AgentFiles:
     """The agent files to which a run's scores belong: by their fingerprints, read once. train_dir None: unknown."""
 
     def __init__(self, train_dir: Path | None, run: str):
-        known = train_dir is not None and RUN_NAME.fullmatch(run)
-        self._manager = TinyCheckpointManager(run, train_dir) if known and train_dir is not None else None
-        self._crcs: dict[int, str | None] = {}
+        self._manager: TinyCheckpointManager | None = None
+        if train_dir is not None and RUN_NAME.fullmatch(run):
+            self._manager = TinyCheckpointManager(run, train_dir)
+        self._crc = functools.cache(self._read_crc)
 
     def may_be(self, epoch: int, crc: str) -> bool:
         """Whether no other agent file lies in the place of the one with this fingerprint."""
@@ -24,13 +26,11 @@ class AgentFiles:
         """Whether it is there; of a run without any checkpoint, whose scores are all that is left, every one counts."""
         return self._crc(epoch) == crc or self._manager is None or not self._manager.exists()
 
-    def _crc(self, epoch: int) -> str | None:
+    def _read_crc(self, epoch: int) -> str | None:
         """The fingerprint of the epoch's agent file, "" if it is damaged, None if there is none."""
-        if epoch not in self._crcs and self._manager is not None:
-            try:
-                self._crcs[epoch] = fingerprint(self._manager.file("agent", epoch))
-            except FileNotFoundError:
-                self._crcs[epoch] = None
-            except (OSError, zipfile.BadZipFile, NotImplementedError, UnicodeDecodeError):
-                self._crcs[epoch] = ""
-        return self._crcs.get(epoch)
+        try:
+            return None if self._manager is None else fingerprint(self._manager.file("agent", epoch))
+        except FileNotFoundError:
+            return None
+        except (OSError, zipfile.BadZipFile, NotImplementedError, UnicodeDecodeError):
+            return ""
