@@ -36,10 +36,9 @@ def plot_rows(plot: Plot, names: Sequence[str]) -> Table:
             yield "runs", plot.x, plot.y or "value", "low", "high"
             for name, curve in zip(names, plot.curves, strict=True):
                 if curve is not None:
-                    none = [""] * len(curve.x)
-                    low = none if curve.low is None else curve.low.tolist()
-                    high = none if curve.high is None else curve.high.tolist()
-                    for x, *rest in zip(curve.x.tolist(), curve.y.tolist(), low, high, strict=True):
+                    columns = (curve.x, curve.y, curve.low, curve.high)
+                    numbers = [[""] * len(curve.x) if column is None else column.tolist() for column in columns]
+                    for x, *rest in zip(*numbers, strict=True):
                         yield name, int(x) if x.is_integer() else x, *rest
         case Intervals():
             yield "runs", plot.x, "low", "high"
