@@ -7,7 +7,7 @@ wait for a writer; writers of one run queue for up to WAIT_S.
 import json
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, suppress
 from typing import Any, TypeAlias
 
 from metta.errors import MettaError
@@ -96,9 +96,7 @@ class Database(ABC):
 
     def metrics(self, text: str) -> dict[str, float | None]:
         """Read the column `metrics`. EvalDBError where it holds something else."""
-        try:
+        with suppress(ValueError):
             if isinstance(found := json.loads(text), dict) and {type(v) for v in found.values()} <= {float, type(None)}:
                 return found
-        except ValueError:
-            pass
         raise EvalDBError(f"{self.name} is damaged: {text!r:.40} are no metrics")

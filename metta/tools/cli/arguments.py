@@ -4,6 +4,7 @@ import inspect
 import math
 import textwrap
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
 from dataclasses import MISSING, Field
 from difflib import get_close_matches
 from typing import Any, TypeVar
@@ -71,11 +72,9 @@ def literal(text: str) -> bool | int | float | str:
     if text.lower() in ("true", "false"):
         return text.lower() == "true"
     for kind in (int, float):
-        try:
+        with suppress(ValueError, OverflowError):
             if math.isfinite(number := kind(text)):
                 return number
-        except (ValueError, OverflowError):
-            pass
     return text
 
 
