@@ -94,20 +94,19 @@ def write_gif(frames: Iterator[np.ndarray], num_frames: int, fps: float, file: I
     def pictures() -> Iterator[Image.Image]:
         for index, frame in enumerate(frames):
             if index % skip == 0 or index == num_frames - 1:
-                yield sized(Image.fromarray(frame)).quantize(256, Image.Quantize.FASTOCTREE)
+                picture = Image.fromarray(enlarged(frame))
+                picture = picture.reduce(math.ceil(max(picture.size) / GIF_SIDE))
+                yield picture.quantize(256, Image.Quantize.FASTOCTREE)
 
     each = pictures()
     milliseconds = 10 * round(100 * skip / fps)  # a GIF counts in hundredths of a second
     next(each).save(file, "GIF", save_all=True, append_images=each, duration=milliseconds, loop=0)
 
 
-def sized(picture: Any) -> Any:
-    """Resize a Pillow picture by a whole number if it is too large or too small to look at."""
-    largest = max(picture.size)
-    if largest > GIF_SIDE:
-        return picture.reduce(math.ceil(largest / GIF_SIDE))
-    times = math.ceil(SMALL_SIDE / largest)
-    return picture.resize((picture.width * times, picture.height * times), 0)  # 0: no smoothing
+def enlarged(frame: np.ndarray) -> np.ndarray:
+    """Repeat the pixels of a picture that is too small to look at, without smoothing."""
+    times = math.ceil(SMALL_SIDE / max(frame.shape[:2]))
+    return frame.repeat(times, 0).repeat(times, 1)
 
 
 def write_mp4(frames: Iterator[np.ndarray], fps: float, file: IO[bytes]) -> None:
@@ -116,8 +115,7 @@ def write_mp4(frames: Iterator[np.ndarray], fps: float, file: IO[bytes]) -> None
     writer: Any = imageio.get_writer(file, "mp4", fps=fps, macro_block_size=2)  # type: ignore[arg-type]  # IO is enough
     with writer:
         for frame in frames:
-            times = math.ceil(SMALL_SIDE / max(frame.shape))
-            frame = frame.repeat(times, 0).repeat(times, 1)
+            frame = enlarged(frame)
             writer.append_data(frame[: frame.shape[0] // 2 * 2, : frame.shape[1] // 2 * 2])  # H.264 wants even sides
 
 
