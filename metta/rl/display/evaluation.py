@@ -41,14 +41,14 @@ class EvaluationBeside:
         words = ["sim", f"run={config.run}", "watch=true", f"epoch={'all' if self._is_new else 'latest'}"]
         words += [f"episodes={config.evaluate}", f"train_dir={config.train_dir}"]
         words += [] if config.eval_db is None else [f"eval_db={config.eval_db}"]
-        self._said, self._erred = (tempfile.TemporaryFile() for _ in range(2))  # noqa: SIM115 (closed by close)
+        self._said = tempfile.TemporaryFile()  # noqa: SIM115 (closed by close)
         try:
             # Its own process group: Ctrl-C at the terminal is the trainer's to answer.
             self._process = subprocess.Popen(
                 [sys.executable, "-c", START, *words, "--", *sys.path],
                 stdin=subprocess.PIPE,
                 stdout=self._said,
-                stderr=self._erred,
+                stderr=self._said,
                 text=True,
                 process_group=0,
             )
@@ -58,7 +58,7 @@ class EvaluationBeside:
     def check(self) -> None:
         """Say, once, where it has failed."""
         if self._process is not None and self._process.poll() is not None:
-            lines = lines_of(self._erred)
+            lines = lines_of(self._said)
             why = lines[-1] if lines else f"exit status {self._process.returncode}"
             say(f"run={self.config.run} is evaluated no more, and trains on: {one_line(why)}")
             self.close()
@@ -92,7 +92,6 @@ class EvaluationBeside:
                 self._process.wait()
             self._process = None
             self._said.close()
-            self._erred.close()
 
 
 def lines_of(file: IO[bytes], begins: str = "") -> list[str]:
