@@ -21,7 +21,7 @@ SIGNIFICANT = 6  # digits of a reward in the page: float32 has no more
 
 
 class EpisodeLog:
-    """Collects what the page shows of an episode from the environment after each step."""
+    """Collects what the page shows of an episode that the environment has just begun, and after each step."""
 
     def __init__(self, env: MettaGridEnv):
         self.env = env
@@ -35,10 +35,8 @@ class EpisodeLog:
         self.items: dict[int, list[int]] = defaultdict(list)  # thing -> step, resource, amount, step, ...
         self.rewards: list[list[float]] = [[] for _ in range(env.spec.num_agents)]  # step, reward, step, ...
         self.actions: list[list[int]] = [[] for _ in range(env.spec.num_agents)]
-
-    def begin(self) -> None:
-        self.height, self.width = self.env.game.height, self.env.game.width
-        for thing in sorted(self.env.objects(), key=lambda thing: (thing["r"], thing["c"])):
+        self.height, self.width = env.game.height, env.game.width
+        for thing in sorted(env.objects(), key=lambda thing: (thing["r"], thing["c"])):
             cell = thing["r"] * self.width + thing["c"]
             if thing["type_name"] == "wall":
                 self.walls.append(cell)
@@ -109,12 +107,12 @@ def write_page(source: Source, file: IO[bytes]) -> str | None:
     """Replay the recording and write the page. Returns its `difference`, which the page shows too."""
     env = make_env(source.env)
     assert isinstance(env, MettaGridEnv)
-    single, recording, log = SingleEnv(env), source.recording, EpisodeLog(env)
-    for step in replay_steps(single, recording):
-        if step == 0:
-            log.begin()
-        else:
-            log.step(step, recording.actions[step - 1], single.rewards)
+    single, recording = SingleEnv(env), source.recording
+    steps = replay_steps(single, recording)
+    next(steps)
+    log = EpisodeLog(env)
+    for step in steps:
+        log.step(step, recording.actions[step - 1], single.rewards)
     differing = difference(single, recording)
     about = {"run": source.run, "epoch": source.epoch, "env": env.spec.env.label, "seed": recording.seed}
     data = {**about, "steps": single.steps, "difference": differing, **log.data()}
