@@ -7,7 +7,7 @@ from torch.utils.tensorboard import SummaryWriter
 from metta.run_folder import RunFolder
 
 
-class CurveWriter:
+class CurveWriter(SummaryWriter):
     """Appends to the run's curves from agent step `resumed_at` on.
 
     What a killed process logged after the checkpoint it is resumed from is purged (TensorBoard's `purge_step`), and
@@ -16,15 +16,9 @@ class CurveWriter:
 
     def __init__(self, run: RunFolder, resumed_at: int):
         suffix = f".part{max((part for part, _ in run.curves), default=0) + 1}"
-        self._writer = SummaryWriter(str(run.path), purge_step=resumed_at + 1, filename_suffix=suffix)
+        super().__init__(str(run.path), purge_step=resumed_at + 1, filename_suffix=suffix)
 
     def add(self, scalars: dict[str, float], agent_steps: int) -> None:
         for name, value in scalars.items():
             if math.isfinite(value):
-                self._writer.add_scalar(name, value, agent_steps)
-
-    def flush(self) -> None:
-        self._writer.flush()
-
-    def close(self) -> None:
-        self._writer.close()
+                self.add_scalar(name, value, agent_steps)

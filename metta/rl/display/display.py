@@ -14,18 +14,17 @@ class Display:
     """Passes on what happens to the progress and the curves. What fails in one is said once, and it is left out."""
 
     def __init__(self, config: RunConfig, run: RunFolder, resumed_at: int, last_evaluation: Callable[[], str]):
-        self._run = config.run
+        self._run, self._resumed_at = run, resumed_at
         self.progress = make_progress(config, resumed_at, last_evaluation)
-        self._open_curves = lambda: CurveWriter(run, resumed_at)
         self._curves: CurveWriter | None = None
         self._failed: set[str] = set()
 
     def start(self) -> None:
         self._attempt("progress", self.progress.start)
-        self._attempt("curves", self._start_curves)
+        self._attempt("curves", self._open_curves)
 
-    def _start_curves(self) -> None:
-        self._curves = self._open_curves()
+    def _open_curves(self) -> None:
+        self._curves = CurveWriter(self._run, self._resumed_at)
 
     def update(self, epoch: int, agent_steps: int, scalars: dict[str, float], seconds: Mapping[str, float]) -> None:
         """Show an epoch's scalars; seconds: by phase, since the start."""
@@ -57,4 +56,4 @@ class Display:
             show(*arguments)
         except Exception as error:  # noqa: BLE001 (a terminal that is gone, a full disk, what rich or TensorBoard raise)
             self._failed.add(what)
-            say(f"run={self._run} shows no {what} from now on, and trains on: {one_line(error)}")
+            say(f"run={self._run.name} shows no {what} from now on, and trains on: {one_line(error)}")
