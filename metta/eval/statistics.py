@@ -61,9 +61,7 @@ def bootstrap_intervals(scores: ArrayLike) -> tuple[Floats, Floats]:
     values = _values(scores)
     centre = means(values)
     rest = values - centre[:, None]  # so that equal scores give an interval of no width, whatever rounding does
-    sums = np.empty((len(values), RESAMPLES))
-    for start, counts in _blocks(values.shape[1]):
-        sums[:, start : start + len(counts)] = rest @ counts.T
+    sums = np.concatenate([rest @ counts.T for counts in _blocks(values.shape[1])], axis=1)
     low, high = _percentiles(sums / values.shape[1])
     return low + centre, high + centre
 
@@ -75,7 +73,7 @@ def iqm_over_runs(scores: ArrayLike) -> Estimate:
     episodes of 3 runs as 300 runs. With a single run, its episodes are resampled.
     """
     values = _runs(scores)
-    blocks = (np.repeat(counts, values.shape[1], axis=1) for _, counts in _blocks(len(values)))
+    blocks = (np.repeat(counts, values.shape[1], axis=1) for counts in _blocks(len(values)))
     return Estimate(interquartile_mean(values), *_iqm_interval(values.ravel(), blocks))
 
 
@@ -85,14 +83,7 @@ def iqm_stratified(scores: ArrayLike) -> Estimate:
     A stratum is a task (environment) and holds one score of each run; runs are drawn anew inside each stratum.
     """
     values = np.atleast_2d(_values(scores))
-    runs, strata = values.shape
-    rng = np.random.default_rng(0)
-    size = max(1, BLOCK_VALUES // values.size)
-    blocks = (
-        _draw(rng, min(size, RESAMPLES - start) * strata, runs).reshape(-1, strata * runs)
-        for start in range(0, RESAMPLES, size)
-    )
-    return Estimate(interquartile_mean(values), *_iqm_interval(values.T.ravel(), blocks))
+    return Estimate(interquartile_mean(values), *_iqm_interval(values.T.ravel(), _blocks(*values.shape)))
 
 
 def probability_of_improvement(a: ArrayLike, b: ArrayLike) -> Estimate:
@@ -161,14 +152,14 @@ def _small(size: int) -> Floats:
     return _draw(np.random.default_rng(0), RESAMPLES, size)
 
 
-def _blocks(size: int) -> Iterator[tuple[int, Floats]]:
-    """Yield all resamples of `size` values as (first resample, counts [resamples in the block, size])."""
-    if size * RESAMPLES <= BLOCK_VALUES:
-        yield 0, _small(size)
+def _blocks(size: int, strata: int = 1) -> Iterator[Floats]:
+    """Yield all resamples of `size` values in each of the strata, as counts [resamples in the block, strata * size]."""
+    if strata == 1 and size * RESAMPLES <= BLOCK_VALUES:
+        yield _small(size)
         return
-    rng, rows = np.random.default_rng(0), max(1, BLOCK_VALUES // size)
+    rng, rows = np.random.default_rng(0), max(1, BLOCK_VALUES // (strata * size))
     for start in range(0, RESAMPLES, rows):
-        yield start, _draw(rng, min(rows, RESAMPLES - start), size)
+        yield _draw(rng, min(rows, RESAMPLES - start) * strata, size).reshape(-1, strata * size)
 
 
 def _iqm_interval(values: Floats, blocks: Iterable[Floats]) -> tuple[float, float]:
