@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from metta.envs.env_spec import EnvName
-from metta.envs.make_env import Env, make_env
+from metta.envs.make_env import make_env
 from metta.envs.mettagrid.env import MettaGridEnv
 from metta.errors import UserError, one_line
 from metta.sim.single_env import SingleEnv
@@ -99,7 +99,7 @@ class MapView(View):
 class PictureView(View):
     """The environment's picture in half blocks: two pixels, one above the other, for each character."""
 
-    def __init__(self, env: Env):
+    def __init__(self) -> None:
         self._true_color = os.environ.get("COLORTERM", "") in ("truecolor", "24bit")
 
     def lines(self, single: SingleEnv, columns: int, rows: int) -> list[str]:
@@ -138,11 +138,8 @@ def fitted(picture: np.ndarray, width: int, height: int) -> np.ndarray:
 class TextView(View):
     """What an environment writes of itself (render_mode "ansi")."""
 
-    def __init__(self, env: Env):
-        self._env = env
-
     def lines(self, single: SingleEnv, columns: int, rows: int) -> list[str]:
-        text = self._env.render()
+        text = single.env.render()
         text = text.getvalue() if isinstance(text, io.StringIO) else str(text)
         return [line if "\x1b" in line else line[:columns] for line in text.split("\n")][:rows]
 
@@ -174,8 +171,7 @@ def open_view(name: EnvName, seed: int, terminal: bool) -> tuple[SingleEnv, View
     os.environ.setdefault("SDL_VIDEODRIVER", "dummy")
     for mode, view in (("rgb_array", PictureView), ("ansi", TextView)):
         if mode in modes:
-            env = make_env(name, mode)
-            return SingleEnv(env), view(env)
+            return SingleEnv(make_env(name, mode)), view()
     raise UserError(f"env={name.short_name} cannot be shown here: it has render_mode {' and '.join(modes) or 'none'}")
 
 
