@@ -175,7 +175,7 @@ def overall_plot(comparison: Comparison) -> Plot:
 def training_plots(groups: Sequence[Group], training: Mapping[str, Mapping[str, Points]]) -> list[Plot]:
     """Make a plot for each scalar in the event files, return and length first."""
     names = {name for curves in training.values() for name in curves}
-    if all(same_points(curves.get(RETURN), curves.get(LENGTH)) for curves in training.values()):
+    if all(np.array_equal(curves.get(RETURN, ()), curves.get(LENGTH, ())) for curves in training.values()):
         names.discard(LENGTH)  # as where each step pays 1
     ordered = [name for name in MAIN_CURVES if name in names] + sorted(names.difference(MAIN_CURVES))
     limit = max(50, min(CURVE_POINTS, ALL_CURVE_POINTS // max(1, len(ordered) * len(groups))))
@@ -192,13 +192,6 @@ def training_plots(groups: Sequence[Group], training: Mapping[str, Mapping[str, 
             caption += f" A few values lie beyond {focus[0]:.3g} to {focus[1]:.3g}."
         plots.append(Lines(f"training_{file_name(name)}", title, caption.strip(), STEPS, "", curves, focus=focus))
     return plots
-
-
-def same_points(one: Points | None, other: Points | None) -> bool:
-    """Whether two curves are the same, or neither is there."""
-    if one is None or other is None:
-        return one is other
-    return np.array_equal(one[0], other[0]) and np.array_equal(one[1], other[1])
 
 
 def focus_of(columns: Sequence[Floats]) -> tuple[float, float] | None:
