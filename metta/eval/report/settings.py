@@ -36,10 +36,9 @@ def read_settings(train_dir: Path, groups: Sequence[Group]) -> Settings:
             runs[run] = texts(saved["config"])
     names = dict.fromkeys(name for config in runs.values() for name in config if name not in FOLDER)
     found = {name: [values_of(group, runs, name) for group in groups] for name in names}
-    differing = {name: values for name, values in found.items() if differ(name, values)}
-    cells = {name: [enumeration(of_group) for of_group in values] for name, values in differing.items()}
+    differing = {name: [enumeration(one) for one in values] for name, values in found.items() if differ(name, values)}
     begun = [f"{run} began with {texts['ancestry']}." for run, texts in runs.items() if texts.get("ancestry")]
-    return Settings(runs, cells, begun + [note for group in groups for note in setting_notes(group, runs)])
+    return Settings(runs, differing, begun + [note for group in groups for note in setting_notes(group, runs)])
 
 
 def texts(config: Mapping[str, Any]) -> Texts:
