@@ -34,12 +34,11 @@ def replay_path(recordings: Path, seed: int, format: str) -> Path:
 
 
 def write_replay(source: Source, format: str, path: Path) -> str | None:
-    """Replay the episode and write the file atomically.
+    """Replay the episode and write the file, of a format that `check_format` lets pass, atomically.
 
     Returns None if all went as recorded, else the difference in words. UserError if the environment cannot be made, or
-    cannot be drawn in this format.
+    draws no pictures.
     """
-    check_format(format, source.env)
     write = {"html": write_page, "mettascope": write_mettascope}.get(format, partial(write_film, format))
     differences: list[str | None] = []
     with written_beside(path, lambda file: differences.append(write(source, file))) as new:
