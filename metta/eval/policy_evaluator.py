@@ -17,7 +17,7 @@ from metta.envs.by_value import unpack
 from metta.envs.env_spec import EnvName
 from metta.envs.make_env import spec_of
 from metta.envs.vec_env import Episode
-from metta.errors import CheckpointError, UserError, one_line
+from metta.errors import CheckpointError, UserError
 from metta.eval.eval_db import EpisodeRow, Score, open_scores, scored_env
 from metta.files.pt_file import fingerprint
 from metta.rl.saved_config import newest_config
@@ -25,7 +25,7 @@ from metta.rl.tiny_checkpoint_manager import TinyCheckpointManager
 from metta.run_folder import RunFolder
 from metta.sim.recording import recorded_name, recording_path, save_recordings
 from metta.sim.simulation import SimulationPool, default_num_envs
-from metta.user_code import GIVEN
+from metta.user_code import GIVEN, said_where
 
 AnyEnv = EnvName | str | Callable[..., Any]  # a name, a class or a function
 
@@ -240,4 +240,4 @@ def check_acts(agent: PolicyAgent, path: str | Path) -> None:
         observations = np.zeros((1, *agent.env.observation_shape), agent.env.observation_dtype)
         agent.act(observations, agent.initial_state(1), np.ones(1, dtype=bool))
     except Exception as error:
-        raise CheckpointError(f"{path} holds an agent that cannot act: {one_line(error)}") from error
+        raise CheckpointError(f"{path} holds an agent that cannot act: {said_where(error)}") from error

@@ -104,10 +104,6 @@ def run_epochs(
     check_mirror: Callable[[], object],
 ) -> int:
     """Train until the run is complete, or on_epoch or a signal asks to stop; returns the exit status."""
-
-    def hurried() -> bool:
-        return signals.received is not None
-
     if trainer.epoch == 0 or not saver.manager.exists():
         saver.save(trainer.agent, trainer.epoch, trainer.state_dict())
     if trainer.complete:
@@ -117,7 +113,7 @@ def run_epochs(
             "a larger total_timesteps= trains it further"
         )
         evaluation.start()
-        evaluation.finish(trainer.epoch, hurried)
+        evaluation.finish(trainer.epoch, hurried=lambda: signals.received is not None)
         return 0
     display.start()
     evaluation.start()
@@ -143,7 +139,7 @@ def run_epochs(
     how = "complete" if trainer.complete else f"{stopped} and saved; the same command goes on"
     cost = exchange_cost(trainer.timers.seconds)
     display.stop(f"{how}: epoch {trainer.epoch}, {trainer.agent_steps:,} agent steps" + (cost and f"; {cost}"))
-    evaluation.finish(trainer.epoch, hurried)
+    evaluation.finish(trainer.epoch, hurried=lambda: signals.received is not None)
     return 0 if signals.received is None else 128 + signals.received
 
 

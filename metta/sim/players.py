@@ -9,6 +9,7 @@ from torch import Tensor
 from metta.agent.policy_agent import PolicyAgent, State
 from metta.agent.twin_network import TwinNetwork
 from metta.envs.env_spec import EnvSpec, check_fit
+from metta.user_code import users_code
 
 NOISE_STEPS = 64  # of an episode's noise are drawn at once
 
@@ -24,6 +25,7 @@ class AgentPlayer:
 
     def __init__(self, agent: PolicyAgent, num_envs: int, num_agents: int, sampled: bool = False):
         self._actor = TwinNetwork.of(agent) or agent
+        self._own_code = () if type(agent) is PolicyAgent else (f"agent {type(agent).__name__}",)
         self.sampled = sampled or num_agents > 1
         self.state: State = agent.initial_state(num_envs * num_agents)
         self._noise = [EpisodeNoise(agent, num_agents) for _ in range(num_envs)]
@@ -33,7 +35,8 @@ class AgentPlayer:
 
     def act(self, observations: np.ndarray, starts: np.ndarray) -> np.ndarray:
         noise = torch.cat([noise.next() for noise in self._noise]) if self.sampled else None
-        actions, self.state = self._actor.act(observations, self.state, starts, not self.sampled, noise)
+        with users_code(*self._own_code):
+            actions, self.state = self._actor.act(observations, self.state, starts, not self.sampled, noise)
         return actions
 
 

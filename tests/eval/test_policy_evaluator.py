@@ -23,7 +23,7 @@ from metta.agent.policy_agent import PolicyAgent
 from metta.agent.untrusted import agent_file
 from metta.envs.env_spec import EnvName, EnvSpec
 from metta.envs.make_env import spec_of
-from metta.errors import EnvError
+from metta.errors import EnvError, UserCodeError
 from metta.eval.eval_db import EvalDB
 from metta.eval.policy_evaluator import PolicyEvaluator
 from metta.processes.worker import Worker
@@ -57,6 +57,21 @@ def save_agent(train_dir: Path, env: str, lstm: bool = False, **settings: Any) -
     """As epoch 0 of run=run."""
     torch.manual_seed(0)
     save_new_agent(train_dir, "run", 0, env, settings, lstm)
+
+
+class Faulty(PolicyAgent):
+    def forward(self, *args: Any, **kwargs: Any) -> Any:
+        raise KeyError("key")
+
+
+def test_what_an_agent_of_ones_own_raises_is_one_line(tmp_path: Path) -> None:
+    """A traceback through ours and torch's for a fault of theirs."""
+    agent = Faulty(spec_of(EnvName("CartPole-v1")))
+    state = {"config": {"env": "CartPole-v1", "env_settings": {}}, "epoch": 0, "agent_steps": 0}
+    TinyCheckpointManager("run", tmp_path).save_checkpoint(agent, 0, state)
+    said = r"^agent Faulty failed: KeyError: 'key' \(test_policy_evaluator.py:\d+\)$"
+    with PolicyEvaluator(tmp_path) as evaluator, pytest.raises(UserCodeError, match=said):
+        evaluator.evaluate("run", 0, episodes=1)
 
 
 def threads_of_helpers() -> list[threading.Thread]:
