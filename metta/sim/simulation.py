@@ -9,7 +9,7 @@ import math
 import os
 import pickle
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from concurrent.futures import Executor, Future
 
 import numpy as np
@@ -115,7 +115,7 @@ class SimulationPool:
         if self._executor is None:
             return functools.partial(self._play, player, agent, sampled, batches)
         futures = self._submit(self._executor, agent, sampled, batches)
-        return lambda: by_seed(episode for future in futures for episode in future.result())
+        return lambda: sorted((e for future in futures for e in future.result()), key=lambda episode: episode.seed)
 
     def _play(self, player: Player, agent: PolicyAgent | None, sampled: bool, batches: list[range]) -> list[Episode]:
         """Play the batches from the last one on, while the helping processes play them from the first one on."""
@@ -138,7 +138,7 @@ class SimulationPool:
                 self._pool.kill_workers()
             self.close()
             raise
-        return by_seed(episodes)
+        return sorted(episodes, key=lambda episode: episode.seed)
 
     def close(self) -> None:
         """Close the environments and end the processes."""
@@ -167,10 +167,6 @@ class SimulationPool:
         episodes = self._here.play(player, batch)
         self._seconds += time.monotonic() - began
         return episodes
-
-
-def by_seed(episodes: Iterable[Episode]) -> list[Episode]:
-    return sorted(episodes, key=lambda episode: episode.seed)
 
 
 def play_batch(task: bytes, agent: bytes, sampled: bool, seeds: range) -> list[Episode]:
