@@ -18,6 +18,7 @@ from metta.rl.train_config import RunConfig
 # It ends when its stdin does: with the trainer, however that ends.
 START = (
     "import os, sys, threading; os.nice(19); at = sys.argv.index('--'); argv = sys.argv[1:at]; "
+    "hasattr(os, 'SCHED_IDLE') and os.sched_setscheduler(0, os.SCHED_IDLE, os.sched_param(0)); "
     "sys.path = sys.argv[at + 1:]; "
     "threading.Thread(target=lambda: (sys.stdin.read(), os._exit(0)), daemon=True).start(); "
     "from metta.tools.main import main; sys.exit(main(argv))"
