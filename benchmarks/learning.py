@@ -156,15 +156,16 @@ def peer_means(rung: Rung) -> tuple[list[float], str]:
 
 
 def normalised(rung: Rung) -> tuple[list[float], list[float]]:
-    """Our runs' scores and those of Stable-Baselines3 here, where 0 is the random agent and 1 is `good`; [] if none is.
+    """Our runs' scores and those of Stable-Baselines3 here, where 0 is the random agent and 1 is `good`.
 
-    The random agent is the mean of ours over the seeds.
+    The random agent is the mean of ours over the seeds. [] where nothing is good: the peer is no better than it, or
+    was not trained.
     """
     ours, (theirs, _) = lines(OURS, rung), peer_means(rung)
     good = rung.good if rung.good is not None else float(np.mean(theirs)) if theirs else None
-    if good is None or not ours:
+    zero = float(np.mean([line["random"] for line in ours])) if ours else 0.0
+    if good is None or not ours or good <= zero:
         return [], []
-    zero = float(np.mean([line["random"] for line in ours]))
     means = [line["mean"] for line in ours]
     return [(mean - zero) / (good - zero) for mean in means], [(mean - zero) / (good - zero) for mean in theirs]
 
