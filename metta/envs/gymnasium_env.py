@@ -51,51 +51,35 @@ class GymnasiumEnv(Adapter):
         self, observations: np.ndarray, rewards: np.ndarray, terminated: np.ndarray, truncated: np.ndarray
     ) -> None:
         plain = self._reader.fields(masked=False)
-        as_it_is = plain["observation_kind"] != "composite" and observations.shape[1:] == plain["observation_shape"]
-        if not as_it_is or self._reader.scaled:
-            self._row = observations[0].reshape(-1)
-            self._env = Rows(self._env, self._reader, np.zeros_like(self._row))
-        else:
-            self._row = observations[0].reshape(self._env.observation_space.shape)
+        same = plain["observation_kind"] != "composite" and observations.shape[1:] == plain["observation_shape"]
+        self._as_it_is = same and not self._reader.scaled
+        self._row = observations[0].reshape(self._env.observation_space.shape if self._as_it_is else -1)
         assert np.shares_memory(self._row, observations)
+        self._masks = self._env.get_wrapper_attr("action_masks") if self._env.has_wrapper_attr("action_masks") else None
         self._step = self._env.step
         self._rewards, self._terminated, self._truncated = rewards, terminated, truncated
 
     def reset(self, seed: int) -> None:
         if self._sticky_game is not None:
             self._sticky_game.last_action = 0
-        self._row[...] = self._env.reset(seed=seed)[0]
+        self._write(*self._env.reset(seed=seed))
         self._length = 0
 
     def step(self, actions: np.ndarray) -> None:
-        observation, reward, terminated, truncated, _ = self._step(self._convert(actions))
+        observation, reward, terminated, truncated, info = self._step(self._convert(actions))
         self._length += 1
-        self._row[...] = observation
+        self._write(observation, info)
         self._rewards[0] = reward
         self._terminated[0] = terminated
         self._truncated[0] = not terminated and (truncated or self._length == self._max_steps)
 
-
-class Rows(gymnasium.Wrapper):
-    """Gives each observation as one row of numbers, with the mask of what may be done next where `row` has room."""
-
-    def __init__(self, env: gymnasium.Env, reader: ObservationReader, row: np.ndarray):
-        super().__init__(env)
-        self._reader, self._row = reader, row
-        self._masks = env.get_wrapper_attr("action_masks") if env.has_wrapper_attr("action_masks") else None
-
-    def reset(self, **arguments: Any) -> tuple[np.ndarray, dict[str, Any]]:
-        observation, info = self.env.reset(**arguments)
-        return self._read(observation, info), info
-
-    def step(self, action: Any) -> tuple[np.ndarray, Any, bool, bool, dict[str, Any]]:
-        observation, reward, terminated, truncated, info = self.env.step(action)
-        return self._read(observation, info), reward, terminated, truncated, info
-
-    def _read(self, observation: Any, info: dict[str, Any]) -> np.ndarray:
+    def _write(self, observation: Any, info: dict[str, Any]) -> None:
+        """Write the row of an observation, with the mask of what may be done next where there is room for one."""
+        if self._as_it_is:
+            self._row[...] = observation
+            return
         if self._reader.gives_mask:
             mask = observation[MASK]
         else:
             mask = info.get(MASK) if self._masks is None else self._masks()
         self._reader.write(self._row, observation, mask)
-        return self._row
