@@ -9,6 +9,7 @@ from typing import Any, NoReturn
 
 import numpy as np
 
+from metta.envs.action_log import ActionLog
 from metta.envs.by_value import pack
 from metta.envs.env_group import Arrays, EnvGroup, environments, set_up
 from metta.envs.env_spec import EnvSpec
@@ -62,35 +63,6 @@ class Episode:
         return float(self.returns[self.took_part].mean())
 
 
-class ActionLog:
-    """Stores the actions `[B, *action_shape]` of every step since the oldest unfinished episode began."""
-
-    def __init__(self, row_shape: tuple[int, ...], dtype: np.dtype, num_steps: int = 0):
-        self.rows = np.zeros((max(64, 2 * num_steps), *row_shape), dtype)
-        self.first_step = 0  # that of rows[0]
-        self.next_step = num_steps
-
-    @property
-    def full(self) -> bool:
-        return self.next_step - self.first_step == len(self.rows)
-
-    def make_room(self, oldest: int) -> None:
-        """Drop the actions before step `oldest`; double the memory unless that freed half of it."""
-        kept = self.rows[oldest - self.first_step :]
-        if 2 * len(kept) > len(self.rows):
-            self.rows = np.zeros((2 * len(self.rows), *self.rows.shape[1:]), self.rows.dtype)
-        self.rows[: len(kept)] = kept
-        self.first_step = oldest
-
-    def append(self, actions: np.ndarray) -> None:
-        self.rows[self.next_step - self.first_step] = actions
-        self.next_step += 1
-
-    def since(self, step: int, rows: slice) -> np.ndarray:
-        """Copy the actions in these rows from `step` on, `[steps, rows, *action_shape]`."""
-        return self.rows[step - self.first_step : self.next_step - self.first_step, rows].copy()
-
-
 class VecEnv:
     """`num_envs` copies of the environment spec.env, each playing one episode after the other.
 
@@ -132,9 +104,7 @@ class VecEnv:
         self._episode_index = np.zeros(num_envs, np.int64)
         self._returns = np.zeros(self.batch_size)
         self._took_part = np.ones(self.batch_size, bool)
-        self._log_dtype = self._arrays.actions.dtype
-        if spec.choices:
-            self._log_dtype = np.min_scalar_type(max(spec.choices) - 1)
+        self._log_dtype = np.min_scalar_type(max(spec.choices) - 1) if spec.choices else self._arrays.actions.dtype
 
     def _start_workers(self, file: Any) -> None:
         if not self._shares:
@@ -159,7 +129,7 @@ class VecEnv:
     def reset(self, episode_seeds: SeedOf | None = None) -> np.ndarray:
         """Begin episode 0 of every environment, with these seeds from now on if given; returns `observations`."""
         self.episode_seeds = episode_seeds or self.episode_seeds
-        self._log = ActionLog(self._arrays.actions.shape, self._log_dtype)
+        self._log = ActionLog(self._steps(0))
         self.rewards[:] = 0
         self._episode_index[:] = 0
         self._begin(range(self.num_envs))
@@ -169,8 +139,6 @@ class VecEnv:
         """Step every environment with actions `[B, *action_shape]`; returns the episodes that ended."""
         assert actions.shape == self._arrays.actions.shape
         self._arrays.actions[:] = actions
-        if self._log.full:
-            self._log.make_room(int(self._starts.min(initial=self._log.next_step, where=self.active)))
         self._log.append(self._arrays.actions)
         for worker in self._workers:
             worker.step()
@@ -182,6 +150,8 @@ class VecEnv:
             self._require_finite("observation", self.final_observations)
         self._returns += self.rewards
         episodes = [self._finish(index, metrics) for index, metrics in ended]
+        if ended:
+            self._log.drop(int(self._starts.min(initial=self._log.next_step, where=self.active)))
         self._note_present()
         self._require_finite("observation", self.observations)
         self._require_choice()
@@ -209,8 +179,10 @@ class VecEnv:
         """
         if len(state["seeds"]) != self.num_envs:
             raise UserError(f"the saved state is of num_envs={len(state['seeds'])}, this is num_envs={self.num_envs}")
-        lengths = np.array([len(actions) for actions in state["actions"]])
-        self._log = ActionLog(self._arrays.actions.shape, self._log_dtype, int(lengths.max()))
+        steps = self._steps(max(map(len, state["actions"])))
+        for index, actions in enumerate(state["actions"]):
+            steps[len(steps) - len(actions) :, self._rows(index)] = actions
+        self._log = ActionLog(steps)
         self._episode_index[:] = state["episode_index"]
         self._arrays.next_seeds[:] = state["seeds"]
         everywhere = dict(enumerate(state["actions"]))
@@ -218,8 +190,7 @@ class VecEnv:
         self._returns[:] = np.concatenate(self._call("replay", everywhere))
         for index, actions in enumerate(state["actions"]):
             self._began(index)
-            self._starts[index] -= lengths[index]
-            self._log.rows[self._starts[index] : self._log.next_step, self._rows(index)] = actions
+            self._starts[index] -= len(actions)
         differing = [index for index in np.flatnonzero(self.active).tolist() if not self._came_back(index, state)]
         for name in ("observations", "terminated", "truncated"):
             getattr(self, name)[:] = state[name]
@@ -252,6 +223,10 @@ class VecEnv:
         self.active[index] = self._seeds[index] >= 0
         self._starts[index] = self._log.next_step
         self._set_next_seed(index, self._episode_index[index] + 1)
+
+    def _steps(self, count: int) -> np.ndarray:
+        """Actions of so many steps, as they are remembered."""
+        return np.zeros((count, *self._arrays.actions.shape), self._log_dtype)
 
     def _note_present(self) -> None:
         if self.spec.agents_vary:
