@@ -36,7 +36,7 @@ def an_agent(spec=DISCRETE, agent_class=PolicyAgent):
 
 def a_rollout(agent, rows, steps=2):
     """Of an agent that has changed since."""
-    rollout = Rollout.over(bytearray(Rollout.num_bytes(agent, steps, rows)), agent, steps, rows)
+    rollout = Rollout.zeros(agent, steps, rows)
     rollout.observations.normal_()
     with torch.no_grad():
         params, _, _ = agent(rollout.observations)

@@ -79,7 +79,7 @@ def an_agent(lstm=False, num_actions=2):
 
 def a_batch(agent, steps, rows, **arrays):
     """A rollout with some of its arrays given; the others are zero."""
-    rollout = Rollout.over(bytearray(Rollout.num_bytes(agent, steps, rows)), agent, steps, rows)
+    rollout = Rollout.zeros(agent, steps, rows)
     for name, array in arrays.items():
         getattr(rollout, name).copy_(torch.as_tensor(array))
     return rollout

@@ -31,7 +31,7 @@ def an_agent(lstm):
 
 
 def a_batch(agent):
-    rollout = Rollout.over(bytearray(Rollout.num_bytes(agent, 2, ROWS)), agent, 2, ROWS)
+    rollout = Rollout.zeros(agent, 2, ROWS)
     for array in (rollout.observations, rollout.log_probs, rollout.values, rollout.advantages, rollout.returns):
         array.normal_()
     rollout.actions.random_(2)

@@ -83,8 +83,7 @@ class Replica:
             first, count = envs_of[shard].start, len(envs_of[shard])
             envs = VecEnv(agent.env, count, EpisodeSeeds(config.seed), helpers, first_env=first)
             envs.reset()
-            shape = config.horizon, envs.batch_size
-            rollout = Rollout.over(mmap.mmap(-1, Rollout.num_bytes(agent, *shape)), agent, *shape)
+            rollout = Rollout.zeros(agent, config.horizon, envs.batch_size)
             self.collectors[shard] = Collector(envs, agent, rollout, timers, self.buffers)
         self.rollouts = [collector.rollout for collector in self.collectors.values()]
         self.scaler = RewardScaler([rollout.values.shape[1] for rollout in self.rollouts], config.gamma)

@@ -3,6 +3,7 @@
 One more array is one line in `Batch` or `Rollout`, and one in `Collector` that writes it.
 """
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, field, fields
 from typing import Any
@@ -12,13 +13,15 @@ import torch
 from torch import Tensor
 
 from metta.agent.policy_agent import PolicyAgent, State
-from metta.processes.shared_arrays import Layout, arrays_over, num_bytes
 
-# What `field(metadata=...)` says of an array: the shape and dtype of one entry, and for which axes there are entries.
-NUMBER: dict[str, Any] = {"entry": lambda agent: ((), "float32"), "axes": "TB"}
-FLAG = NUMBER | {"entry": lambda agent: ((), "bool")}
-OBSERVATION = NUMBER | {"entry": lambda agent: (agent.env.observation_shape, agent.env.observation_dtype)}
-ACTION = NUMBER | {"entry": lambda agent: (agent.env.action_shape, agent.env.action_dtype)}
+# What `field(metadata=...)` says of an array: its shape and dtype, for an agent, T steps and B rows.
+NUMBER: dict[str, Any] = {"layout": lambda agent, T, B: ((T, B), "float32")}
+FLAG: dict[str, Any] = {"layout": lambda agent, T, B: ((T, B), "bool")}
+OBSERVATION: dict[str, Any] = {
+    "layout": lambda agent, T, B: ((T, B, *agent.env.observation_shape), agent.env.observation_dtype)
+}
+ACTION: dict[str, Any] = {"layout": lambda agent, T, B: ((T, B, *agent.env.action_shape), agent.env.action_dtype)}
+NUMBER_OF_ROW: dict[str, Any] = {"layout": lambda agent, T, B: ((B,), "float32")}
 
 
 @dataclass(kw_only=True)
@@ -84,31 +87,25 @@ class Rollout(Batch):
     terminated: np.ndarray = field(metadata=FLAG)
     truncated: np.ndarray = field(metadata=FLAG)
     bootstrap_values: np.ndarray = field(metadata=NUMBER)
-    last_values: np.ndarray = field(metadata=NUMBER | {"axes": "B"})
+    last_values: np.ndarray = field(metadata=NUMBER_OF_ROW)
 
     @classmethod
-    def over(cls, memory: Any, agent: PolicyAgent, horizon: int, rows: int) -> "Rollout":
-        """In `memory`, a buffer of `num_bytes`; on a GPU the tensors are copies there."""
+    def zeros(cls, agent: PolicyAgent, horizon: int, rows: int) -> "Rollout":
         device = next(agent.parameters()).device
-        arrays: dict[str, Any] = arrays_over(memory, cls._layout(agent, horizon, rows))
-        states = [name for name in arrays if name.startswith("state")]
-        for name in (*ON_DEVICE, *states):
-            arrays[name] = torch.from_numpy(arrays[name]).to(device)
-        state = tuple(arrays.pop(name) for name in states)
+        arrays: dict[str, Any] = {}
+        for name, (shape, dtype) in cls._layout(agent, horizon, rows).items():
+            array = torch.zeros(shape, dtype=getattr(torch, dtype))
+            arrays[name] = array.to(device) if name in ON_DEVICE else array.numpy()
+        state = tuple(map(torch.zeros_like, agent.initial_state(rows)))
         return cls(state=state, agents_vary=agent.env.agents_vary, **arrays)
 
     @classmethod
     def num_bytes(cls, agent: PolicyAgent, horizon: int, rows: int) -> int:
-        return num_bytes(cls._layout(agent, horizon, rows))
+        arrays = cls._layout(agent, horizon, rows).values()
+        state = sum(part.nbytes for part in agent.initial_state(rows))
+        return state + sum(math.prod(shape) * np.dtype(dtype).itemsize for shape, dtype in arrays)
 
     @classmethod
-    def _layout(cls, agent: PolicyAgent, horizon: int, rows: int) -> Layout:
-        lengths = {"T": horizon, "B": rows}
-        layout = {}
-        for item in fields(cls):
-            if item.metadata:
-                shape, dtype = item.metadata["entry"](agent)
-                layout[item.name] = (*(lengths[axis] for axis in item.metadata["axes"]), *shape), np.dtype(dtype)
-        for i, state in enumerate(agent.initial_state(rows)):
-            layout[f"state{i}"] = tuple(state.shape), state.cpu().numpy().dtype
-        return layout
+    def _layout(cls, agent: PolicyAgent, horizon: int, rows: int) -> dict[str, tuple[tuple[int, ...], str]]:
+        """The shape and dtype of each array."""
+        return {item.name: item.metadata["layout"](agent, horizon, rows) for item in fields(cls) if item.metadata}
