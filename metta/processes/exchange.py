@@ -6,13 +6,15 @@ shards adds up a part of it.
 """
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
+
+from metta.processes.ranks import Ranks, tree_sum
 
 ROW = 1 << 16  # bytes of each shard that are brought together at once
 Meet = Callable[[Callable[[], None]], None]
@@ -36,25 +38,15 @@ class Dealt:
         return len(self.mine) == self.num_shards
 
 
-class Transport(Protocol):
-    """What an exchange asks of the other ranks, whose processes call the same at the same time."""
-
-    def sum(self, nodes: Tensor) -> Tensor:
-        """The sum `[size]` of all ranks' nodes `[n, size]`, in the order of the tree over all of them."""
-
-    def gather(self, rows: Tensor) -> Tensor:
-        """All ranks' rows `[n, ...]`, one rank's below the other's."""
-
-
 class Exchange:
     """Every process has one, and calls its methods in the same order as the others."""
 
-    def __init__(self, dealt: Dealt, size: int, memory: Any, meet: Meet, transport: Transport | None, device: Any):
+    def __init__(self, dealt: Dealt, size: int, memory: Any, meet: Meet, ranks: Ranks | None, device: Any):
         """size: float32 numbers of a shard that are added up; memory: a buffer of `memory_bytes`, shared by the rank.
 
         meet(between): returns when every process of the rank has called it, and the first one has called `between`.
         """
-        self.dealt, self._meet, self._transport = dealt, meet, transport
+        self.dealt, self._meet, self._ranks = dealt, meet, ranks
         block, self._first = dealt.block, dealt.block.start
         # Everything twice, by turns: who is ahead writes one while another still reads the other.
         floats = torch.frombuffer(memory, dtype=torch.float32)[: 2 * len(block) * size]
@@ -69,16 +61,16 @@ class Exchange:
     def memory_bytes(dealt: Dealt, size: int) -> int:
         return 2 * (4 * len(dealt.block) * size + dealt.num_shards * ROW)
 
-    def add_up(self) -> Tensor:
-        """The sum of all shards' numbers; each has written its own to `apart[turn, shard - block.start]`."""
+    def add_up(self) -> None:
+        """Put the sum of all shards' numbers into `total`; each has its own in `apart[turn, shard - block.start]`."""
         apart, width, turn = self.apart[self.turn], self._width, self.turn
         for shard in range(self.dealt.mine.start, self.dealt.mine.stop, width):
-            add_tree(apart[shard - self._first : shard - self._first + width].unbind())
+            first = shard - self._first
+            apart[first] = tree_sum(apart[first : first + width].unbind())
         self._meet(lambda: self._add_up_ranks(turn))
         nodes = apart[:1] if self._among_ranks else apart[::width]
         self.turn = 1 - turn
-        add_tree(nodes.unbind(), self.total)
-        return self.total
+        self.total.copy_(tree_sum(nodes.unbind()))
 
     def gather(self, own: np.ndarray) -> np.ndarray:
         """All shards' numbers `[num_shards, ...]`, of which this process has its own shards' `[shards, ...]`."""
@@ -95,8 +87,8 @@ class Exchange:
         table[mine.start : mine.stop] = piece
 
         def between() -> None:
-            if self._transport is not None:
-                table[:] = self._transport.gather(table[block.start : block.stop].contiguous())
+            if self._ranks is not None:
+                table[:] = self._ranks.gather(table[block.start : block.stop].contiguous())
 
         self._meet(between)
         self.turn = 1 - turn
@@ -108,27 +100,12 @@ class Exchange:
 
     def _add_up_ranks(self, turn: int) -> None:
         """Finish the part of the tree that this rank has, and have the ranks add up theirs; in one of its processes."""
-        if self._transport is None:
+        if self._ranks is None:
             return
         apart, width = self.apart[turn], power_of_two_in(len(self.dealt.block))
         for first in range(0, len(apart), width):
-            add_tree(apart[first : first + width : self._width].unbind())
-        apart[0] = self._transport.sum(apart[::width])
-
-
-def add_tree(nodes: Sequence[Tensor], out: Tensor | None = None) -> None:
-    """Add up neighbours, then pairs, fours, ...: in place into the first one, or into `out`, which leaves them be."""
-    width = 1
-    if out is not None and len(nodes) == 1:
-        out.copy_(nodes[0])
-    elif out is not None:
-        last = nodes[-1:] if len(nodes) % 2 else ()
-        pairs = zip(nodes[::2], nodes[1::2], strict=False)
-        nodes = [torch.add(a, b, out=out if i == 0 else None) for i, (a, b) in enumerate(pairs)] + [*last]
-    while width < len(nodes):
-        for first in range(0, len(nodes) - width, 2 * width):
-            nodes[first].add_(nodes[first + width])
-        width *= 2
+            apart[first] = tree_sum(apart[first : first + width : self._width].unbind())
+        apart[0] = self._ranks.sum(apart[::width])
 
 
 def power_of_two_in(*numbers: int) -> int:

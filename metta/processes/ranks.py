@@ -1,13 +1,13 @@
 """The ranks of a run that torchrun has started: who they are, and how numbers and calls get from one to another.
 
-torch.distributed carries everything: gloo between CPUs, nccl between GPUs. What is added up goes along the tree of
-metta/processes/exchange.py: all_reduce would round otherwise for every number of ranks.
+torch.distributed carries everything: gloo between CPUs, nccl between GPUs. What is added up goes along one tree
+(`tree_sum`): all_reduce would round otherwise for every number of ranks.
 """
 
 import os
 import socket
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from datetime import timedelta
 from typing import Any, ClassVar
@@ -19,7 +19,6 @@ from torch import Tensor
 from torch.nn.functional import pad
 
 from metta.errors import RankError, UserError, one_line
-from metta.processes.exchange import add_tree
 
 JOIN_S = 45  # to find rank 0
 START_S = 300  # until the last rank has started
@@ -99,7 +98,10 @@ class Ranks:
         return [row[: int(n)].numpy().tobytes() for row, n in zip(rows or [], lengths, strict=False)]
 
     def sum(self, nodes: Tensor) -> Tensor:
-        """As metta.processes.exchange.Transport: each rank adds up its slice of all, and sends the sum to all."""
+        """The sum `[size]` of all ranks' nodes `[n, size]`, in the order of the tree over all of them.
+
+        Each rank adds up its slice of all, and sends the sum to all.
+        """
         count, size = nodes.shape
         cut = -(-size // self.size)
         slices = pad(nodes, (0, cut * self.size - size)).view(count, self.size, cut).transpose(0, 1).contiguous()
@@ -107,14 +109,13 @@ class Ranks:
         received = torch.empty_like(slices)
         with self._watched():
             dist.all_to_all_single(received, slices)
-            parts = received.view(self.size * count, cut)
-            add_tree(parts.unbind())
-            total = parts.new_empty(self.size * cut)
-            dist.all_gather(list(total.split(cut)), parts[0])
+            part = tree_sum(received.view(self.size * count, cut).unbind())
+            total = part.new_empty(self.size * cut)
+            dist.all_gather(list(total.split(cut)), part)
         return total[:size].to(nodes.device)
 
     def gather(self, rows: Tensor) -> Tensor:
-        """As metta.processes.exchange.Transport."""
+        """All ranks' rows `[n, ...]`, one rank's below the other's."""
         everywhere = rows.new_empty(len(rows) * self.size, *rows.shape[1:])
         with self._watched():
             dist.all_gather(list(everywhere.split(len(rows))), rows)
@@ -179,6 +180,14 @@ class Ranks:
 
 def as_tensor(content: bytes) -> Tensor:
     return torch.from_numpy(np.frombuffer(bytearray(content), np.uint8))
+
+
+def tree_sum(nodes: Sequence[Tensor]) -> Tensor:
+    """The sum of neighbours, then of pairs, fours, ...: the same to the bit whoever has added up which part."""
+    while len(nodes) > 1:
+        pairs = [a + b for a, b in zip(nodes[::2], nodes[1::2], strict=False)]
+        nodes = [*pairs, *nodes[2 * len(pairs) :]]  # the last one, of an odd number
+    return nodes[0]
 
 
 def number(name: str, default: int | None = None) -> int:

@@ -23,7 +23,8 @@ from metta.envs.vec_env import Episode, EpisodeSeeds, VecEnv
 from metta.files import portable_pickle
 from metta.machine import keep_freed_memory
 from metta.moments import Moments
-from metta.processes.exchange import Dealt, Exchange, Meet, Transport
+from metta.processes.exchange import Dealt, Exchange, Meet
+from metta.processes.ranks import Ranks
 from metta.processes.shared_arrays import shares
 from metta.processes.worker import Worker
 from metta.rl.learning.collector import Collector
@@ -52,10 +53,10 @@ class Replica:
         helpers: int,
         memory: Any,
         meet: Meet,
-        transport: Transport | None = None,
+        ranks: Ranks | None = None,
     ):
         """helpers: processes that step the environments of each shard; memory: a buffer of `memory_bytes`, meet and
-        transport: as Exchange has them."""
+        ranks: as Exchange has them."""
         self.config, self.agent = config, agent
         self._with_functions = with_functions(config)
         with named(config, "optimizer"):
@@ -69,11 +70,11 @@ class Replica:
         keep_freed_memory()
 
         def timed(between: Callable[[], None]) -> None:
-            with timers("wait" if transport is None else "exchange"):
+            with timers("wait" if ranks is None else "exchange"):
                 meet(between)
 
         device = next(agent.parameters()).device
-        self.exchange = Exchange(dealt, SummedGradients.size(agent), memory, timed, transport, device)
+        self.exchange = Exchange(dealt, SummedGradients.size(agent), memory, timed, ranks, device)
         with named(config, "agent"):
             self.buffers = CommonBuffers(agent, self.exchange)
             self.gradients = SummedGradients(agent, self.exchange, self.buffers) if config.num_shards > 1 else None
