@@ -12,7 +12,6 @@ from contextlib import contextmanager, suppress
 from datetime import timedelta
 from typing import Any, ClassVar
 
-import numpy as np
 import torch
 import torch.distributed as dist
 from torch import Tensor
@@ -77,25 +76,19 @@ class Ranks:
         except RuntimeError:
             raise UserError(f"rank {other} has not started within {START_S} seconds, or has ended") from None
 
-    def broadcast(self, content: bytes = b"") -> bytes:
+    def broadcast(self, said: Any = None) -> Any:
         """What the first rank says, in all."""
-        length = torch.tensor([len(content)])
+        box = [said]
         with self._watched():
-            dist.broadcast(length, 0, group=self._calls)
-            said = as_tensor(content) if self.rank == 0 else torch.empty(int(length), dtype=torch.uint8)
-            if len(said):
-                dist.broadcast(said, 0, group=self._calls)
-        return said.numpy().tobytes()
+            dist.broadcast_object_list(box, 0, group=self._calls)
+        return box[0]
 
-    def gather_bytes(self, content: bytes) -> list[bytes]:
+    def gather_objects(self, said: Any = None) -> list[Any]:
         """What each rank says, in the first; nothing in the others."""
-        lengths = list(torch.zeros(self.size, 1, dtype=torch.int64))
+        heard = [None] * self.size if self.rank == 0 else None
         with self._watched():
-            dist.all_gather(lengths, torch.tensor([len(content)]), group=self._calls)
-            mine = pad(as_tensor(content), (0, int(max(lengths)) - len(content)))
-            rows = [torch.empty_like(mine) for _ in lengths] if self.rank == 0 else None
-            dist.gather(mine, rows, 0, group=self._calls)
-        return [row[: int(n)].numpy().tobytes() for row, n in zip(rows or [], lengths, strict=False)]
+            dist.gather_object(said, heard, 0, group=self._calls)
+        return heard or []
 
     def sum(self, nodes: Tensor) -> Tensor:
         """The sum `[size]` of all ranks' nodes `[n, size]`, in the order of the tree over all of them.
@@ -176,10 +169,6 @@ class Ranks:
         self._calls = None
         if dist.is_initialized():
             dist.destroy_process_group()
-
-
-def as_tensor(content: bytes) -> Tensor:
-    return torch.from_numpy(np.frombuffer(bytearray(content), np.uint8))
 
 
 def tree_sum(nodes: Sequence[Tensor]) -> Tensor:

@@ -1,6 +1,5 @@
 """Training in the ranks that torchrun has started: the first one trains, and the others do what it asks them to."""
 
-import pickle
 from collections.abc import Callable
 from contextlib import closing
 
@@ -38,10 +37,10 @@ def train_together(first: Callable[[], int]) -> int:
 def follow(ranks: Ranks) -> int:
     """Do what the first rank asks for, until it asks for nothing; a signal is passed on to it."""
     started = ranks.broadcast()
-    if not started:
+    if started is None:
         return 0
     with StopSignals(lambda: None, quiet=True) as signals:
-        env, threads, pickled = pickle.loads(started)
+        env, threads, pickled = started
         set_threads(threads)
         unpack(env)
         config, agent = portable_pickle.loads(pickled)

@@ -2,7 +2,6 @@
 
 import mmap
 import os
-import pickle
 import weakref
 from functools import partial
 from itertools import chain
@@ -37,7 +36,7 @@ class Crew:
             raise UserError(f"num_shards={config.num_shards} cannot be dealt to {size} ranks: {must}")
         if ranks and rank == 0:
             started = portable_pickle.dumps((config, agent))
-            ranks.broadcast(pickle.dumps((pack(agent.env.env), torch.get_num_threads(), started)))
+            ranks.broadcast((pack(agent.env.env), torch.get_num_threads(), started))
         self._workers: list[Worker] = []
         self._finalizer = weakref.finalize(self, end_workers, self._workers)
         try:
@@ -76,18 +75,18 @@ class Crew:
         """Call a method of every replica; what they return, in the order of the shards."""
         if self.ranks is None:
             return self.here(method, *arguments)
-        self.ranks.broadcast(pickle.dumps((method, arguments)))
+        self.ranks.broadcast((method, arguments))
         answers = self.here(method, *arguments)
         with self.timers("wait"):
-            others = [pickle.loads(answer) for answer in self.ranks.gather_bytes(b"")[1:]]
+            _, *others = self.ranks.gather_objects()
         self.signal = next((signal for _, signal in others if signal is not None), self.signal)
         return answers + list(chain(*(theirs for theirs, _ in others)))
 
-    def follow(self, call: bytes, signal: int | None) -> None:
+    def follow(self, call: tuple[str, tuple[Any, ...]], signal: int | None) -> None:
         """Do what the first rank's `everywhere` calls."""
         assert self.ranks is not None
-        method, arguments = pickle.loads(call)
-        self.ranks.gather_bytes(pickle.dumps((self.here(method, *arguments), signal)))
+        method, arguments = call
+        self.ranks.gather_objects((self.here(method, *arguments), signal))
 
     def here(self, method: str, *arguments: Any) -> list[Any]:
         """Call a method of this rank's replicas."""
