@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from metta.envs.mettagrid.game import Game, Look
+from metta.envs.mettagrid.game import Game, Look, with_map
 from metta.errors import UserError
 
 if TYPE_CHECKING:
@@ -22,16 +22,15 @@ class ConfigGame:
 
     def __init__(self, name: str, config: "MettaGridConfig", of_seed: Callable[[int], Any] | None = None):
         self.name, self._config, self._of_seed = name, config, of_seed
-        for what, there in (("talk", config.game.talk.enabled), ("end_episode_on_game_stats", self._ends_by_stats())):
+        self.varies = of_seed is not None
+        game = config.game
+        for what, there in (("talk", game.talk.enabled), ("end_episode_on_game_stats", game.end_episode_on_game_stats)):
             if there:
                 raise UserError(
                     f"env={name}: game.{what} is done by MettaGrid's own simulator, which metta goes without"
                 )
-        self.looks = {**Game.looks, **looks(config.game)}
+        self.looks = {**Game.looks, **looks(game)}
         self.draw_map(0)
-
-    def _ends_by_stats(self) -> bool:
-        return bool(self._config.game.end_episode_on_game_stats)
 
     def config(self) -> "GameConfig":
         """The configuration of the episode whose map was drawn last."""
@@ -53,21 +52,11 @@ class ConfigGame:
         self.height, self.width = grid.shape
         return grid
 
-    @property
-    def varies(self) -> bool:
-        """Whether an episode has a configuration of its own, and not only a map."""
-        return self._of_seed is not None
-
     def episode_config(self, seed: int) -> "MettaGridConfig":
         """Configure one episode, map included, for MettaGrid's own Simulation."""
-        from mettagrid.map_builder.ascii import AsciiMapBuilderConfig
-
         grid = self.draw_map(seed)
         config = self._config.model_copy(deep=True)
-        chars = {name: chr(ord("0") + number) for number, name in enumerate(sorted({*grid.flat}))}
-        rows = [[chars[cell] for cell in row] for row in grid]
-        legend = {char: name for name, char in chars.items()}
-        config.game.map_builder = AsciiMapBuilderConfig(map_data=rows, char_to_map_name=legend)
+        with_map(config.game, grid)
         return config
 
     def look_of(self, kind: str, held: list[str]) -> str:

@@ -27,8 +27,7 @@ class MettaGridEnv:
     def __init__(self, env: EnvName, render_mode: str | None = None, game: ConfigGame | None = None):
         """game: the user's own, called `env`; None: the one of that name in GAMES."""
         self.game: Game | ConfigGame = game or GAMES[env.name].of(env)
-        self._name = EnvName(env.name, self.game.settings()) if isinstance(self.game, Game) else env
-        self._render_mode = render_mode
+        self._name, self._render_mode = env, render_mode
         self._configure()
         num_agents = self.spec.num_agents
         self._actions = np.zeros(num_agents, np.int32)
@@ -71,7 +70,7 @@ class MettaGridEnv:
 
     def reset(self, seed: int) -> None:
         grid = self.game.draw_map(seed)
-        if isinstance(self.game, ConfigGame) and self.game.varies:
+        if self.game.varies:
             self._reconfigure(seed)
         for group, names in self._agent_names.items():
             mine = grid == group

@@ -43,6 +43,7 @@ class Game(ABC):
 
     # Allowed values of a setting; of others those of its type.
     limits: ClassVar[dict[str, tuple[int, int]]] = {"width": (5, 1000), "height": (5, 1000)}
+    varies: ClassVar[bool] = False  # whether an episode has a configuration of its own, and not only a map
     tokens_per_object: ClassVar[int] = 1  # at most: its tag, and one for each resource that it can hold
     # By a map cell's name (but "agent" for "agent.agent"), and by whatever else `look_of` returns.
     looks: ClassVar[dict[str, Look]] = {
@@ -135,14 +136,19 @@ class Game(ABC):
     def episode_config(self, seed: int) -> "MettaGridConfig":
         """Configure one episode, map included, for MettaGrid's own Simulation."""
         from mettagrid.config.mettagrid_config import MettaGridConfig
-        from mettagrid.map_builder.ascii import AsciiMapBuilderConfig
 
-        grid, game = self.draw_map(seed), self.config()
-        chars = {name: chr(ord("0") + number) for number, name in enumerate(sorted({*grid.flat}))}
-        rows = [[chars[cell] for cell in row] for row in grid]
-        legend = {char: name for name, char in chars.items()}
-        game.map_builder = AsciiMapBuilderConfig(map_data=rows, char_to_map_name=legend)
-        return MettaGridConfig(game=game)
+        return MettaGridConfig(game=with_map(self.config(), self.draw_map(seed)))
+
+
+def with_map(game: "GameConfig", grid: np.ndarray) -> "GameConfig":
+    """Have MettaGrid's configuration build the map that was drawn."""
+    from mettagrid.map_builder.ascii import AsciiMapBuilderConfig
+
+    chars = {name: chr(ord("0") + number) for number, name in enumerate(sorted({*grid.flat}))}
+    rows = [[chars[cell] for cell in row] for row in grid]
+    legend = {char: name for name, char in chars.items()}
+    game.map_builder = AsciiMapBuilderConfig(map_data=rows, char_to_map_name=legend)
+    return game
 
 
 def place(grid: np.ndarray, free: np.ndarray, counts: dict[str, int], rng: np.random.Generator) -> None:
