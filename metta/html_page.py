@@ -2,6 +2,7 @@
 
 import html
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -18,9 +19,7 @@ def html_page(folder: Path, scripts: tuple[str, ...], title: str, data: dict[str
         # "<" would let a name end the script element that the data lies in.
         "data": json.dumps(data, separators=(",", ":"), allow_nan=False).replace("<", "\\u003c"),
     }
-    first, *pieces = _source(folder, "page.html").split("{{")
-    named = (piece.partition("}}") for piece in pieces)
-    return first + "".join(parts[name] + rest for name, _, rest in named)
+    return re.sub(r"{{(\w+)}}", lambda found: parts[found[1]], _source(folder, "page.html"))
 
 
 def _source(folder: Path, name: str) -> str:

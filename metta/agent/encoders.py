@@ -39,9 +39,9 @@ class Normalizer(nn.Module):
     scale: Tensor
     shift: Tensor
 
-    def __init__(self, size: int, clip: float = 10.0):
+    def __init__(self, size: int):
         super().__init__()
-        self.clip = clip
+        self.clip = 10.0
         self.register_buffer("count", torch.zeros((), dtype=torch.float64))
         self.register_buffer("mean", torch.zeros(size, dtype=torch.float64))
         self.register_buffer("var", torch.ones(size, dtype=torch.float64))
@@ -166,11 +166,10 @@ class TokenEncoder(nn.Module):
         self.output_size = hidden_size = hidden_size or 128
         channel, weight, num_channels = self._channels(env.tokens)
         height, width = env.tokens.window
-        slot = torch.full((256,), height * width, dtype=torch.int32)  # anything odd counts as global
-        for location in range(GLOBAL_LOCATION):
-            row, column = location >> 4, location & 15
-            if row < height and column < width:
-                slot[location] = row * width + column
+        location = torch.arange(256, dtype=torch.int32)
+        row, column = location >> 4, location & 15
+        inside = (row < height) & (column < width) & (location < GLOBAL_LOCATION)
+        slot = torch.where(inside, row * width + column, height * width)  # anything odd counts as global
         self.register_buffer("slot", slot * num_channels, persistent=True)
         self.register_buffer("channel", channel, persistent=True)
         self.register_buffer("weight", weight, persistent=True)
@@ -259,10 +258,8 @@ class CompositeEncoder(nn.Module):
 
     def __init__(self, env: EnvSpec, hidden_size: int | None):
         super().__init__()
-        sizes = [math.prod(leaf.shape) for leaf in env.leaves]
-        kinds = [leaf.kind for leaf in env.leaves]
-        self.num_amounts = sum(size for size, kind in zip(sizes, kinds, strict=True) if kind == "vector")
-        self.num_flat = sum(size for size, kind in zip(sizes, kinds, strict=True) if kind != "image")
+        self.num_amounts = sum(math.prod(leaf.shape) for leaf in env.leaves if leaf.kind == "vector")
+        self.num_flat = sum(math.prod(leaf.shape) for leaf in env.leaves if leaf.kind != "image")
         self.normalizer = Normalizer(self.num_amounts) if self.num_amounts else None
         flat = replace(env, observation_shape=(self.num_flat,))
         self.flat = VectorEncoder(flat, hidden_size, normalize=False) if self.num_flat else None
