@@ -103,7 +103,10 @@ def load_place(key: str, text: str, fits: Callable[[Any], bool] = callable, kind
 
 def import_place(place: str) -> ModuleType:
     """Import a file or a module."""
-    return _module_from_file(Path(place)) if place.endswith(".py") else _module(place)
+    if place.endswith(".py"):
+        return _module_from_file(Path(place))
+    _search_current_folder()
+    return importlib.import_module(place)
 
 
 def load_function(key: str, code: str | Callable[..., Any], *arguments: str) -> Callable[..., Any]:
@@ -207,11 +210,6 @@ def _exists(module: str) -> bool:
         return importlib.util.find_spec(module) is not None
     except ValueError:  # __main__, where that is no module
         return False
-
-
-def _module(place: str) -> ModuleType:
-    _search_current_folder()
-    return importlib.import_module(place)
 
 
 def _search_current_folder() -> None:

@@ -132,8 +132,7 @@ class Slurm:
         if not handle.done():
             return None
         try:
-            found: tuple[Exception | None, Any] = handle.result()
-            return found
+            return handle.result()
         except self._uncompleted as error:
             self._lost = True
             raise LostError(f"job {handle.job_id}, {handle.paths.stderr}") from error
@@ -166,8 +165,7 @@ class Ray:
         if not done:
             return None
         try:
-            found: tuple[Exception | None, Any] = self._ray.get(handle)
-            return found
+            return self._ray.get(handle)
         except self._ray.exceptions.RayError as error:
             raise LostError(str(error).partition("\n")[0]) from error
 

@@ -41,7 +41,7 @@ CLASSES = [value for value in vars(env_spec).values() if isinstance(value, type)
 DATA = {full_name(cls): cls for cls in CLASSES}  # what describes an environment
 
 
-def load_agent_file(path: str | Path, trust: bool = False, map_location: str | torch.device = "cpu") -> nn.Module:
+def load_agent_file(path: str | Path, trust: bool = False) -> nn.Module:
     """Load the agent in a file that torch.save wrote. CheckpointError, in one line, for everything else.
 
     Without `trust`, it must be a PolicyAgent as metta makes it: the file cannot run code, and takes little more memory
@@ -51,13 +51,13 @@ def load_agent_file(path: str | Path, trust: bool = False, map_location: str | t
     if not path.is_file():
         raise CheckpointError(f"{path} is not a file" if path.exists() else f"no file {path}")
     if trust:
-        agent = pt_file.load(path, map_location)
+        agent = pt_file.load(path)
         if not isinstance(agent, nn.Module):
             raise CheckpointError(f"{path} holds a {type(agent).__name__} where an agent (an nn.Module) should be")
         return agent
     try:
         with open(path, "rb") as file:
-            return load_untrusted(file).to(map_location)
+            return load_untrusted(file)
     except Refused as refused:
         why = one_line(refused)[:MAX_QUOTED]
         raise CheckpointError(
