@@ -91,6 +91,7 @@ class Rollout(Batch):
 
     @classmethod
     def zeros(cls, agent: PolicyAgent, horizon: int, rows: int) -> "Rollout":
+        """Make one of zeros, for `horizon` steps of so many rows; the tensors are on the agent's device."""
         device = next(agent.parameters()).device
         arrays: dict[str, Any] = {}
         for name, (shape, dtype) in cls._layout(agent, horizon, rows).items():
