@@ -62,7 +62,8 @@ class GymnasiumEnv(Adapter):
     def reset(self, seed: int) -> None:
         if self._sticky_game is not None:
             self._sticky_game.last_action = 0
-        self._write(*self._env.reset(seed=seed))
+        observation, info = self._env.reset(seed=seed)
+        self._write(observation, info)
         self._length = 0
 
     def step(self, actions: np.ndarray) -> None:
