@@ -70,7 +70,7 @@ def run_in(folder: Path, command: Sequence[str], status: int = 0) -> tuple[str, 
 
 
 def metta_in(folder: Path, *argv: str, status: int = 0) -> tuple[str, str]:
-    """What `metta ...` printed on stdout and on stderr, in this process: two seconds sooner than by `run_in`."""
+    """What `metta ...` printed on stdout and on stderr, in this process: no other is started."""
     with (
         chdir(folder),
         warnings.catch_warnings(action="default"),
