@@ -106,16 +106,9 @@ def run_epochs(
     """Train until the run is complete, or on_epoch or a signal asks to stop; returns the exit status."""
     if trainer.epoch == 0 or not saver.manager.exists():
         saver.save(trainer.agent, trainer.epoch, trainer.state_dict())
-    if trainer.complete:
-        saver.wait()
-        display.stop(
-            f"is complete: epoch {trainer.epoch}, {trainer.agent_steps:,} agent steps; "
-            "a larger total_timesteps= trains it further"
-        )
-        evaluation.start()
-        evaluation.finish(trainer.epoch, hurried=lambda: signals.received is not None)
-        return 0
-    display.start()
+    was_complete = trainer.complete
+    if not was_complete:
+        display.start()
     evaluation.start()
     while not (trainer.complete or on_epoch.ended or signals.received is not None):
         scalars = trainer.run_epoch()
@@ -135,10 +128,13 @@ def run_epochs(
     saver.wait()
     if on_epoch.error is not None:
         raise on_epoch.error
-    stopped = "stopped by on_epoch" if on_epoch.ended else "stopped"
-    how = "complete" if trainer.complete else f"{stopped} and saved; the same command goes on"
-    cost = exchange_cost(trainer.timers.seconds)
-    display.stop(f"{how}: epoch {trainer.epoch}, {trainer.agent_steps:,} agent steps" + (cost and f"; {cost}"))
+    if was_complete:
+        how, more = "is complete", "a larger total_timesteps= trains it further"
+    else:
+        stopped = "stopped by on_epoch" if on_epoch.ended else "stopped"
+        how = "complete" if trainer.complete else f"{stopped} and saved; the same command goes on"
+        more = exchange_cost(trainer.timers.seconds)
+    display.stop(f"{how}: epoch {trainer.epoch}, {trainer.agent_steps:,} agent steps" + (more and f"; {more}"))
     evaluation.finish(trainer.epoch, hurried=lambda: signals.received is not None)
     return 0 if signals.received is None else 128 + signals.received
 
