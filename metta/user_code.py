@@ -133,7 +133,10 @@ def code_name(code: str | Callable[..., Any]) -> str:
 
 @contextmanager
 def users_code(*places: str) -> Iterator[None]:
-    """Raise a UserCodeError, in one line, for what goes wrong inside with the user's code in these `key=place`."""
+    """Raise a UserCodeError, in one line, for what goes wrong inside with the user's code, if there is any.
+
+    places: what it is called in that line: `key=place`, or a name that no file is known of.
+    """
     try:
         yield
     except MettaError:
