@@ -3,6 +3,7 @@
     .venv/bin/python benchmarks/environments.py
     .venv/bin/python benchmarks/environments.py quick  # in two minutes: 1,024 steps of each, by short epochs
 
+They need more than `make test` installs: .venv/bin/pip install 'gymnasium[box2d,mujoco]' minatar minigrid.
 Each is trained for a few steps (to see that it works; learning.py says how well), evaluated beside a random agent, and
 resumed in the middle of its episodes, which must give the bits of the run that was not interrupted.
 """

@@ -4,7 +4,8 @@
     .venv/bin/python benchmarks/learning.py --table          # only writes learning.md
 
 Each line of the result files in benchmarks/data is one training run: its own process, one thread, then 100 episodes of
-seeds that training did not use. Stable-Baselines3's runs (sb3_learning.py) need .venv-bench (requirements.txt here).
+seeds that training did not use. The environments need more than `make test` installs: .venv/bin/pip install
+'gymnasium[box2d,mujoco]' minatar minigrid. Stable-Baselines3's runs (sb3_learning.py) need .venv-bench.
 """
 
 import argparse
