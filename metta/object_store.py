@@ -25,7 +25,7 @@ HTTP = {
 }
 BEAT_S = 10.0  # between the signs of life of who holds a lease
 FREE_S = 30.0  # without one: it is free for another
-OPTIONS: dict[str, dict[str, Any]] = {"file": {"mkdir": True}, "memory": {}}  # of other stores: HTTP
+OPTIONS: dict[str, dict[str, Any]] = {"file": {"mkdir": True}}  # of other stores: HTTP
 
 
 class StoreError(MettaError):
@@ -39,12 +39,14 @@ class ObjectStore:
         self.name = hide_password(url)
         try:
             import obstore
-            from obstore.store import from_url
+            from obstore.store import HTTPStore, MemoryStore, from_url
         except ImportError:
             raise StoreError(f"{self.name} needs obstore (pip install 'metta[mirror]')") from None
         self._obstore: Any = obstore
         try:
             self._store: Any = from_url(url, **OPTIONS.get(url.partition(":")[0], HTTP))
+            if isinstance(self._store, HTTPStore | MemoryStore):
+                raise TypeError("no place that can keep a run")
         except (obstore.exceptions.BaseError, OSError, ValueError, TypeError) as error:
             raise StoreError(f"{self.name}: {said(error)}; object storage is {FORMS}") from None
 

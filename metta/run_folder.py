@@ -9,7 +9,7 @@ from metta.errors import UserError
 
 Folder = str | Path
 CURVES = re.compile(r"events\.out\.tfevents\..+?(?:\.part(\d+))?")  # TensorBoard's, with our suffix
-RUN_NAME = re.compile(r"(?!\.+$)[A-Za-z0-9._-]+")
+RUN_NAME = re.compile(r"(?!\.+$)[A-Za-z0-9._-]{1,200}")  # so that names made from it fit into 255 bytes
 
 
 class TrainDir:
@@ -33,7 +33,7 @@ class RunFolder:
 
     def __init__(self, train_dir: Folder, name: str):
         if not RUN_NAME.fullmatch(name):
-            raise UserError(f"run={name!r} is not a run name: use letters, digits, '.', '_' and '-'")
+            raise UserError(f"run={name!r} is not a run name: use letters, digits, '.', '_' and '-', at most 200")
         self.name = name
         self.path = Path(train_dir) / name
 

@@ -18,9 +18,9 @@ def test_every_path_of_a_run(tmp_path: Path) -> None:
     assert TrainDir(str(tmp_path)).eval_db == tmp_path / "eval.db"
 
 
-@pytest.mark.parametrize("name", ["", ".", "..", "a/b", "/a", "a\n", "a b", "ä", "~"])
+@pytest.mark.parametrize("name", ["", ".", "..", "a/b", "/a", "a\n", "a b", "ä", "~", "a" * 201])
 def test_a_name_that_leads_elsewhere_is_refused(tmp_path: Path, name: str) -> None:
-    """Prevents run=../x from reading or writing outside of train_dir."""
+    """Prevents run=../x from reading or writing outside of train_dir, and a name no file can have from a traceback."""
     with pytest.raises(UserError, match="is not a run name"):
         RunFolder(tmp_path, name)
 

@@ -1,5 +1,7 @@
 """From an agent file to rows in eval.db: load, play fixed seeds, store."""
 
+import operator
+import threading
 import zipfile
 from collections.abc import Callable
 from concurrent.futures import Executor
@@ -27,6 +29,7 @@ from metta.sim.recording import recorded_name, recording_path, save_recordings
 from metta.sim.simulation import SimulationPool, default_num_envs
 from metta.user_code import GIVEN, said_where
 
+MOST_SEED = 2**31 - 1  # as on the command line
 AnyEnv = EnvName | str | Callable[..., Any]  # a name, a class or a function
 
 
@@ -51,7 +54,8 @@ class PolicyEvaluator:
     """Evaluates checkpoints of the runs in train_dir: scores go to eval.db there, actions to the run's `replays/`.
 
     Any two agents evaluated with the same env, seed and episodes meet the same episodes. Environments and processes are
-    kept from one evaluation to the next, so evaluate many checkpoints with one evaluator; close it when done.
+    kept from one evaluation to the next, so evaluate many checkpoints with one evaluator, of which threads take turns;
+    close it when done.
     """
 
     def __init__(
@@ -77,6 +81,7 @@ class PolicyEvaluator:
         self.num_workers = num_workers
         self._simulations: SimulationPool | None = None
         self._key: Any = None
+        self._turn = threading.Lock()  # of the threads that play
 
     def evaluate(
         self,
@@ -101,6 +106,10 @@ class PolicyEvaluator:
 
         CheckpointError if the agent cannot be read.
         """
+        try:
+            epoch = operator.index(epoch)
+        except TypeError:
+            raise UserError(f"epoch={epoch!r}: must be a whole number") from None
         manager = TinyCheckpointManager(run, self.train_dir)
         if (saved := newest_config(manager)) is not None:
             unpack(saved["environment"])
@@ -129,7 +138,8 @@ class PolicyEvaluator:
         sampled: bool = False,
     ) -> Score:
         """Do what `evaluate` does, with an agent that is loaded already."""
-        return self.begin(loaded, env, episodes, seed, sampled)()
+        with self._turn:
+            return self.begin(loaded, env, episodes, seed, sampled)()
 
     def begin(
         self,
@@ -143,7 +153,7 @@ class PolicyEvaluator:
 
         Without an executor nothing begins before that.
         """
-        simulations = self._simulate(env or loaded.own_env(), episodes)
+        simulations = self._simulate(env or loaded.own_env(), episodes, seed)
         name = simulations.spec.env
         label = scored_env(name.label, sampled)
         if loaded.run is not None:
@@ -167,14 +177,16 @@ class PolicyEvaluator:
 
     def evaluate_random(self, env: AnyEnv, episodes: int = 100, seed: int = 0) -> Score:
         """Score a random agent on the same episodes; the score is not stored."""
-        simulations = self._simulate(env, episodes)
-        played = simulations.begin(None, range(seed, seed + episodes))()
+        with self._turn:
+            played = self._simulate(env, episodes, seed).begin(None, range(seed, seed + episodes))()
         return Score.of([e.mean_return for e in played])
 
-    def _simulate(self, env: AnyEnv, episodes: int) -> SimulationPool:
+    def _simulate(self, env: AnyEnv, episodes: int, seed: int) -> SimulationPool:
         """Reuse the last evaluation's pool if env, settings and number of episodes are unchanged."""
         if episodes < 1:
             raise UserError(f"episodes={episodes}: must be at least 1")
+        if seed < 0 or seed + episodes - 1 > MOST_SEED:
+            raise UserError(f"seed={seed} episodes={episodes}: seeds are 0 to {MOST_SEED}")
         env = EnvName.of(env)
         key = (env, GIVEN.get(env.name), episodes)
         if self._simulations is None or self._simulations.closed or key != self._key:

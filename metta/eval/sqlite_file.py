@@ -3,6 +3,7 @@
 import contextlib
 import os
 import re
+import shutil
 import sqlite3
 import struct
 from collections.abc import Iterator
@@ -14,6 +15,8 @@ from metta.eval import databases
 from metta.eval.databases import APPLICATION, TABLE, URL_FORM, VERSION, Database, EvalDBError
 
 HEADER = struct.Struct(">16s44xI4xI")  # SQLite's file header: magic, user_version at byte 60, application_id at 68
+ALONE = "mode=ro&immutable=1"  # no writer is at work, and SQLite cannot make the files that it shares with one
+SHARED_BYTES = 1 << 15  # of the smallest -shm, one of these files
 MOUNTS = Path("/proc/self/mounts")
 # File systems of several machines, whose locks and shared memory SQLite's WAL cannot rely on.
 NETWORK = re.compile(
@@ -85,29 +88,58 @@ class SQLite(Database):
                 return
             self._create()
         try:
-            with contextlib.closing(self._connect()) as connection:
-                connection.execute("BEGIN" if run is None else "BEGIN IMMEDIATE")
-                self._check_version(connection.execute("PRAGMA user_version").fetchone()[0])
+            with contextlib.closing(self._begin(run)) as connection:
                 with contextlib.closing(connection.cursor()) as cursor:
                     yield cursor
                 connection.execute("COMMIT")
-        except sqlite3.OperationalError as error:
-            if "locked" in str(error):
-                error = sqlite3.OperationalError(f"another process has kept it locked for {databases.WAIT_S:.0f} s")
-            raise EvalDBError(f"{self.path}: {error}") from error
+        except (sqlite3.OperationalError, OverflowError) as error:
+            raise EvalDBError(f"{self.path}: {self._said(error)}") from error
         except (sqlite3.ProgrammingError, sqlite3.IntegrityError):
             raise  # a fault of ours, not of the file
         except sqlite3.DatabaseError as error:
             raise EvalDBError(f"{self.path} is damaged ({error}): move it away, or put back a copy") from error
 
-    def _connect(self) -> sqlite3.Connection:
-        """Open the file for writing; a file or folder that we may not write is opened for reading alone."""
+    def _begin(self, run: str | None) -> sqlite3.Connection:
+        """Open the file and begin; to read, also on a full disk, where no writer is at work."""
+        try:
+            return self._connect(self._mode(), "BEGIN" if run is None else "BEGIN IMMEDIATE")
+        except sqlite3.OperationalError as error:
+            cannot_share = error.sqlite_errorname.startswith(("SQLITE_IOERR", "SQLITE_CANTOPEN"))
+            if run is None and cannot_share and self._wal_bytes() in (None, 0):
+                return self._connect(ALONE, "BEGIN")
+            raise
+
+    def _mode(self) -> str:
+        """Choose writing; for a file or folder that we may not write, reading alone."""
         folder_writable = os.access(self.path.parent, os.W_OK)
-        mode = "mode=rw" if folder_writable and os.access(self.path, os.W_OK) else "mode=ro"
-        if not folder_writable and not self.path.with_name(self.path.name + "-wal").exists():
-            mode += "&immutable=1"  # no writer is at work, and SQLite could not make the files that it shares with one
+        if not folder_writable and self._wal_bytes() is None:
+            return ALONE
+        return "mode=rw" if folder_writable and os.access(self.path, os.W_OK) else "mode=ro"
+
+    def _connect(self, mode: str, begin: str) -> sqlite3.Connection:
         uri = f"file:{quote(str(self.path.absolute()))}?{mode}"
-        return sqlite3.connect(uri, uri=True, timeout=databases.WAIT_S, isolation_level=None)
+        connection = sqlite3.connect(uri, uri=True, timeout=databases.WAIT_S, isolation_level=None)
+        try:
+            connection.execute(begin)
+            self._check_version(connection.execute("PRAGMA user_version").fetchone()[0])
+        except BaseException:
+            connection.close()
+            raise
+        return connection
+
+    def _wal_bytes(self) -> int | None:
+        """Size of what may not be in the file itself yet; None where nobody has the file open."""
+        try:
+            return Path(f"{self.path.resolve()}-wal").stat().st_size
+        except FileNotFoundError:
+            return None
+
+    def _said(self, error: Exception) -> str:
+        """Say what keeps SQLite from its work, in plainer words than its own."""
+        if "locked" in str(error):
+            return f"another process has kept it locked for {databases.WAIT_S:.0f} s"
+        full = "disk I/O" in str(error) and shutil.disk_usage(self.path.parent).free < SHARED_BYTES
+        return "the disk is full" if full else str(error)
 
 
 def network_file_system(path: Path) -> str | None:

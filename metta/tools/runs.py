@@ -47,15 +47,15 @@ def describe(run: str, train_dir: str, scores: EvalDB) -> tuple[str, ...]:
     epochs = manager.list_epochs()
     saved = newest_config(manager, "env", "env_settings", "total_timesteps", unread=say)
     env = steps = state = "-"
+    newest = str(epochs[-1]) if epochs else "-"  # deleted meanwhile
     ancestry = ""
     if saved is not None:
         env = EnvName(saved["config"]["env"], saved["config"]["env_settings"]).label
-        steps = f"{saved['agent_steps']:,}"
+        newest, steps = str(saved["epoch"]), f"{saved['agent_steps']:,}"
         ancestry = str(saved["config"].get("ancestry", ""))
         state = "complete" if saved["agent_steps"] >= saved["config"]["total_timesteps"] else "stopped"
     if is_locked(folder.lock):
         state = "training"
-    newest = str(epochs[-1]) if epochs else "-"  # deleted meanwhile
     return run, env, state, newest, steps, *latest_score(scores, run, env), decimal(size_of(folder.path)), ancestry
 
 

@@ -168,7 +168,7 @@ class Evaluation:
                 time.sleep(WATCH_S)
 
     def announce(self, who: str, label: str) -> None:
-        print(f"{who}: {self.config.episodes} episodes of {label}", file=sys.stderr, flush=True)
+        print(f"{one_line(who)}: {self.config.episodes} episodes of {label}", file=sys.stderr, flush=True)
 
     def print_scores(self) -> None:
         rows = [(*about, *score_cells(score)) for *about, score in self.rows]

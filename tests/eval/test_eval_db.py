@@ -8,6 +8,7 @@ import signal
 import sqlite3
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -380,6 +381,64 @@ def test_unusable_file_gets_one_line_and_is_left_as_it_is(tmp_path, case):
         assert str(path) in str(caught.value) and message in str(caught.value) and "\n" not in str(caught.value)
         assert path.read_bytes() == content
         assert [file.name for file in tmp_path.iterdir()] == ["eval.db"]
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A folder on a disk of its own, of 400 kB."""
+    (disk := tmp_path / "disk").mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "size=400k", "tmpfs", str(disk)]
+    if subprocess.run(mount, capture_output=True, check=False).returncode != 0:
+        pytest.skip("mounting a tmpfs is not allowed here")
+    yield disk
+    subprocess.run(["umount", disk], check=True)
+
+
+def fill(disk: Path) -> None:
+    with open(disk / "filler", "wb", buffering=0) as file, contextlib.suppress(OSError):
+        while file.write(bytes(4096)):
+            pass
+
+
+def test_scores_on_a_full_disk_can_be_read(small_disk):
+    """Prevents `disk I/O error` in place of the list of runs, with which one would make room."""
+    db, link = EvalDB(small_disk / "eval.db"), EvalDB(small_disk / "link.db")
+    (small_disk / "link.db").symlink_to("eval.db")
+    db.record("a", 1, "arena", rows(1), "crc")
+    fill(small_disk)
+    for _ in range(2):  # SQLite's first attempt leaves files behind
+        assert db.runs() == link.runs() == ["a"]
+    with pytest.raises(EvalDBError, match=r"eval\.db: the disk is full$"):
+        db.record("a", 2, "arena", rows(1), "crc")
+    (small_disk / "filler").unlink()
+    db.record("a", 2, "arena", rows(1), "crc")
+    assert sorted(link.get_scores("a")) == [1, 2]
+
+
+def test_scores_of_a_killed_writer_are_not_passed_over_on_a_full_disk(small_disk):
+    """Prevents the file alone from being read where SQLite's log beside it holds what was committed last."""
+    db, link = EvalDB(small_disk / "eval.db"), EvalDB(small_disk / "link.db")
+    (small_disk / "link.db").symlink_to("eval.db")
+    db.record("a", 1, "arena", rows(1), "crc")
+    with contextlib.closing(sqlite3.connect(small_disk / "eval.db", isolation_level=None)) as writer:
+        writer.execute("UPDATE episodes SET run = 'b'")
+        content, log = (small_disk / "eval.db").read_bytes(), (small_disk / "eval.db-wal").read_bytes()
+    (small_disk / "eval.db").write_bytes(content)
+    (small_disk / "eval.db-wal").write_bytes(log)
+    fill(small_disk)
+    for scores in (db, link):
+        with pytest.raises(EvalDBError, match=r": the disk is full$"):
+            scores.runs()
+    (small_disk / "filler").unlink()
+    assert link.runs() == ["b"]
+
+
+def test_a_number_of_more_than_64_bits_gets_one_line(file_db):
+    """Prevents OverflowError for an epoch that no database can hold."""
+    file_db.record("a", 1, "arena", rows(1), "crc")
+    for call in (lambda: file_db.get_scores("a", 2**70), lambda: file_db.record("a", 2**70, "arena", rows(1), "crc")):
+        with pytest.raises(EvalDBError, match=r"eval\.db: Python int too large to convert to SQLite INTEGER$"):
+            call()
 
 
 def test_a_folder_in_its_place_gets_one_line(tmp_path):

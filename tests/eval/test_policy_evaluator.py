@@ -6,7 +6,7 @@ import signal
 import sqlite3
 import threading
 import time
-from concurrent.futures import FIRST_COMPLETED, Future, wait
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -23,7 +23,7 @@ from metta.agent.policy_agent import PolicyAgent
 from metta.agent.untrusted import agent_file
 from metta.envs.env_spec import EnvName, EnvSpec
 from metta.envs.make_env import spec_of
-from metta.errors import EnvError, UserCodeError
+from metta.errors import EnvError, UserCodeError, UserError
 from metta.eval.eval_db import EvalDB
 from metta.eval.policy_evaluator import PolicyEvaluator
 from metta.processes.worker import Worker
@@ -216,12 +216,50 @@ def test_sim_loads_an_agent_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     assert (trusting.call_count, untrusted.call_count) == (1, 1)
 
 
-def test_no_episodes_are_no_score(tmp_path: Path) -> None:
-    """0.0 for an evaluation of nothing."""
+@pytest.mark.parametrize(
+    ("epoch", "episodes", "seed", "said"),
+    [
+        (0, 0, 0, "episodes=0: must be at least 1"),
+        (0, 4, -1, "seed=-1 episodes=4: seeds are 0 to 2147483647"),
+        (0, 3, 2**31 - 2, "seed=2147483646 episodes=3: seeds are 0 to 2147483647"),
+        (0, 1, 2**70, f"seed={2**70} episodes=1: seeds are 0 to 2147483647"),
+        ("2", 1, 0, "epoch='2': must be a whole number"),
+        ("latest", 1, 0, "epoch='latest': must be a whole number"),
+    ],
+)
+def test_what_cannot_be_played_is_no_score(tmp_path: Path, epoch: Any, episodes: int, seed: int, said: str) -> None:
+    """Prevents 0.0 for an evaluation of nothing, a score of fewer episodes than were asked for, and tracebacks."""
     save_agent(tmp_path, "CartPole-v1")
-    with PolicyEvaluator(tmp_path) as evaluator, pytest.raises(ValueError, match="^episodes=0: must be at least 1$"):
-        evaluator.evaluate("run", 0, episodes=0)
+    with PolicyEvaluator(tmp_path) as evaluator, pytest.raises(UserError, match=f"^{said}$"):
+        evaluator.evaluate("run", epoch, episodes=episodes, seed=seed)
     assert not (tmp_path / "eval.db").exists()
+
+
+def test_the_last_seed_is_played(tmp_path: Path) -> None:
+    """Prevents a bound that is off by one from refusing a seed which the command line takes."""
+    save_agent(tmp_path, "CartPole-v1")
+    with PolicyEvaluator(tmp_path) as evaluator:
+        assert evaluator.evaluate("run", 0, episodes=2, seed=2**31 - 2).episodes == 2
+
+
+def test_threads_take_turns(tmp_path: Path) -> None:
+    """Prevents a score stored as one agent's that another's episodes earned, in environments that both played in."""
+    for epoch in range(3):
+        torch.manual_seed(epoch)
+        save_new_agent(tmp_path, "run", epoch, "CartPole-v1", {})
+    with PolicyEvaluator(tmp_path, num_workers=0) as evaluator:
+        alone = [evaluator.evaluate("run", epoch, episodes=3, sampled=True) for epoch in range(3)]
+        random = evaluator.evaluate_random("CartPole-v1", episodes=3)
+        (tmp_path / "eval.db").unlink()
+        with ThreadPoolExecutor(4) as threads:
+            scores = [
+                threads.submit(evaluator.evaluate, "run", epoch, episodes=3, sampled=True) for epoch in [0, 1, 2] * 3
+            ]
+            others = [threads.submit(evaluator.evaluate_random, "CartPole-v1", episodes=3) for _ in range(3)]
+        assert [score.result() for score in scores] == alone * 3
+        assert [other.result() for other in others] == [random] * 3
+    history = EvalDB(tmp_path / "eval.db").get_scores("run", sampled=True)
+    assert history == {epoch: {"CartPole-v1": score} for epoch, score in enumerate(alone)}
 
 
 def test_a_helper_that_dies_is_named_and_the_evaluator_goes_on(tmp_path: Path) -> None:

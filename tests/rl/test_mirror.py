@@ -315,6 +315,8 @@ MISTAKES: dict[str, Any] = {
     "unreachable": ("s3://bucket", {"AWS_ENDPOINT_URL": "http://127.0.0.1:1"}, "error sending request"),
     "no URL": ("/some/folder", {}, "object storage is s3://bucket/prefix, gs://"),
     "unknown": ("ftp://host/x", {}, "object storage is s3://bucket/prefix, gs://"),
+    "in memory": ("MEMORY:///x", {}, "object storage is s3://bucket/prefix, gs://"),
+    "a web server": ("http://127.0.0.1:1/x", {}, "object storage is s3://bucket/prefix, gs://"),
     "no bucket's name": ("s3://", {}, "object storage is s3://bucket/prefix, gs://"),
     "a file": ("file:///etc/passwd", {}, "file:///etc/passwd"),
 }  # fmt: skip

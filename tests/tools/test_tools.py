@@ -166,6 +166,13 @@ def test_sim_of_a_file_from_elsewhere_is_stored_only_under_a_given_run(folder: P
     assert "missing epoch=" in metta_in(folder, "sim", "agent=theirs.pt", "run=b", status=2)[1]
 
 
+def test_sim_escapes_the_name_of_a_file(folder: Path) -> None:
+    """Prevents control characters in a downloaded file's name from reaching the terminal."""
+    shutil.copy(folder / "train_dir/a/checkpoints/agent_epoch_3.pt", folder / "x\x1b[2J.pt")
+    out, err = metta_in(folder, "sim", "agent=x\x1b[2J.pt", "episodes=1")
+    assert err == "agent=x\\x1b[2J.pt: 1 episodes of CartPole-v1\n" and "\x1b" not in out
+
+
 def test_sim_all_names_a_damaged_checkpoint_and_goes_on(folder: Path) -> None:
     path = folder / "train_dir/a/checkpoints/agent_epoch_2.pt"
     path.write_bytes(path.read_bytes()[:-1000])
@@ -283,6 +290,14 @@ def test_runs_without_a_trainer_file_has_no_invented_steps(folder: Path) -> None
     out, err = metta_in(folder, "runs")
     assert rows(out)[1][:7] == ["a", "-", "-", "3", "-", "-", "-"]
     assert "trainer_epoch_3.pt" in err
+
+
+def test_runs_has_epoch_and_steps_of_one_checkpoint(folder: Path) -> None:
+    """Prevents a stray agent file, which no trainer file goes with, from being the epoch of a complete run."""
+    agents = folder / "train_dir/a/checkpoints"
+    shutil.copy(agents / "agent_epoch_3.pt", agents / "agent_epoch_9.pt")
+    out, err = metta_in(folder, "runs")
+    assert rows(out)[1][:5] == ["a", "CartPole-v1", "complete", "3", "48"] and "trainer_epoch_9" in err
 
 
 def test_a_checkpoint_of_somebody_s_own_is_a_dash_and_a_line(folder: Path) -> None:

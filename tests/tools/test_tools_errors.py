@@ -85,7 +85,7 @@ def test_train(trained: Path, line: str) -> None:
     assert refused(trained, ["train", *line.split()]) == f"metta train: {TRAIN_MISTAKES[line]}"
 
 
-@pytest.mark.parametrize("name", ["../x", "/tmp/x", "..", ".", "a/b", "a b", "é", "a\nb", "~"])
+@pytest.mark.parametrize("name", ["../x", "/tmp/x", "..", ".", "a/b", "a b", "é", "a\nb", "~", "a" * 300])
 @pytest.mark.parametrize("tool", ["train", "sim"])
 def test_run_names_cannot_leave_train_dir(trained: Path, tool: str, name: str) -> None:
     message = refused(trained, [tool, f"run={name}", "env=CartPole-v1"])
@@ -121,7 +121,7 @@ SIM_MISTAKES = {
     "checkpoint",
     "run=a,c": "no run c with a checkpoint in ./train_dir: have a, b",
     "run=x*": "no run matches x* in ./train_dir: have a, b",
-    "run=a,": "run='' is not a run name: use letters, digits, '.', '_' and '-'",
+    "run=a,": "run='' is not a run name: use letters, digits, '.', '_' and '-', at most 200",
     "run=a epoch=best sampled=true": "epoch=best: run a has no scores yet: `metta sim run=a sampled=true epoch=all`"
     " evaluates every checkpoint",
     "run=a epoch=3 watch=true": "epoch=3: watch=true takes epoch=latest or epoch=all",
