@@ -10,9 +10,11 @@ import numpy as np
 
 from metta.envs.by_value import unpack
 from metta.envs.env_spec import EnvName, EnvSpec
+from metta.envs.made import close_env
 from metta.envs.make_env import make_env
-from metta.errors import EnvError, one_line
+from metta.errors import EnvError
 from metta.processes.shared_arrays import Layout, arrays_over, num_bytes
+from metta.user_code import file_in, said_where
 
 Ended = list[tuple[int, dict[str, float]]]  # environment index and metrics of each episode that a step ended
 
@@ -87,7 +89,7 @@ class EnvGroup:
             if not idles:
                 try:
                     self._envs[index].reset(self._seeds[index])
-                except Exception as error:
+                except (Exception, SystemExit) as error:
                     raise self._failure(index, error) from error
         return []
 
@@ -99,7 +101,7 @@ class EnvGroup:
         try:
             for index, step, actions in self._playing:  # noqa: B007
                 step(actions)
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             raise self._failure(index, error) from error
         np.logical_or(self._terminated, self._truncated, out=self._done.reshape(-1))
         if not self._done.any():
@@ -130,13 +132,13 @@ class EnvGroup:
                 returns += arrays.rewards[rows]
                 if (arrays.terminated[rows] | arrays.truncated[rows]).all():
                     return np.full_like(returns, np.nan)
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             raise self._failure(index, error) from error
         return returns
 
     def close(self) -> None:
         for env in self._envs.values():
-            env.close()
+            close_env(env, self._env)
 
     def _find_playing(self) -> None:
         playing = [index for index, seed in self._seeds.items() if seed >= 0]
@@ -148,10 +150,10 @@ class EnvGroup:
                 array[self._rows[index]] = 0
         self._just_idle = []
 
-    def _failure(self, index: int, error: Exception) -> EnvError:
+    def _failure(self, index: int, error: BaseException) -> EnvError:
         where = f"environment {self._first_env + index} of env={self._env.short_name}"
         episode = f"failed in the episode of seed {self._seeds[index]}"
-        return EnvError(f"{where} {episode}: {one_line(error)}")
+        return EnvError(f"{where} {episode}: {said_where(error, file_in(f'env={self._env.name}'))}")
 
 
 def environments(env: EnvName, indices: range) -> str:

@@ -9,8 +9,9 @@ import numpy as np
 from gymnasium import spaces
 
 from metta.envs.env_spec import EnvName, EnvSpec
-from metta.envs.made import Adapter
-from metta.envs.spaces import MASK, ObservationReader, action_converter, choices_of, describe_actions, say_left_out
+from metta.envs.made import Adapter, only_number
+from metta.envs.spaces import MASK, ObservationReader, action_converter, choices_of, describe_actions, put, say_left_out
+from metta.errors import UserError
 
 
 class GymnasiumEnv(Adapter):
@@ -22,12 +23,15 @@ class GymnasiumEnv(Adapter):
 
     def __init__(self, made: gymnasium.Env, env: EnvName, max_steps: int | None = None):
         """made: the environment called `env`; max_steps: truncate its episodes after so many steps."""
+        for kind in ("observation_space", "action_space"):
+            if not hasattr(made, kind):
+                raise UserError(f"env={env.short_name} has no {kind}")
         self._env, self._max_steps = made, max_steps
         self._name, action_space = env, made.action_space
         self._actions = describe_actions(env.short_name, action_space)
         self._reader = ObservationReader(env.short_name, made.observation_space, choices_of(self._actions))
         self._convert = action_converter(action_space)
-        own_space = self._env.unwrapped.action_space
+        own_space = getattr(self._env.unwrapped, "action_space", None)
         if isinstance(own_space, spaces.Discrete):
             # The agent draws nothing else, and to check each action is a fifth of CartPole's step.
             vars(own_space)["contains"] = lambda action: True
@@ -43,8 +47,8 @@ class GymnasiumEnv(Adapter):
         masked = self._reader.gives_mask
         if self._reader.num_choices and not masked:
             masked = self._env.has_wrapper_attr("action_masks")
-            with suppress(Exception):  # raised again, and said, in the first episode
-                masked = masked or MASK in self._env.reset(seed=0)[1]
+            with suppress(Exception, SystemExit):  # raised again, and said, in the first episode
+                masked = masked or MASK in self._begin(0)[1]
         return EnvSpec(self._name, 1, **self._reader.fields(masked), **self._actions)
 
     def bind(
@@ -54,6 +58,7 @@ class GymnasiumEnv(Adapter):
         same = plain["observation_kind"] != "composite" and observations.shape[1:] == plain["observation_shape"]
         self._as_it_is = same and not self._reader.scaled
         self._row = observations[0].reshape(self._env.observation_space.shape if self._as_it_is else -1)
+        self._takes_floats = observations.dtype.kind == "f"
         assert np.shares_memory(self._row, observations)
         self._masks = self._env.get_wrapper_attr("action_masks") if self._env.has_wrapper_attr("action_masks") else None
         self._step = self._env.step
@@ -62,22 +67,28 @@ class GymnasiumEnv(Adapter):
     def reset(self, seed: int) -> None:
         if self._sticky_game is not None:
             self._sticky_game.last_action = 0
-        observation, info = self._env.reset(seed=seed)
-        self._write(observation, info)
+        self._write(*self._begin(seed))
         self._length = 0
 
     def step(self, actions: np.ndarray) -> None:
         observation, reward, terminated, truncated, info = self._step(self._convert(actions))
         self._length += 1
         self._write(observation, info)
-        self._rewards[0] = reward
+        try:
+            self._rewards[0] = reward
+        except ValueError:
+            self._rewards[0] = only_number(reward)
         self._terminated[0] = terminated
         self._truncated[0] = not terminated and (truncated or self._length == self._max_steps)
 
     def _write(self, observation: Any, info: dict[str, Any]) -> None:
         """Write the row of an observation, with the mask of what may be done next where there is room for one."""
         if self._as_it_is:
-            self._row[...] = observation
+            fits = getattr(observation, "size", None) == self._row.size
+            if fits and (self._takes_floats or observation.dtype.kind != "f"):
+                self._row[...] = observation
+            else:  # a list, or what numpy would repeat or make bytes of
+                put(self._row.reshape(-1), self._reader.space, observation)
             return
         if self._reader.gives_mask:
             mask = observation[MASK]

@@ -14,7 +14,7 @@ from metta.envs.made import Made
 from metta.envs.mettagrid.games import GAMES
 from metta.envs.settings import arguments_of, checked_settings
 from metta.errors import UserError, one_line
-from metta.user_code import import_place, resolved_place
+from metta.user_code import import_place, resolved_place, said_where
 
 # Ids that exist only once a package has been imported: (prefix of the id, module, what to install).
 PACKAGES = (
@@ -22,6 +22,8 @@ PACKAGES = (
     ("MinAtar/", "minatar", "minatar"),
     ("MiniGrid-", "minigrid", "minigrid"),
 )
+# What packages say of a setting or of what is missing; other errors are told by their type and line.
+TOLD = (gymnasium.error.Error, ImportError, TypeError, ValueError, AssertionError)
 NEAR = 0.7  # of 1, how alike a name must be to be suggested: Taxi-v4 for Taxi-v3, but not Ant-v3
 
 
@@ -61,8 +63,8 @@ def make(env: EnvName, render_mode: str | None) -> Made:
             from minigrid.wrappers import ImgObsWrapper
 
             made = ImgObsWrapper(made)
-    except (gymnasium.error.Error, ImportError, TypeError, ValueError, AssertionError) as error:
-        raise UserError(f"env={env.short_name} cannot be made: {one_line(str(error))}") from error
+    except (Exception, SystemExit) as error:
+        raise UserError(f"env={env.short_name} cannot be made: {said(error)}") from error
     return Made(made, max_steps)
 
 
@@ -82,8 +84,8 @@ def find_spec(name: str) -> GymnasiumSpec:
     if module:
         try:
             import_place(module)
-        except ImportError as error:
-            raise UserError(f"env={name}: {error}") from error
+        except (Exception, SystemExit) as error:
+            raise UserError(f"env={name}: {said(error)}") from error
     elif package is not None and env_id not in gymnasium.registry:
         if importlib.util.find_spec(package[0]) is None:
             raise UserError(f"env={name} needs the package {package[0]}, which is missing: pip install {package[1]}")
@@ -106,10 +108,15 @@ def parameters_of(name: str, spec: GymnasiumSpec) -> tuple[dict[str, Any], bool]
     try:
         creator = load_env_creator(spec.entry_point) if isinstance(spec.entry_point, str) else spec.entry_point
         defaults, takes_any = arguments_of(creator)
-    except (ImportError, gymnasium.error.Error) as error:
-        raise UserError(f"env={name} cannot be made: {one_line(str(error))}") from error
+    except (Exception, SystemExit) as error:
+        raise UserError(f"env={name} cannot be made: {said(error)}") from error
     defaults.pop("render_mode", None)
     defaults |= {**spec.kwargs, "max_episode_steps": spec.max_episode_steps}
     if any(spec.id.startswith(prefix) for prefix in ("ALE/", "MiniGrid-")):
         defaults["preprocessing"] = True
     return defaults, takes_any
+
+
+def said(error: BaseException) -> str:
+    """Format what went wrong as an environment was imported or made."""
+    return one_line(str(error)) if isinstance(error, TOLD) else said_where(error)

@@ -2,7 +2,14 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
+
+import numpy as np
+
+from metta.envs.env_spec import EnvName
+from metta.errors import say
+from metta.user_code import said_where
 
 
 @dataclass(frozen=True)
@@ -16,6 +23,7 @@ class Adapter:
     """Passes on to `_env` what every package's environments have, and has no statistics of its own. See `Env`."""
 
     _env: Any
+    _name: EnvName
 
     def metrics(self) -> dict[str, float]:
         return {}
@@ -28,4 +36,32 @@ class Adapter:
         return self._env.render()
 
     def close(self) -> None:
-        self._env.close()
+        close_env(self._env, self._name)
+
+    def _begin(self, seed: int) -> tuple[Any, dict[Any, Any]]:
+        """Reset the environment; returns the first observation and info."""
+        began = self._env.reset(seed=seed)
+        if not (isinstance(began, tuple | list) and len(began) == 2 and isinstance(began[1], dict)):
+            raise ValueError("reset must return (observation, info), info a dict")
+        return began[0], began[1]
+
+
+def only_number(reward: Any) -> Any:
+    """Take a reward out of an array. ValueError unless it is the only number there."""
+    numbers = np.asarray(reward)
+    if numbers.size != 1:
+        raise ValueError(f"a reward of shape {numbers.shape}, not a number")
+    return numbers.item()
+
+
+def close_env(made: Any, env: EnvName) -> None:
+    """Close an environment; where that fails, say so, for no work is lost by it."""
+    try:
+        made.close()
+    except (Exception, SystemExit) as error:  # noqa: BLE001 (said)
+        say_unclosed(env.short_name, said_where(error))
+
+
+@cache
+def say_unclosed(name: str, error: str) -> None:
+    say(f"metta: env={name}: close failed: {error}")

@@ -8,7 +8,7 @@ import numpy as np
 
 from metta.envs import places
 from metta.envs.env_spec import WRAPPERS, EnvName, EnvSpec
-from metta.envs.made import Made
+from metta.envs.made import Made, close_env
 from metta.envs.sources import Games, source_of
 from metta.errors import MettaError, UserError
 from metta.user_code import load_place, said_where
@@ -67,7 +67,7 @@ def spec_of(env: EnvName) -> EnvSpec:
     try:
         return made.spec
     finally:
-        made.close()
+        close_env(made, env)
 
 
 def is_mettagrid(env: EnvName) -> bool:
@@ -139,7 +139,7 @@ def wrapped(made: Any, env: EnvName) -> Any:
             made = wrapper(made)
         except MettaError:
             raise
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             raise UserError(f"env.{WRAPPERS}={place} failed: {said_where(error, place.rpartition(':')[0])}") from error
         if not is_a(made, "gymnasium", "Env"):
             raise UserError(f"env.{WRAPPERS}={place} gives {described(made)}, not a gymnasium.Env")

@@ -1,12 +1,13 @@
 """A PettingZoo ParallelEnv as an environment of all its possible agents, some of which may not be there."""
 
+from contextlib import suppress
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from metta.envs.env_spec import EnvName, EnvSpec
-from metta.envs.made import Adapter
+from metta.envs.made import Adapter, only_number
 from metta.envs.spaces import MASK, ObservationReader, action_converter, choices_of, describe_actions, say_left_out
 from metta.errors import UserError
 
@@ -52,8 +53,8 @@ class PettingZooEnv(Adapter):
         say_left_out(self._name.short_name, tuple(self._reader.texts))
         masked = self._reader.gives_mask
         if self._reader.num_choices and not masked:
-            infos = self._env.reset(seed=0)[1]
-            masked = any(MASK in info for info in infos.values())
+            with suppress(Exception, SystemExit):  # raised again, and said, in the first episode
+                masked = any(MASK in info for info in self._begin(0)[1].values())
         return EnvSpec(self._name, len(self.names), **self._reader.fields(masked, agents_vary=True), **self._actions)
 
     def bind(
@@ -62,8 +63,7 @@ class PettingZooEnv(Adapter):
         self._rows, self._rewards, self._terminated, self._truncated = observations, rewards, terminated, truncated
 
     def reset(self, seed: int) -> None:
-        observations, infos = self._env.reset(seed=seed)
-        self._write(observations, infos)
+        self._write(*self._begin(seed))
 
     def step(self, actions: np.ndarray) -> None:
         acting = list(self._env.agents)
@@ -72,7 +72,7 @@ class PettingZooEnv(Adapter):
         present = self._env.agents
         for i, name in enumerate(self.names):
             was = name in acting
-            self._rewards[i] = rewards.get(name, 0) if was else 0
+            self._rewards[i] = only_number(rewards.get(name, 0)) if was else 0
             self._terminated[i] = not was or terminations.get(name, False)
             # Who is gone without a word has been cut off.
             self._truncated[i] = not self._terminated[i] and (truncations.get(name, False) or name not in present)

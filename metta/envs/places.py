@@ -55,7 +55,7 @@ def called(env: EnvName, thing: Any, settings: dict[str, Any]) -> Any:
         return thing(**settings) if callable(thing) else copy.deepcopy(thing)
     except MettaError:
         raise
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         said = said_where(error, PLACE.fullmatch(env.name)["module"])  # type: ignore[index]
         raise UserError(f"env={env.short_name} cannot be made: {said}") from error
 

@@ -68,7 +68,7 @@ def is_registered(found: re.Match[str]) -> bool:
     """Tell whether `module:name` is an id that the module has registered with Gymnasium, and not a name in it."""
     import gymnasium
 
-    with suppress(Exception):  # whoever loads it says what is wrong
+    with suppress(Exception, SystemExit):  # whoever loads it says what is wrong
         if found["module"] != "__main__" and hasattr(import_place(found["module"]), found["name"]):
             return False
     return found.string.rpartition(":")[2] in gymnasium.registry

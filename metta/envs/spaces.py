@@ -127,12 +127,18 @@ def is_pixels(leaf: Leaf, space: spaces.Space) -> bool:
 
 
 def put(row: np.ndarray, space: spaces.Space, value: Any) -> None:
-    """Write a leaf's value into its columns, Discrete ones one-hot."""
+    """Write a leaf's value into its columns, Discrete ones one-hot. ValueError where it is not one of the space's."""
+    numbers = np.asarray(value).reshape(-1)
+    if value is None or len(numbers) != math.prod(space.shape or ()):
+        what = "None" if value is None else f"shape {np.shape(value)}"
+        raise ValueError(f"an observation of {what}, its space has {space.shape}")
+    if row.dtype.kind != "f" and numbers.dtype.kind == "f" and not np.isfinite(numbers).all():
+        raise ValueError(f"{numbers[~np.isfinite(numbers)][0]} in an observation, its space is of {space.dtype}")
     if not isinstance(space, spaces.Discrete | spaces.MultiDiscrete):
-        row[:] = np.asarray(value).reshape(-1)
+        row[:] = numbers
         return
     sizes = np.ravel(space.n if isinstance(space, spaces.Discrete) else space.nvec)
-    chosen = np.ravel(value) - np.ravel(space.start)
+    chosen = numbers - np.ravel(space.start)
     if not ((chosen >= 0) & (chosen < sizes)).all():
         raise ValueError(f"the observation {value} is not in {space}")
     row[:] = 0
@@ -166,7 +172,7 @@ def describe_actions(name: str, space: spaces.Space) -> dict[str, Any]:
         return {"num_actions": None, "action_sizes": sizes, "action_shape": (len(sizes),)}
     if isinstance(space, spaces.Box) and np.issubdtype(space.dtype, np.floating) and 0 not in space.shape:
         low, high = (tuple(float(x) for x in bound.flat) for bound in (space.low, space.high))
-        return {"num_actions": None, "action_low": low, "action_high": high, "action_shape": space.shape or (1,)}
+        return {"num_actions": None, "action_low": low, "action_high": high, "action_shape": (len(low),)}
     wrapper = "def f(env): return gymnasium.wrappers.TransformAction(env, its_action, Discrete(4))"
     raise UserError(
         f"env={name} has actions that no agent produces: {space}; wanted Discrete, MultiDiscrete, MultiBinary or a Box "

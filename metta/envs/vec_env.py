@@ -145,15 +145,15 @@ class VecEnv:
         ended = self._group.step()
         for worker in self._workers:
             ended += worker.receive()
-        self._require_finite("reward", self.rewards)
+        self._require_finite("a reward", self.rewards)
         if ended:
-            self._require_finite("observation", self.final_observations)
+            self._require_finite("an observation", self.final_observations)
         self._returns += self.rewards
         episodes = [self._finish(index, metrics) for index, metrics in ended]
         if ended:
             self._log.drop(int(self._starts.min(initial=self._log.next_step, where=self.active)))
         self._note_present()
-        self._require_finite("observation", self.observations)
+        self._require_finite("an observation", self.observations)
         self._require_choice()
         return episodes
 
@@ -214,7 +214,7 @@ class VecEnv:
             self._took_part[self._rows(index)] = not self.spec.agents_vary
             self._began(index)
         self._note_present()
-        self._require_finite("observation", self.observations)
+        self._require_finite("an observation", self.observations)
         self._require_choice()
 
     def _began(self, index: int) -> None:
@@ -237,7 +237,7 @@ class VecEnv:
         if array.dtype.kind != "f" or np.isfinite(array).all():
             return
         place = tuple(np.argwhere(~np.isfinite(array))[0])
-        self._fail(int(place[0]) // self.num_agents, f"gave {array[place]} in a {what}")
+        self._fail(int(place[0]) // self.num_agents, f"gave {array[place]} in {what}")
 
     def _require_choice(self) -> None:
         """Raise EnvError at an action mask that forbids everything, for an action must be taken."""

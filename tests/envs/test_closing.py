@@ -1,13 +1,16 @@
 """Environments are closed when the work is done, in whichever process they are."""
 
+import re
 from pathlib import Path
 from typing import Any
+from unittest.mock import MagicMock
 
 import gymnasium
 import numpy as np
 import pytest
 
 from metta.envs.env_spec import EnvName
+from metta.envs.made import say_unclosed
 from metta.envs.make_env import spec_of
 from metta.envs.vec_env import EpisodeSeeds, VecEnv
 from metta.rl.train_config import TrainConfig
@@ -49,6 +52,20 @@ def notes(env: EnvName) -> int:
     for path in found:
         path.unlink()
     return len(found)
+
+
+@pytest.mark.parametrize("error", [RuntimeError("no window"), SystemExit(0)])
+def test_a_close_that_fails_is_said_once(
+    env: EnvName, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], error: BaseException
+) -> None:
+    """A traceback before training begins, or a command that ends with 0 and no word, for what no longer matters."""
+    say_unclosed.cache_clear()
+    monkeypatch.setattr(NoteEnv, "close", MagicMock(side_effect=error))
+    envs = VecEnv(spec_of(env), 3, EpisodeSeeds(0))
+    envs.close()
+    said = f"metta: env={NAME}: close failed: {type(error).__name__}: {error}"
+    assert NoteEnv.close.call_count == 4  # type: ignore[attr-defined]
+    assert re.fullmatch(rf"{said} \(.*\)\n", capsys.readouterr().err)
 
 
 @pytest.mark.parametrize("num_workers", [0, 2])

@@ -1,6 +1,7 @@
 """GymnasiumEnv: what Gymnasium does, byte for byte, and one line for whatever cannot be done."""
 
 import importlib.util
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -159,13 +160,13 @@ def test_continuous_actions() -> None:
     low, high = np.array([[-1, -np.inf], [0, -np.inf]]), np.array([[1, np.inf], [5, 2]])
     env = spaces_env(actions=spaces.Box(low, high, dtype=np.float64))
     Arrays(env)
-    assert env.spec.action_shape == (2, 2) and env.spec.num_actions is None
+    assert env.spec.action_shape == (4,) and env.spec.num_actions is None  # flat, as the agent's parameters are
     assert env.spec.action_low == (-1, -np.inf, 0, -np.inf) and env.spec.action_high == (1, np.inf, 5, 2)
     env.reset(0)
-    sent = np.array([[[-3, -1e9], [7, 1e9]]], np.float32)
+    sent = np.array([[-3, -1e9, 7, 1e9]], np.float32)
     env.step(sent)
     assert env._env.taken.tolist() == [[-1, -1e9], [5, 2]] and env._env.taken.dtype == np.float64
-    assert sent.tolist() == [[[-3, -1e9], [7, 1e9]]]  # what is recorded stays what was chosen
+    assert sent.tolist() == [[-3, -1e9, 7, 1e9]]  # what is recorded stays what was chosen
 
     scalar = spaces_env(actions=spaces.Box(-1, 1, ()))
     Arrays(scalar)
@@ -239,11 +240,22 @@ def test_settings_reach_the_environment() -> None:
     assert env.spec.env.label == "Pendulum-v1[g=2.0]"
 
 
-def test_an_environment_that_cannot_be_made_says_why() -> None:
-    """The package that a registered environment needs, hidden in a traceback."""
+@pytest.mark.parametrize(
+    ("error", "text"),
+    [
+        (
+            gymnasium.error.DependencyNotInstalled("Box2D is missing,\n   pip install box2d"),
+            r"Box2D is missing, pip install box2d",
+        ),
+        (KeyError("a"), r"KeyError: 'a' \(test_gymnasium_env.py:\d+\)"),
+        (SystemExit(0), r"SystemExit: 0 \(test_gymnasium_env.py:\d+\)"),
+    ],
+)
+def test_an_environment_that_cannot_be_made_says_why(error: BaseException, text: str) -> None:
+    """The package that a registered environment needs, hidden in a traceback, or an end without a word."""
 
     def broken(**settings: Any) -> gymnasium.Env:
-        raise gymnasium.error.DependencyNotInstalled("Box2D is missing,\n   pip install box2d")
+        raise error
 
     gymnasium.register("test/Broken-v0", entry_point=broken)
     try:
@@ -251,7 +263,7 @@ def test_an_environment_that_cannot_be_made_says_why() -> None:
             make_env(EnvName("test/Broken-v0"))
     finally:
         del gymnasium.registry["test/Broken-v0"]
-    assert str(caught.value) == "env=test/Broken-v0 cannot be made: Box2D is missing, pip install box2d"
+    assert re.fullmatch(f"env=test/Broken-v0 cannot be made: {text}", str(caught.value))
 
 
 def test_checking_a_name_imports_nothing_heavy() -> None:

@@ -1,6 +1,7 @@
 """PettingZooEnv: who is there, what each gets, and when it is over."""
 
 from typing import Any
+from unittest.mock import MagicMock
 
 import numpy as np
 import pytest
@@ -10,7 +11,7 @@ pytest.importorskip("pettingzoo")
 from metta.envs.env_spec import EnvName
 from metta.envs.make_env import spec_of
 from metta.envs.vec_env import DealtSeeds, EpisodeSeeds, VecEnv
-from metta.errors import UserError
+from metta.errors import EnvError, UserError
 from tests.helpers.parallel_envs import Shift, Table, Turns, Unlike
 
 
@@ -68,6 +69,28 @@ def test_who_took_part_is_remembered(tmp_path: Any) -> None:
             seen += [(e.returns.tolist(), e.took_part.tolist()) for e in envs.step(allowed(spec, envs.observations))]
         ended.append(seen)
     assert ended[0] == ended[1] and len(ended[0]) >= 2
+
+
+@pytest.mark.parametrize(
+    ("method", "what", "text"),
+    [
+        ("reset", {"side_effect": SystemExit(0)}, "SystemExit: 0 ("),
+        ("reset", {"return_value": ("a", "b")}, "ValueError: reset must return (observation, info), info a dict"),
+        (
+            "step",
+            {"return_value": ({}, {"a": np.ones(2)}, {}, {}, {})},
+            "ValueError: a reward of shape (2,), not a number",
+        ),
+    ],
+)
+def test_what_a_game_must_not_do_is_named(monkeypatch: pytest.MonkeyPatch, method: str, what: Any, text: str) -> None:
+    """A traceback, or an end without a word, before the first episode begins."""
+    monkeypatch.setattr(Shift, method, MagicMock(**what))
+    envs = VecEnv(spec_of(EnvName.of(lambda: Shift())), 1, DealtSeeds((0,)))
+    with pytest.raises(EnvError) as caught:
+        envs.reset()
+        envs.step(np.zeros(5, int))
+    assert f"failed in the episode of seed 0: {text}" in str(caught.value) and "\n" not in str(caught.value)
 
 
 @pytest.mark.parametrize(

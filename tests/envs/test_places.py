@@ -61,6 +61,18 @@ class Puddle:
 
 def dry():
     raise ArithmeticError("no water")
+
+
+def gone(env=None):
+    raise SystemExit(0)
+
+
+class Blind(gymnasium.Env):
+    action_space = spaces.Discrete(2)
+
+
+class Lame(gymnasium.Env):
+    observation_space = spaces.Discrete(2)
 '''
 HELPER = """
 import numpy as np
@@ -149,9 +161,13 @@ def test_a_place_has_all_that_a_built_in_environment_has(
     [
         ("none.py:Pond", {}, "env=none.py:Pond: no file none.py"),
         ("none:Pond", {}, "env=none:Pond: no module none"),
-        ("pond.py:Pont", {}, "env=pond.py:Pont: no Pont in pond.py; it has Pond, shallow, twice, Puddle, dry"),
+        ("pond.py:Pont", {}, "env=pond.py:Pont: no Pont in pond.py; it has Pond, shallow, twice, Puddle, dry, gone, "),
         ("pond.py:Puddle", {}, "env=pond.py:Puddle gives a Puddle, which is no environment: wanted a gymnasium.Env, "),
         ("pond.py:dry", {}, "env=pond.py:dry cannot be made: ArithmeticError: no water (pond.py:45)"),
+        ("pond.py:gone", {}, "env=pond.py:gone cannot be made: SystemExit: 0 (pond.py:49)"),
+        ("pond.py:Pond", {"wrappers": "pond.py:gone"}, "env.wrappers=pond.py:gone failed: SystemExit: 0 (pond.py:49)"),
+        ("pond.py:Blind", {}, "env=pond.py:Blind has no observation_space"),
+        ("pond.py:Lame", {}, "env=pond.py:Lame has no action_space"),
         ("pond.py:Pond", {"pad": 3}, "env.pad is not a setting of pond.py:Pond (did you mean pads?); it has max"),
         ("pond.py:Pond", {"wet": "no"}, "env.wet of pond.py:Pond must be a number, not 'no'"),
         ("pond.py:Pond", {"wrapper": "pond.py:twice"}, "env.wrapper is not a setting of pond.py:Pond (did you mean w"),

@@ -1,5 +1,6 @@
 """What is read of each space: every number of an observation, in its place; and what becomes of an action."""
 
+import re
 from typing import Any
 
 import gymnasium
@@ -176,6 +177,26 @@ def test_observations_outside_their_space_are_named() -> None:
     for space, value in ((spaces.Discrete(5), -1), (spaces.MultiDiscrete([2, 3]), [2, 0])):
         with pytest.raises(ValueError, match="is not in"):
             ObservationReader("e", space, ()).write(row, value)
+
+
+@pytest.mark.parametrize(
+    ("space", "value", "text"),
+    [
+        (spaces.Box(0, 1, (3,)), np.ones(1, np.float32), "an observation of shape (1,), its space has (3,)"),
+        (spaces.MultiDiscrete([3, 4]), [2], "an observation of shape (1,), its space has (2,)"),
+        (spaces.MultiBinary((2, 2)), 1, "an observation of shape (), its space has (2, 2)"),
+        (spaces.Discrete(3), [1, 2], "an observation of shape (2,), its space has ()"),
+        (spaces.Box(0, 1, (1,)), None, "an observation of None, its space has (1,)"),
+        (spaces.Box(0, 9, (2,), np.uint8), [1, np.nan], "nan in an observation, its space is of uint8"),
+    ],
+    ids=str,
+)
+def test_leaves_that_do_not_fit_are_named(space: spaces.Space, value: Any, text: str) -> None:
+    """One number that numpy repeats in all of a leaf's columns, or a NaN that becomes the byte 0."""
+    reader = ObservationReader("e", spaces.Dict({"a": space}), ())
+    spec = spec_with(reader)
+    with pytest.raises(ValueError, match=f"^{re.escape(text)}$"):
+        reader.write(np.zeros(spec.observation_shape, spec.observation_dtype), {"a": value})
 
 
 class Film(gymnasium.Env):

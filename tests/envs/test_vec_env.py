@@ -1,6 +1,7 @@
 """VecEnv: the same episodes with any number of workers, exact resume, and failures that say what failed."""
 
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -348,8 +349,77 @@ def test_a_failing_environment_is_named(num_workers: int) -> None:
     where = "environment 0 of env=test/FailingEnv failed in the episode of seed 40"
     with pytest.raises(EnvError) as caught:
         envs.step(np.ones(4, int))
-    assert str(caught.value) == f"{where}: ZeroDivisionError: the ball is gone"
+    assert re.fullmatch(rf"{where}: ZeroDivisionError: the ball is gone \(test_vec_env.py:\d+\)", str(caught.value))
     envs.close()
+
+
+SPOILT = {
+    "old_reset": ("reset", [3.0, 7.0], "ValueError: reset must return (observation, info), info a dict"),
+    "no_info": ("reset", ([3.0, 7.0], None), "ValueError: reset must return (observation, info), info a dict"),
+    "one_number": ("reset", (np.zeros(1), {}), "ValueError: an observation of shape (1,), its space has (2,)"),
+    "bare_number": ("step", (3.0, 0, False, False, {}), "ValueError: an observation of shape (), its space has (2,)"),
+    "three": ("step", ([1, 2, 3], 0, False, False, {}), "ValueError: an observation of shape (3,), its space has (2,)"),
+    "none": ("step", (None, 0, True, False, {}), "ValueError: an observation of None, its space has (2,)"),
+    "nan_byte": ("step", (np.full(2, np.nan), 0, False, False, {}), "ValueError: nan in an observation, its space"),
+    "rewards": ("step", ([1, 2], np.ones(2), False, False, {}), "ValueError: a reward of shape (2,), not a number"),
+    "exit": ("step", SystemExit(0), "SystemExit: 0 (test_vec_env.py:"),
+    "exit_at_reset": ("reset", SystemExit(0), "SystemExit: 0 (test_vec_env.py:"),
+}
+
+
+class SpoiltEnv(CountEnv):
+    """Returns what SPOILT has at `key`, or raises it."""
+
+    def __init__(self, key: str):
+        self.where, self.what, _ = SPOILT[key]
+        if key == "nan_byte":
+            self.observation_space = Box(0, 255, (2,), np.uint8)  # type: ignore[arg-type]
+
+    def reset(self, *, seed: int | None = None, options: Any = None) -> tuple[np.ndarray, dict]:
+        return super().reset(seed=seed) if self.where == "step" else self.spoilt()
+
+    def step(self, action: int) -> tuple[np.ndarray, float, bool, bool, dict]:
+        return self.spoilt()
+
+    def spoilt(self) -> Any:
+        if isinstance(self.what, BaseException):
+            raise self.what
+        return self.what
+
+
+@pytest.mark.parametrize("key", SPOILT)
+def test_what_an_environment_must_not_return_is_named(key: str) -> None:
+    """One number taken for all of an observation, or an observation for info; `sys.exit` that ended training with 0."""
+    gymnasium.register("test/SpoiltEnv", entry_point=SpoiltEnv)  # type: ignore[arg-type]
+    envs = VecEnv(spec_of(EnvName("test/SpoiltEnv", {"key": key})), 1, lambda env, episode: 40)
+    del gymnasium.registry["test/SpoiltEnv"]
+    with pytest.raises(EnvError) as caught:
+        envs.reset()
+        envs.step(np.ones(1, int))
+    where = "environment 0 of env=test/SpoiltEnv failed in the episode of seed 40: "
+    assert str(caught.value).startswith(where + SPOILT[key][2]) and "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(("what", "number"), [("a reward", 0), ("an observation", 1)])
+def test_what_is_not_finite_is_named(monkeypatch: pytest.MonkeyPatch, what: str, number: int) -> None:
+    """A NaN that spoils the agent for good, or a line in broken English."""
+    outcome: list[Any] = [1.0, np.zeros(2)]
+    outcome[number] = outcome[number] * np.nan
+    monkeypatch.setattr(CountEnv, "step", lambda self, action: (outcome[1], outcome[0], False, False, {}))
+    envs = VecEnv(spec_of(EnvName("test/CountEnv")), 1, lambda env, episode: 40)
+    envs.reset()
+    with pytest.raises(EnvError, match=f"of env=test/CountEnv gave nan in {what} at step 1 of the episode of seed 40$"):
+        envs.step(np.ones(1, int))
+
+
+@pytest.mark.parametrize("reward", [np.array([1.5]), np.array([[1.5]], np.float32), [1.5]])
+def test_a_reward_in_an_array_is_a_number(monkeypatch: pytest.MonkeyPatch, reward: Any) -> None:
+    """Somebody's `rewards[i:i + 1]` answered with "setting an array element with a sequence"."""
+    monkeypatch.setattr(CountEnv, "step", lambda self, action: (np.zeros(2), reward, False, False, {}))
+    envs = VecEnv(spec_of(EnvName("test/CountEnv")), 1, EpisodeSeeds(0))
+    envs.reset()
+    envs.step(np.ones(1, int))
+    assert envs.rewards.tolist() == [1.5]
 
 
 def test_a_worker_that_dies_is_named(monkeypatch: pytest.MonkeyPatch) -> None:

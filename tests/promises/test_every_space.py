@@ -4,10 +4,19 @@ import importlib.util
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+from gymnasium import spaces
 
 from tests.helpers.doors import assert_same_end, evaluate_and_replay, resume_in_a_fresh_process, train_half_way
 from tests.helpers.space_envs import Board, Car, Goal, Lamps, env_name
+
+
+class Arms(Goal):
+    """Actions of two dimensions."""
+
+    action_space = spaces.Box(-1, 1, (2, 2), np.float64)  # type: ignore[arg-type]
+
 
 ENVS: dict[str, dict[str, Any]] = {
     "FrozenLake-v1": {},
@@ -15,6 +24,7 @@ ENVS: dict[str, dict[str, Any]] = {
     "Blackjack-v1": {"horizon": 26},  # which ends in the middle of an episode
     "CliffWalking-v1": {"lstm": True, "env_settings": {"max_episode_steps": 30}},
     env_name(Goal): {},
+    f"{__name__}:Arms": {"num_shards": 2},
     env_name(Car): {"num_shards": 2},
     env_name(Lamps): {},
     env_name(Board): {"lstm": True},

@@ -69,7 +69,7 @@ def test_a_number_that_is_not_finite_ends_the_run(tmp_path, capsys, faulty, what
         train_dir=str(tmp_path), num_workers=0, device="cpu", display="plain", **SMALL,
     )  # fmt: skip
     with pytest.raises(
-        EnvError, match=rf"environment 0 of env=Faulty-v0 gave -?(nan|inf) in a {what} at step {at} of"
+        EnvError, match=rf"environment 0 of env=Faulty-v0 gave -?(nan|inf) in an? {what} at step {at} of"
     ) as e:
         train(config)
     manager = TinyCheckpointManager("r", tmp_path)
