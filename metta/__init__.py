@@ -4,6 +4,8 @@ from difflib import get_close_matches
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from metta.errors import CheckpointError, MettaError
+
 if TYPE_CHECKING:
     from metta.agent.policy_agent import PolicyAgent
     from metta.eval.eval_db import EvalDB
@@ -14,7 +16,9 @@ if TYPE_CHECKING:
     from metta.tools.train import train
 
 __all__ = [
+    "CheckpointError",
     "EvalDB",
+    "MettaError",
     "PolicyAgent",
     "PolicyEvaluator",
     "TinyCheckpointManager",

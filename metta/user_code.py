@@ -20,6 +20,7 @@ from typing import Any
 from metta.errors import MettaError, UserCodeError, UserError, one_line
 
 GIVEN: dict[str, Any] = {}  # by place: what Python handed over, or another process by value; before any file or module
+ROOTS: set[Path] = set()  # the folders of the files loaded so far, or of their packages
 PACKAGES = sysconfig.get_path("purelib")
 FORMS = "path/to/file.py:{0} or package.module:{0}"
 
@@ -54,7 +55,7 @@ def found_place(text: str) -> str:
     if text in GIVEN or place.endswith(".py") or not place.replace(".", "").isidentifier():
         return resolved_place(text)
     try:
-        _search_current_folder()
+        search_current_folder()
         spec = importlib.util.find_spec(place)
     except (ImportError, ValueError):
         return text
@@ -90,7 +91,7 @@ def load_place(key: str, text: str, fits: Callable[[Any], bool] = callable, kind
         check_place(key, text)
     try:
         module = import_place(place)
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise UserError(f"{key}={text}: cannot import {place}: {said_where(error)}") from error
     if not hasattr(module, name):
         have = [other for other, value in vars(module).items() if not other.startswith("_") and fits(value)]
@@ -105,7 +106,7 @@ def import_place(place: str) -> ModuleType:
     """Import a file or a module."""
     if place.endswith(".py"):
         return _module_from_file(Path(place))
-    _search_current_folder()
+    search_current_folder()
     return importlib.import_module(place)
 
 
@@ -114,6 +115,8 @@ def load_function(key: str, code: str | Callable[..., Any], *arguments: str) -> 
     function = load_place(key, code) if isinstance(code, str) else code
     if not callable(function):
         raise UserError(f"{key}={code}: {code_name(code)} is a {type(function).__name__}, not a function")
+    if inspect.iscoroutinefunction(function) or inspect.isgeneratorfunction(function):
+        raise UserError(f"{key}={code_name(code)}: an async function or a generator, which does nothing when called")
     try:
         signature = inspect.signature(function)
     except ValueError:  # one of C's
@@ -141,7 +144,7 @@ def users_code(*places: str) -> Iterator[None]:
         yield
     except MettaError:
         raise
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         if not places:
             raise
         raise UserCodeError(f"{' '.join(places)} failed: {said_where(error, *map(file_in, places))}") from error
@@ -208,14 +211,14 @@ def _installed(file: str) -> bool:
 
 
 def _exists(module: str) -> bool:
-    _search_current_folder()
+    search_current_folder()
     try:
         return importlib.util.find_spec(module) is not None
     except ValueError:  # __main__, where that is no module
         return False
 
 
-def _search_current_folder() -> None:
+def search_current_folder() -> None:
     """As `python -m` does, which an installed command does not."""
     if "" not in sys.path:
         _search(Path.cwd())
@@ -227,17 +230,37 @@ def _search(folder: Path) -> None:
         importlib.invalidate_caches()
 
 
+@contextmanager
+def _beside(root: Path) -> Iterator[None]:
+    """Let a file import what lies in its own folder where one from another folder has imported that name before."""
+    names = {path.stem for path in root.iterdir()}
+    alike = {name: module for name, module in sys.modules.items() if name.partition(".")[0] in names}
+    files = {name: getattr(module, "__file__", None) for name, module in alike.items()}
+    elsewhere = [name for name, file in files.items() if file and _root(Path(file)) in ROOTS - {root}]
+    hidden = {name: sys.modules.pop(name) for name in elsewhere}
+    ROOTS.add(root)
+    sys.path.insert(0, str(root))
+    importlib.invalidate_caches()
+    try:
+        yield
+    finally:
+        sys.path.remove(str(root))
+        sys.modules.update(hidden)
+
+
 def _module_from_file(path: Path) -> ModuleType:
     import cloudpickle
 
     name = module_name(path)
     if name not in sys.modules:
-        _search(_root(path.resolve()))  # as `python file.py` does
+        root = _root(path.resolve())
+        _search(root)  # as `python file.py` does
         spec = importlib.util.spec_from_file_location(name, path.resolve())
         assert spec is not None and spec.loader is not None
         sys.modules[name] = module = importlib.util.module_from_spec(spec)
         try:
-            spec.loader.exec_module(module)
+            with _beside(root):
+                spec.loader.exec_module(module)
         except BaseException:
             del sys.modules[name]
             raise

@@ -54,6 +54,18 @@ def test_what_one_file_names_is_one_module(tmp_path: Path) -> None:
     assert load_place("agent", f"{file}:Mine").edited
 
 
+def test_files_of_two_folders_import_each_what_lies_beside_it(tmp_path: Path) -> None:
+    """Prevents an environment that plays by the rules of another, whose folder has a module of the same name."""
+    found: list[str] = []
+    for folder in ("a", "b", "a"):
+        (tmp_path / folder).mkdir(exist_ok=True)
+        (tmp_path / folder / "rules_beside.py").write_text(f"RULES = {folder!r}\n")
+        mine = tmp_path / folder / f"mine_{len(found)}.py"
+        mine.write_text("import rules_beside\nclass Mine:\n    rules = rules_beside.RULES\n")
+        found.append(load_place("env", f"{mine}:Mine").rules)
+    assert found == ["a", "b", "a"]
+
+
 @pytest.mark.parametrize(
     ("code", "said"),
     [
@@ -61,6 +73,7 @@ def test_what_one_file_names_is_one_module(tmp_path: Path) -> None:
         ("limit = 3\n", "no Mine in {file}; it has no function"),
         ("x = 1\ny = x / 0\n", "cannot import {file}: ZeroDivisionError: division by zero (mine.py:2)"),
         ("x = (\n", "cannot import {file}: SyntaxError: '(' was never closed (mine.py:1)"),
+        ("raise SystemExit(0)\n", "cannot import {file}: SystemExit: 0 (mine.py:1)"),
         ("import no_such\n", "cannot import {file}: ModuleNotFoundError: No module named 'no_such' (mine.py:1)"),
     ],
 )

@@ -9,7 +9,8 @@ from typing import Any
 from metta.envs import places
 from metta.envs.env_spec import WRAPPERS, EnvName
 from metta.envs.sources import Games, source_of
-from metta.user_code import GIVEN, load_place
+from metta.errors import UserError, one_line
+from metta.user_code import GIVEN, load_place, search_current_folder
 
 SCRIPT = "__main__:"
 
@@ -27,14 +28,21 @@ def pack(env: EnvName, *code: str | None) -> str | None:
     registered = [] if source is places or isinstance(source, Games) else specs_of(known.name)
     if not given and not registered:
         return None
-    return base64.b85encode(cloudpickle.dumps((given, registered))).decode()
+    try:
+        return base64.b85encode(cloudpickle.dumps((given, registered))).decode()
+    except Exception as error:  # whatever the user's own holds
+        raise UserError(f"env={env.label} cannot be saved with the run: {one_line(error)}; a file's can") from error
 
 
 def unpack(packed: str | None, typed: Collection[Any] = ()) -> None:
     """Let this process find what `pack` found; of the places typed now, what it has by itself goes before that."""
     if packed is None:
         return
-    given, registered = pickle.loads(base64.b85decode(packed))
+    search_current_folder()
+    try:
+        given, registered = pickle.loads(base64.b85decode(packed))
+    except ImportError as error:
+        raise UserError(f"the environment saved with the run needs what is not here: {one_line(error)}") from error
     GIVEN.update({place: value for place, value in given.items() if place not in typed or place not in GIVEN})
     for spec in registered:
         import gymnasium

@@ -119,10 +119,16 @@ def test_what_it_may_not_do(function: Any, said: str, tmp_path: Path) -> None:
     assert TinyCheckpointManager("r", tmp_path).list_epochs() == [0, 1]
 
 
+async def never_awaited(trainer: Any, scalars: dict[str, float]) -> None:
+    pass
+
+
 def test_what_cannot_be_called_is_refused_before_anything_is_made(tmp_path: Path) -> None:
     """An hour of training, and then a TypeError."""
     with pytest.raises(UserError, match=r"takes \(trainer\), and it is called with \(trainer, scalars\)$"):
         train(config(tmp_path), on_epoch=lambda trainer: None)  # type: ignore[misc,arg-type]
+    with pytest.raises(UserError, match="an async function or a generator, which does nothing when called$"):
+        train(config(tmp_path), on_epoch=never_awaited)
     with pytest.raises(UserError, match="^on_epoch=math:pi: math:pi is a float, not a function$"):
         EpochCallback("math:pi")
     assert list(tmp_path.iterdir()) == []
