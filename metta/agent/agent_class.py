@@ -4,6 +4,11 @@ import inspect
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn.parameter import is_lazy
+
 from metta.agent.encoders import build_encoder
 from metta.agent.policy_agent import PolicyAgent
 from metta.envs.env_spec import EnvSpec
@@ -25,8 +30,26 @@ def make_agent(name: Any, env: EnvSpec, **options: Any) -> PolicyAgent:
         if option not in taken and (ours is None or ours.default != value):
             others = " and ".join(taken) or "no options"
             raise UserError(f"{option}={value}: agent={name} takes no {option}; it takes {others}")
-    with users_code(*([] if agent_class is PolicyAgent else [f"agent={name}"])):
-        return agent_class(env, **taken)
+    if agent_class is PolicyAgent:
+        return PolicyAgent(env, **taken)
+    with users_code(f"agent={name}"):
+        agent = agent_class(env, **taken)
+        require_whole(agent, env, f"agent={name}")
+        return agent
+
+
+def require_whole(agent: PolicyAgent, env: EnvSpec, called: str) -> None:
+    """UserError where a part that training asks for is missing; gives parameters without a shape the one they need."""
+    if "_modules" not in vars(agent):
+        raise UserError(f"{called}: its __init__ does not call super().__init__(env)")
+    if any(map(is_lazy, agent.parameters())):
+        observations = np.zeros((1, *env.observation_shape), env.observation_dtype)
+        with torch.no_grad():
+            agent.eval()(torch.from_numpy(observations), agent.initial_state(1))
+        agent.train()
+    state = agent.initial_state(1)
+    if not (isinstance(state, tuple) and all(isinstance(part, Tensor) for part in state)):
+        raise UserError(f"{called}: initial_state returned a {type(state).__name__}; wanted a tuple of tensors")
 
 
 def parameter(agent_class: type[PolicyAgent], option: str) -> inspect.Parameter | None:

@@ -68,8 +68,8 @@ class TinyCheckpointManager:
 
         An epoch that exists is replaced, at the instant when its trainer file is; what links lead to stays as it is.
         """
-        if epoch < 0:
-            raise ValueError(f"epoch={epoch}: epochs count from 0")
+        if not 0 <= epoch < 10**18:
+            raise ValueError(f"epoch={epoch}: epochs count from 0 and have up to 18 digits")
         save_pair(self.file("agent", epoch), self.file("trainer", epoch), agent, trainer_state)
 
     def _newest(self, load: Any) -> Any:

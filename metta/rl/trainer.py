@@ -8,6 +8,7 @@ from collections.abc import Callable, Collection
 from contextlib import closing, nullcontext, suppress
 from dataclasses import asdict
 from itertools import chain
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -16,7 +17,7 @@ import torch
 from metta.agent.agent_class import is_outdated, make_agent
 from metta.agent.policy_agent import PolicyAgent
 from metta.envs.by_value import pack, unpack
-from metta.envs.env_spec import check_fit
+from metta.envs.env_spec import WRAPPERS, check_fit
 from metta.envs.make_env import spec_of
 from metta.envs.vec_env import Episode
 from metta.errors import CheckpointError, MettaError, SaveError, TrainingError, UserError, enumeration, say
@@ -29,8 +30,8 @@ from metta.rl.display.progress import exchange_cost
 from metta.rl.display.stop_signals import StopSignals
 from metta.rl.learning.crew import Crew
 from metta.rl.learning.ppo import explained_variance
-from metta.rl.learning.random_state import seed_everything
-from metta.rl.learning.user_functions import EpochCallback, OnEpoch
+from metta.rl.learning.random_state import DRAWING, seeded
+from metta.rl.learning.user_functions import EpochCallback, OnEpoch, named
 from metta.rl.saved_config import checked_state
 from metta.rl.saving.ancestors import forked, initialised
 from metta.rl.saving.checkpoint_saver import CheckpointSaver
@@ -73,7 +74,7 @@ def train(
     given = given_keys(config) if given is None else given
     with (
         run.cleaned_up(),
-        RunLock(run.lock),
+        RunLock(run.lock) as lock,
         nullcontext() if config.mirror is None else Mirror(config.mirror, config.run, config.train_dir) as mirror,
         StopSignals(lambda: max(manager.list_epochs(), default=None)) as signals,
         closing(load_trainer(manager, config, given) or new_trainer(config, given)) as trainer,
@@ -83,15 +84,13 @@ def train(
         saver = CheckpointSaver(manager, trainer.config.keep_last, keep_epochs)
         display = Display(trainer.config, run, trainer.agent_steps, last_evaluation)
         try:
-            check_mirror = bool if mirror is None else mirror.check
-            return run_epochs(trainer, callback, saver, signals, display, evaluation, check_mirror)
+            return run_epochs(trainer, callback, saver, signals, display, evaluation, lambda: check_held(lock, mirror))
         except SaveError as error:
             display.fail(f"{error}; {unsaved(trainer, saver, 'with room made, ')}")
             return 1
         except MettaError as error:
-            said = type(error)(f"{error}; {unsaved(trainer, saver)}")
-            display.stop(f"stopped: {said}")
-            raise said from error
+            display.stop("stopped")
+            raise type(error)(f"{error}; {unsaved(trainer, saver)}") from error
 
 
 def run_epochs(
@@ -101,11 +100,12 @@ def run_epochs(
     signals: StopSignals,
     display: Display,
     evaluation: EvaluationBeside,
-    check_mirror: Callable[[], object],
+    check_run: Callable[[], None],
 ) -> int:
     """Train until the run is complete, or on_epoch or a signal asks to stop; returns the exit status."""
     if trainer.epoch == 0 or not saver.manager.exists():
-        saver.save(trainer.agent, trainer.epoch, trainer.state_dict())
+        with named(trainer.config, "agent", "optimizer"):
+            saver.save(trainer.agent, trainer.epoch, trainer.state_dict())
     was_complete = trainer.complete
     if not was_complete:
         display.start()
@@ -116,13 +116,12 @@ def run_epochs(
         with trainer.timers("on_epoch"):
             on_epoch(trainer, scalars)
         display.update(trainer.epoch, trainer.agent_steps, scalars, trainer.timers.seconds)
-        check_mirror()
+        check_run()
         saver.check()
         evaluation.check()
         due = trainer.epoch % trainer.config.checkpoint_interval == 0
         if due or trainer.complete or on_epoch.ended or signals.received is not None:
             with trainer.timers("save"):
-                display.flush()
                 saver.save(trainer.agent, trainer.epoch, trainer.state_dict())
             display.saved(trainer.epoch)
     saver.wait()
@@ -139,11 +138,21 @@ def run_epochs(
     return 0 if signals.received is None else 128 + signals.received
 
 
+def check_held(lock: RunLock, mirror: Mirror | None) -> None:
+    """RunLockedError where this run, or its copy in object storage, is another trainer's by now."""
+    with suppress(OSError):  # who cannot ask has lost nothing yet
+        lock.check()
+    if mirror is not None:
+        mirror.check()
+
+
 def unsaved(trainer: "Trainer", saver: CheckpointSaver, condition: str = "") -> str:
     """How many epochs are lost, once the save that is under way has ended, and from where the run goes on."""
     with suppress(SaveError):
         saver.wait()
-    committed = max(saver.manager.list_epochs(), default=0)
+    committed = max(saver.manager.list_epochs(), default=None)
+    if committed is None:
+        return f"nothing is saved: {condition}the same command begins anew"
     if trainer.epoch == committed:
         return f"epoch {committed} is saved: the same command goes on from there"
     return f"{trainer.epoch - committed} epochs are unsaved: {condition}the same command goes on from epoch {committed}"
@@ -171,15 +180,17 @@ def load_trainer(manager: TinyCheckpointManager, config: TrainConfig, given: fro
     if is_outdated(type(agent), trainer.config.agent):
         said = f"agent={trainer.config.agent} has changed since run {config.run} began, and the run keeps its own"
         print(f"metta: {said}", file=sys.stderr)
-    trainer.load_state_dict(state)
+    if read["epoch"] != epoch:
+        inexact(f"{manager.file('trainer', epoch)} was saved as epoch {read['epoch']} and is {epoch} by its name")
+    trainer.load_state_dict({**state, "epoch": epoch})
     return trainer
 
 
 def new_trainer(config: TrainConfig, given: frozenset[str]) -> "Trainer":
     """The trainer of a run that has no checkpoint: with the agent of its init=, all the state of its fork=, or anew."""
     if config.init is not None:
-        seed_everything(config.seed)
-        return Trainer(*initialised(config, given))
+        with seeded(config.seed):
+            return Trainer(*initialised(config, given))
     if config.fork is None:
         return Trainer(config)
     new, agent, state, same_env = forked(config, given)
@@ -208,16 +219,21 @@ class Trainer:
         large = any(math.prod(image.observation_shape) > LARGE_IMAGE for image in spec.images)
         set_threads((os.cpu_count() or 1) // config.num_shards if large else 1)
         if agent is None:
-            seed_everything(config.seed)
-            agent = make_agent(typed.agent, spec, hidden_size=config.hidden_size, lstm=config.lstm)
+            with seeded(config.seed):
+                agent = make_agent(typed.agent, spec, hidden_size=config.hidden_size, lstm=config.lstm)
         check_fit(agent.env, spec)
         agent.env = spec  # as it is called now, should its file have moved
         self.agent = agent.to(self.device)
         self.environment = pack(spec.env, config.loss, config.optimizer)
+        wrappers = spec.env.settings.get(WRAPPERS, "").split(",")
+        code = [name for name in (spec.env.name, *wrappers) if ".py:" in name]
+        code += [place for place in (config.on_epoch, config.loss, config.optimizer) if place is not None]
+        self._code = {f"code of {Path(place).name}": code_digest(place) for place in code}
         self.epoch = 0
         self.agent_steps = 0
         self._learning_rate: float | None = None
-        self.crew = Crew(config, self.agent)
+        with DRAWING:
+            self.crew = Crew(config, self.agent)
         self.replica, self.timers = self.crew.replica, self.crew.timers
         self._left = self._traces()  # as the last epoch left agent and optimiser
 
@@ -331,7 +347,7 @@ class Trainer:
             afresh = f"({fresh} of {self.config.num_envs}); they begin afresh"
             inexact(f"{self.config.env} did not reproduce its episodes {afresh}")
         then, now = state["software"], self._software()
-        changed = [f"{key} {then.get(key)} -> {now[key]}" for key in now if now[key] != then.get(key)]
+        changed = [f"{key} {then.get(key)} -> {now[key]}" for key in now if now[key] != then.get(key, now[key])]
         if changed:
             inexact(", ".join(changed))
 
@@ -352,8 +368,7 @@ class Trainer:
 
     def _software(self) -> dict[str, str]:
         """What decides the last bits."""
-        places = [place for place in (self.config.loss, self.config.optimizer) if place is not None]
-        return software(self.device) | {f"code of {place}": code_digest(place) for place in places}
+        return software(self.device) | self._code
 
     def close(self) -> None:
         """End the worker processes and close the environments."""

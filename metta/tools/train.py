@@ -6,6 +6,7 @@ import itertools
 import os
 import sys
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, TypeVar
 
 from metta.envs.by_value import unpack
@@ -111,6 +112,8 @@ def train_scored(config: TrainConfig, given: frozenset[str] | None = None, on_ep
         print(f"run={config.run}: starting", file=sys.stderr, flush=True)
     from metta.rl import trainer
 
+    # The user's environment may change the current folder.
+    config = replace(config, train_dir=os.path.abspath(config.train_dir))
     scores = RunScores(config)
     scores.set_aside()
     return trainer.train(config, on_epoch, given, scores.spared, scores.latest)

@@ -127,7 +127,6 @@ def test_any_bytes_as_curves(tmp_path: Path) -> None:
     writer = CurveWriter(run, 0)
     for step in range(100):
         writer.add({"charts/episodic_return": float(step)}, step)
-    writer.close()
     ((_, path),) = run.curves
     before = path.read_bytes()
     assert len(read_curves(run)["charts/episodic_return"][0]) == 100

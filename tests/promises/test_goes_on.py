@@ -75,7 +75,7 @@ def test_a_number_that_is_not_finite_ends_the_run(tmp_path, capsys, faulty, what
     manager = TinyCheckpointManager("r", tmp_path)
     (epoch,) = manager.list_epochs()
     assert f"epoch {epoch} is saved: the same command goes on from there" in str(e.value)
-    assert "stopped:" in capsys.readouterr().err
+    assert "run=r stopped\n" in capsys.readouterr().err
     assert all(parameter.isfinite().all() for parameter in manager.load_agent(epoch).state_dict().values())
 
 

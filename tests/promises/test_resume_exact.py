@@ -153,8 +153,7 @@ def without(state, path, fresh):
     state[last] = fresh[last]
 
 
-STATE = [
-    "epoch",
+STATE = [  # the epoch is in the files' names
     "agent_steps",
     "optimizer/state",
     "reward_scaler/discounted",

@@ -10,8 +10,10 @@ import socket
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -20,16 +22,24 @@ from metta.errors import MettaError, RunLockedError
 from metta.rl.saving.run_lock import RunLock
 from metta.rl.tiny_checkpoint_manager import TinyCheckpointManager, save_checkpoint
 from metta.rl.train_config import TrainConfig
-from metta.rl.trainer import train
+from metta.rl.trainer import Trainer, train
 from metta.tools.main import main
 
 ROOT = Path(__file__).parents[2]
+SMALL: dict[str, Any] = {
+    "env": "CartPole-v1",
+    "num_envs": 2,
+    "horizon": 32,
+    "hidden_size": 8,
+    "total_timesteps": 256,
+    "display": "none",
+}
 HOLDER = """
-import socket, sys
+import os, sys, types
 from pathlib import Path
 from metta.rl.saving.run_lock import RunLock
 if len(sys.argv) > 2:
-    socket.gethostname = lambda: sys.argv[2]
+    os.uname = lambda: types.SimpleNamespace(nodename=sys.argv[2])
 with RunLock(Path(sys.argv[1], "trainer.lock")):
     print("held", flush=True)
     sys.stdin.read()
@@ -222,3 +232,33 @@ def test_a_lock_file_removed_by_others_is_not_removed_again(tmp_path: Path) -> N
     with holder(tmp_path / "a"):
         lock.release()
         assert is_refused_elsewhere(tmp_path / "a")
+
+
+@pytest.mark.parametrize("another", [False, True])
+def test_a_trainer_whose_folder_is_gone_saves_no_more(another: bool, tmp_path: Path) -> None:
+    """Prevents a forgotten trainer from saving its checkpoints into a new run of the same name."""
+    folder, config = tmp_path / "a", TrainConfig(run="a", train_dir=str(tmp_path), **SMALL)
+    with ExitStack() as stack:
+
+        def remove(trainer: Trainer, scalars: dict[str, float]) -> None:
+            if trainer.epoch == 2:
+                shutil.rmtree(folder)
+                if another:
+                    stack.enter_context(holder(folder))
+
+        with pytest.raises(RunLockedError, match=r"trainer\.lock is gone, or another trainer's, so"):
+            train(config, remove)
+        assert TinyCheckpointManager("a", tmp_path).list_epochs() == []
+
+
+def test_a_renamed_checkpoint_goes_on_from_its_name(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Prevents what is learned after it from being deleted as older than it. File names are the only metadata."""
+    config = TrainConfig(run="a", train_dir=str(tmp_path), **SMALL)
+    assert train(config) == 0
+    manager = TinyCheckpointManager("a", tmp_path)
+    last = manager.list_epochs()[-1]
+    for kind in ("agent", "trainer"):
+        manager.file(kind, last).rename(manager.file(kind, 50))
+    assert train(replace(config, total_timesteps=512, keep_last=1)) == 0
+    assert f"was saved as epoch {last} and is 50 by its name" in capsys.readouterr().err
+    assert manager.list_epochs() == [50 + last]

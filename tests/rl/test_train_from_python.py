@@ -1,10 +1,13 @@
 """`train(TrainConfig(...))` is `metta train`: the same settings, the same refusals, nothing left behind."""
 
+import os
 import threading
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+import gymnasium
+import numpy as np
 import pytest
 import torch
 
@@ -78,6 +81,53 @@ def test_training_in_a_thread(small: dict[str, Any]) -> None:
     thread.start()
     thread.join()
     assert statuses == [0]
+
+
+def test_trainings_in_threads_have_the_bits_of_each_alone(small: dict[str, Any]) -> None:
+    """Generators that all threads of a process share, drawn from in turns: other bits each time, without a word."""
+
+    def begin(run: str) -> threading.Thread:
+        config = TrainConfig(**{**small, "run": run, "total_timesteps": 640})
+        thread = threading.Thread(target=lambda: train(config))
+        thread.start()
+        return thread
+
+    begin("alone").join()
+    for thread in [begin(run) for run in ("a", "b", "c")]:
+        thread.join()
+    alone, *others = (TinyCheckpointManager(run, small["train_dir"]).load_agent(10) for run in ("alone", "a", "b", "c"))
+    for other in others:
+        assert [torch.equal(*pair) for pair in zip(alone.parameters(), other.parameters(), strict=True)].count(
+            False
+        ) == 0
+
+
+@pytest.mark.parametrize("evaluated", [True, False])
+def test_an_environment_may_change_the_current_folder(
+    evaluated: bool, small: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Prevents checkpoints in a train_dir of the folder that the user's code went to, where no command finds them."""
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    monkeypatch.chdir(tmp_path)
+
+    class Wanders(gymnasium.Env):
+        observation_space = gymnasium.spaces.Box(-1, 1, (2,))
+        action_space = gymnasium.spaces.Discrete(2)
+
+        def __init__(self) -> None:
+            os.chdir(elsewhere)
+
+        def reset(self, *, seed: int | None = None, options: dict | None = None) -> tuple[Any, dict]:
+            return np.zeros(2, np.float32), {}
+
+        def step(self, action: Any) -> tuple[Any, float, bool, bool, dict]:
+            return np.zeros(2, np.float32), 1.0, True, False, {}
+
+    values = {**small, "env": Wanders, "train_dir": "train_dir", "evaluate": 1 if evaluated else None}
+    assert metta.train(TrainConfig(**values)) == 0
+    assert list(elsewhere.iterdir()) == []
+    assert TinyCheckpointManager("r", tmp_path / "train_dir").list_epochs() == [0, 1]
 
 
 IMPOSSIBLE: list[dict[str, Any]] = [

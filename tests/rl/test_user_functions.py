@@ -1,5 +1,6 @@
 """A loss and an optimiser of the user's own: as exact as ours, in every process, and one line where they fail."""
 
+import re
 import sys
 from pathlib import Path
 from typing import Any
@@ -59,6 +60,36 @@ def test_from_a_file(keys: tuple[str, ...], tmp_path: Path) -> None:
     assert len(rates) == 1 or rates[0] == pytest.approx(3 * rates[1])
 
 
+ENV = """
+import gymnasium, numpy as np
+
+class Env(gymnasium.Env):
+    observation_space, action_space = gymnasium.spaces.Box(-1, 1, (1,)), gymnasium.spaces.Discrete(2)
+
+    def reset(self, seed=None, options=None):
+        return np.zeros(1, np.float32), {}
+
+    def step(self, action):
+        return np.zeros(1, np.float32), 1.0, True, False, {}
+
+def noted(trainer, scalars):
+    pass
+"""
+
+
+def test_an_environment_that_changed_is_named(tmp_path: Path) -> None:
+    """Rewards of another rule from one epoch to the next, whose unfinished episodes happen to come out alike."""
+    (tmp_path / "env.py").write_text(ENV)
+    small = ("num_envs=2", "horizon=32", "display=none", "train_dir=.")
+    train = [sys.executable, "-m", "metta.tools.main", "train", "run=r"]
+    begun = result_of(tmp_path, [*train, "env=env.py:Env", "on_epoch=env.py:noted", "total_timesteps=64", *small])
+    assert (begun.returncode, begun.stderr) == (0, "")
+    (tmp_path / "env.py").write_text(ENV.replace("1.0", "9.0"))
+    edited = result_of(tmp_path, [*train, "total_timesteps=128", *small[2:]])
+    assert edited.returncode == 0
+    assert re.search("this resume is not exact: code of env.py:Env .*, code of env.py:noted ", edited.stderr)
+
+
 def test_code_that_changed_is_named(tmp_path: Path) -> None:
     """Another loss that goes on as if it were the same."""
     (tmp_path / "own.py").write_text(OWN)
@@ -67,7 +98,7 @@ def test_code_that_changed_is_named(tmp_path: Path) -> None:
     (tmp_path / "own.py").write_text(OWN + "# edited\n")
     edited = command(tmp_path, "run=r", "train_dir=.", f"total_timesteps={STEPS * 2}")
     assert edited.returncode == 0
-    assert f"metta: this resume is not exact: code of {tmp_path}/own.py:reinforce " in edited.stderr
+    assert "metta: this resume is not exact: code of own.py:reinforce " in edited.stderr
     (tmp_path / "own.py").unlink()
     gone = command(tmp_path, "run=r", "train_dir=.", f"total_timesteps={STEPS * 3}")
     said = f"metta train: loss={tmp_path}/own.py:reinforce: no file {tmp_path}/own.py\n"
@@ -154,6 +185,41 @@ class Unmade(PolicyAgent):
         return torch.nn.Linear(env.observation_shape[1], 8)
 
 
+class Adds(PolicyAgent):
+    def forward(self, *args: Any, **kwargs: Any) -> Any:
+        self.value.weight = torch.nn.Parameter(self.value.weight.detach().clone())
+        return super().forward(*args, **kwargs)
+
+
+class Mapped(PolicyAgent):
+    def initial_state(self, batch_size: int) -> Any:
+        return {"h": torch.zeros(batch_size, 2)}
+
+
+class Headless(PolicyAgent):
+    def __init__(self, env: Any, hidden_size: int):
+        self.env = env
+
+
+class Holds(PolicyAgent):
+    def __init__(self, env: Any, hidden_size: int):
+        super().__init__(env, hidden_size)
+        self.library = sys
+
+
+class Lazy(PolicyAgent):
+    def build_encoder(self, env: Any, hidden_size: Any, **options: Any) -> Any:
+        encoder: Any = torch.nn.Sequential(torch.nn.LazyLinear(8), torch.nn.Tanh())
+        encoder.output_size = 8
+        return encoder
+
+
+def test_a_lazy_agent_trains(tmp_path: Path) -> None:
+    """A traceback over parameters that have no shape before the first forward, which PyTorch's users expect to do."""
+    assert train(config(tmp_path, epochs=1, agent=Lazy)) == 0
+    assert len(final(tmp_path, "r")[1].encoder[0].weight[0]) == 4
+
+
 @pytest.mark.parametrize(
     ("key", "function", "said"),
     [
@@ -165,6 +231,10 @@ class Unmade(PolicyAgent):
         ("optimizer", no_optimizer, "optimizer=.*: returned list, not a torch.optim.Optimizer"),
         ("optimizer", 3, "optimizer=3: not a function, nor the place of one"),
         ("agent", 3, "agent=3: not a class, nor the place of one"),
+        ("agent", Adds, "Adds's forward makes or replaces parameters: make them in __init__$"),
+        ("agent", Mapped, "agent=.*: initial_state returned a dict; wanted a tuple of tensors$"),
+        ("agent", Headless, r"agent=.*: its __init__ does not call super\(\).__init__\(env\)$"),
+        ("agent", Holds, "agent=.*:Holds failed: TypeError: cannot pickle .*; nothing is saved: the same command"),
         (
             "agent",
             Forgetful,

@@ -309,8 +309,8 @@ MISTAKES = {
     "runs=a train_dir=nowhere": "no run a in nowhere: there is none yet",
     "runs=a,a": "runs=a,a: a is in it twice, by a and by a",
     "runs=a,*": "runs=a,*: a is in it twice, by a and by *",
-    "runs=../x": "run='../x' is not a run name: use letters, digits, '.', '_' and '-'",
-    "runs=a,": "run='' is not a run name: use letters, digits, '.', '_' and '-'",
+    "runs=../x": "run='../x' is not a run name: use letters, digits, '.', '_' and '-', at most 200",
+    "runs=a,": "run='' is not a run name: use letters, digits, '.', '_' and '-', at most 200",
     "runs=a,fresh": "run fresh has no scores in train_dir/eval.db: `metta sim run=fresh epoch=all` evaluates every"
     " checkpoint",
     "runs=a,fresh,new*": "runs fresh, new0, new1 have no scores in train_dir/eval.db: `metta sim run=fresh,new0,new1"
@@ -402,7 +402,6 @@ def test_a_clock_set_back_does_not_change_the_order(tmp_path: Path, monkeypatch:
         monkeypatch.setattr(time, "time", lambda hour=hour: 3600.0 * hour)
         writer = CurveWriter(run, resumed_at)
         writer.add({"r": value}, step)
-        writer.close()
     assert values(tmp_path) == {40: 3.0}
 
 

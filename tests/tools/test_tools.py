@@ -186,7 +186,7 @@ def test_a_damaged_newest_checkpoint_is_named_and_training_goes_on_from_the_one_
     whole = path.read_bytes()
     path.write_bytes(whole[:-1000])
     _, err = metta_in(folder, "train", "run=a")
-    assert err.startswith("metta train: train_dir/a/checkpoints/agent_epoch_3.pt ")
+    assert err.startswith(f"metta train: {path} ")
     assert "run=a goes on at 32 of 48 agent steps" in err and "run=a complete" in err
 
 
@@ -280,7 +280,7 @@ def test_runs_tells_a_run_in_training(folder: Path) -> None:
     with RunLock(folder / "train_dir/a/trainer.lock"):
         assert rows(metta_in(folder, "runs")[0])[1][2] == "training"
         refusal = metta_in(folder, "train", "run=a", "total_timesteps=99", status=2)[1]
-        assert refusal == f"metta train: train_dir/a is being trained by process {os.getpid()}\n"
+        assert refusal == f"metta train: {folder}/train_dir/a is being trained by process {os.getpid()}\n"
     assert rows(metta_in(folder, "runs")[0])[1][2] == "complete"
 
 

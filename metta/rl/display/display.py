@@ -32,18 +32,11 @@ class Display:
             self._attempt("curves", self._curves.add, scalars, agent_steps)
         self._attempt("progress", self.progress.update, epoch, agent_steps, scalars, seconds)
 
-    def flush(self) -> None:
-        """Write the curves so far, before the checkpoint that they lead to."""
-        if self._curves is not None:
-            self._attempt("curves", self._curves.flush)
-
     def saved(self, epoch: int) -> None:
         self._attempt("progress", self.progress.saved, epoch)
 
     def stop(self, how: str) -> None:
-        """Say why the last epoch was the last, and close the curves."""
-        if self._curves is not None:
-            self._attempt("curves", self._curves.close)
+        """Say why the last epoch was the last."""
         self._attempt("progress", self.progress.stop, how)
 
     def fail(self, why: str) -> None:

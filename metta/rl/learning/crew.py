@@ -17,6 +17,7 @@ from metta.processes.exchange import Dealt
 from metta.processes.ranks import Ranks
 from metta.processes.shared_arrays import shared_memory_file, shares
 from metta.processes.worker import Worker, end_workers
+from metta.rl.learning.random_state import DRAWING
 from metta.rl.learning.replica import Replica, meet_all, start_replica
 from metta.rl.learning.rollout import Rollout
 from metta.rl.train_config import RunConfig
@@ -92,7 +93,8 @@ class Crew:
         """Call a method of this rank's replicas."""
         for worker in self._workers:
             worker.send(method, *arguments)
-        answers = [getattr(self.replica, method)(*arguments)]
+        with DRAWING:
+            answers = [getattr(self.replica, method)(*arguments)]
         for worker in self._workers:
             with self.timers("wait"):
                 answers.append(worker.receive())

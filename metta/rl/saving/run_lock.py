@@ -8,10 +8,8 @@ what it inherits, so none outlives the trainer with the lock held.
 import fcntl
 import io
 import os
-import socket
 import struct
 from pathlib import Path
-from typing import Self
 
 from metta.errors import RunLockedError
 from metta.files.durable import make_folder
@@ -27,15 +25,20 @@ class RunLock:
         self.path = path
         self._file: io.FileIO | None = None
 
-    def acquire(self) -> Self:
+    def acquire(self) -> "RunLock":
         make_folder(self.path.parent)
         while not self._is_at_its_place(file := self._open_locked()):
             file.close()  # the last holder removed it between its opening and its locking here
         os.register_at_fork(after_in_child=file.close)
         file.truncate(0)
-        file.write(f"{os.getpid()} {socket.gethostname()}\n".encode())
+        file.write(f"{os.getpid()} {os.uname().nodename}\n".encode())
         self._file = file
         return self
+
+    def check(self) -> None:
+        """RunLockedError where the lock file is gone, or another's: its folder may be another run by now."""
+        if self._file is None or not self._is_at_its_place(self._file):
+            raise RunLockedError(f"{self.path} is gone, or another trainer's, so this one does not save there")
 
     def release(self, *exception: object) -> None:
         """Give the run back and remove the lock file. Does nothing where it is not held, as in a forked process."""
@@ -53,11 +56,11 @@ class RunLock:
             fcntl.fcntl(file, fcntl.F_OFD_SETLK, struct.pack("hhlli0l", fcntl.F_WRLCK, os.SEEK_SET, 0, 0, 0))
             return file
         except OSError as error:
-            file.seek(0)
-            holder = file.read(300).decode().strip().removesuffix(f" {socket.gethostname()}").replace(" ", " on ")
+            holder = os.pread(file.fileno(), 300, 0).decode().removesuffix(f" {os.uname().nodename}\n")
             file.close()
-            held = isinstance(error, BlockingIOError | PermissionError)  # POSIX allows either
-            why = f"is being trained by process {holder or '?'}" if held else f"cannot be locked: {error.strerror}"
+            by = f"is being trained by process {' on '.join(holder.split()) or '?'}"
+            # POSIX allows either error where it is held.
+            why = by if isinstance(error, BlockingIOError | PermissionError) else f"cannot be locked: {error.strerror}"
             raise RunLockedError(f"{self.path.parent} {why}") from None
 
     def _is_at_its_place(self, file: io.FileIO) -> bool:
