@@ -37,7 +37,7 @@ lint: $(INSTALLED)  ## ruff, mypy, and the imports' directions
 pictures: $(INSTALLED)  ## after make demo: draw the README's pictures; needs chromium, chromium-driver
 	$(BIN)/python -m docs.make_pictures
 
-bench: $(BENCH_INSTALLED)  ## compare the speed with the peers': 20 quiet minutes; writes benchmarks/results.md
+bench: $(BENCH_INSTALLED)  ## compare the speed with the peers': 30 quiet minutes; writes benchmarks/results.md
 	PYTHONPATH=. $(BENCH_BIN)/python benchmarks/run_all.py
 
 clean:  ## remove .venv and all caches; train_dir stays

@@ -1,6 +1,6 @@
 """Runs every comparison of speed that needs no GPU, and writes benchmarks/results.md and README's table.
 
-    make bench                                                             # all, in some 20 minutes
+    make bench                                                             # all, in some 30 minutes
     PYTHONPATH=. .venv-bench/bin/python benchmarks/run_all.py --only eval_speed growth
     PYTHONPATH=. .venv-bench/bin/python benchmarks/run_all.py --table      # only writes results.md
 
@@ -15,7 +15,7 @@ import time
 from benchmarks.results import speed_table, write_results
 from benchmarks.summary import DATA, HERE, write_readme
 
-# script -> its arguments; chosen so that all take some 20 minutes on two cores.
+# script -> its arguments; chosen so that all take some 30 minutes on two cores.
 SCRIPTS: dict[str, list[str]] = {
     "training_speed": ["--rounds", "2"],
     "checkpoint_speed": [],
