@@ -11,6 +11,9 @@ FIND_PYTHON = for python in python3.11 python3.12 python3; do \
 	&& echo $$python && break; done
 PYTHON = $(shell $(FIND_PYTHON))
 
+# One more than there are cores: some tests wait.
+TESTERS = $(shell expr $$(getconf _NPROCESSORS_ONLN) + 1)
+
 unexport PYTHONPATH PYTHONHOME
 
 .PHONY: help demo test test-all lint bench pictures clean
@@ -23,10 +26,10 @@ demo: $(INSTALLED)  ## train run=demo on arena, and score it beside a random age
 	$(BIN)/metta sim run=demo episodes=$(DEMO_EPISODES) random=true
 
 test: lint  ## lint, and the quick tests
-	$(BIN)/python -m pytest -n auto --dist worksteal
+	$(BIN)/python -m pytest -n $(TESTERS) --dist worksteal
 
 test-all: lint  ## lint, and all tests: the kill test and the whole fault matrix too
-	$(BIN)/python -m pytest -n auto --dist worksteal -m "slow or not slow"
+	$(BIN)/python -m pytest -n $(TESTERS) --dist worksteal -m "slow or not slow"
 
 lint: $(INSTALLED)  ## ruff, mypy, and the imports' directions
 	$(BIN)/ruff check
