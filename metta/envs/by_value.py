@@ -7,7 +7,7 @@ from collections.abc import Collection
 from typing import Any
 
 from metta.envs import places
-from metta.envs.env_spec import WRAPPERS, EnvName
+from metta.envs.env_spec import EnvName
 from metta.envs.sources import Games, source_of
 from metta.errors import UserError, one_line
 from metta.user_code import GIVEN, load_place, search_current_folder
@@ -23,7 +23,7 @@ def pack(env: EnvName, *code: str | None) -> str | None:
     import cloudpickle
 
     source, known = source_of(env)
-    named = [env.name, *known.settings.get(WRAPPERS, "").split(","), *filter(None, code)]
+    named = [env.name, *known.wrappers, *filter(None, code)]
     given = {place: load_place("env", place) for place in named if place.startswith(SCRIPT)}
     registered = [] if source is places or isinstance(source, Games) else specs_of(known.name)
     if not given and not registered:

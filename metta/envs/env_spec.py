@@ -10,6 +10,7 @@ from metta.user_code import place_of
 
 FOLDERS = re.compile(r"(^|,)[^,]*?/(?=[^/,]*\.py:)")
 WRAPPERS = "wrappers"  # the setting that every Gymnasium environment has: functions of the user's, comma between
+MOST_SEED = 2**31 - 1  # of an episode that a user names
 # A text that could be taken for several settings, or for a value that is none: quoted in a label.
 AMBIGUOUS = re.compile(r"""[^,\[\](){}<>'"]*[,\[\](){}<>'"].*|-?(\d[\d.e+-]*|inf)|nan|True|False|None|""", re.DOTALL)
 
@@ -43,6 +44,11 @@ class EnvName:
     def short_name(self) -> str:
         """The name without the folders of a file: "file.py:Name"."""
         return without_folders(self.name)
+
+    @property
+    def wrappers(self) -> list[str]:
+        """The places of the user's functions that wrap it, the first innermost."""
+        return [place for place in self.settings.get(WRAPPERS, "").split(",") if place]
 
     @property
     def label(self) -> str:

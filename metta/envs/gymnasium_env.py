@@ -9,7 +9,7 @@ import numpy as np
 from gymnasium import spaces
 
 from metta.envs.env_spec import EnvName, EnvSpec
-from metta.envs.made import Adapter, only_number
+from metta.envs.made import Adapter, put_reward
 from metta.envs.spaces import MASK, ObservationReader, action_converter, choices_of, describe_actions, put, say_left_out
 from metta.errors import UserError
 
@@ -74,10 +74,7 @@ class GymnasiumEnv(Adapter):
         observation, reward, terminated, truncated, info = self._step(self._convert(actions))
         self._length += 1
         self._write(observation, info)
-        try:
-            self._rewards[0] = reward
-        except ValueError:
-            self._rewards[0] = only_number(reward)
+        put_reward(self._rewards, 0, reward)
         self._terminated[0] = terminated
         self._truncated[0] = not terminated and (truncated or self._length == self._max_steps)
 

@@ -46,12 +46,15 @@ class Adapter:
         return began[0], began[1]
 
 
-def only_number(reward: Any) -> Any:
-    """Take a reward out of an array. ValueError unless it is the only number there."""
-    numbers = np.asarray(reward)
-    if numbers.size != 1:
-        raise ValueError(f"a reward of shape {numbers.shape}, not a number")
-    return numbers.item()
+def put_reward(rewards: np.ndarray, index: int, reward: Any) -> None:
+    """Write an agent's reward, also one in an array. ValueError unless it is the only number there."""
+    try:
+        rewards[index] = reward
+    except ValueError:
+        numbers = np.asarray(reward)
+        if numbers.size != 1:
+            raise ValueError(f"a reward of shape {numbers.shape}, not a number") from None
+        rewards[index] = numbers.item()
 
 
 def close_env(made: Any, env: EnvName) -> None:

@@ -133,7 +133,7 @@ def is_a(what: Any, module: str, name: str) -> bool:
 
 def wrapped(made: Any, env: EnvName) -> Any:
     """The environment in the wrappers of env.wrappers=, the first innermost."""
-    for place in filter(None, env.settings.get(WRAPPERS, "").split(",")):
+    for place in env.wrappers:
         wrapper = load_place(f"env.{WRAPPERS}", place)
         try:
             made = wrapper(made)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from metta.envs.env_spec import EnvName, EnvSpec
-from metta.envs.made import Adapter, only_number
+from metta.envs.made import Adapter, put_reward
 from metta.envs.spaces import MASK, ObservationReader, action_converter, choices_of, describe_actions, say_left_out
 from metta.errors import UserError
 
@@ -72,7 +72,7 @@ class PettingZooEnv(Adapter):
         present = self._env.agents
         for i, name in enumerate(self.names):
             was = name in acting
-            self._rewards[i] = only_number(rewards.get(name, 0)) if was else 0
+            put_reward(self._rewards, i, rewards.get(name, 0) if was else 0)
             self._terminated[i] = not was or terminations.get(name, False)
             # Who is gone without a word has been cut off.
             self._truncated[i] = not self._terminated[i] and (truncations.get(name, False) or name not in present)

@@ -16,7 +16,7 @@ from torch import nn
 from metta.agent.policy_agent import PolicyAgent
 from metta.agent.untrusted.agent_file import load_agent_file, require_bounded
 from metta.envs.by_value import unpack
-from metta.envs.env_spec import EnvName
+from metta.envs.env_spec import MOST_SEED, EnvName
 from metta.envs.make_env import spec_of
 from metta.envs.vec_env import Episode
 from metta.errors import CheckpointError, UserError
@@ -29,7 +29,6 @@ from metta.sim.recording import recorded_name, recording_path, save_recordings
 from metta.sim.simulation import SimulationPool, default_num_envs
 from metta.user_code import GIVEN, said_where
 
-MOST_SEED = 2**31 - 1  # as on the command line
 AnyEnv = EnvName | str | Callable[..., Any]  # a name, a class or a function
 
 

@@ -17,7 +17,7 @@ import torch
 from metta.agent.agent_class import is_outdated, make_agent
 from metta.agent.policy_agent import PolicyAgent
 from metta.envs.by_value import pack, unpack
-from metta.envs.env_spec import WRAPPERS, check_fit
+from metta.envs.env_spec import check_fit
 from metta.envs.make_env import spec_of
 from metta.envs.vec_env import Episode
 from metta.errors import CheckpointError, MettaError, SaveError, TrainingError, UserError, enumeration, say
@@ -30,7 +30,7 @@ from metta.rl.display.progress import exchange_cost
 from metta.rl.display.stop_signals import StopSignals
 from metta.rl.learning.crew import Crew
 from metta.rl.learning.ppo import explained_variance
-from metta.rl.learning.random_state import DRAWING, seeded
+from metta.rl.learning.random_state import seeded
 from metta.rl.learning.user_functions import EpochCallback, OnEpoch, named
 from metta.rl.saved_config import checked_state
 from metta.rl.saving.ancestors import forked, initialised
@@ -225,15 +225,13 @@ class Trainer:
         agent.env = spec  # as it is called now, should its file have moved
         self.agent = agent.to(self.device)
         self.environment = pack(spec.env, config.loss, config.optimizer)
-        wrappers = spec.env.settings.get(WRAPPERS, "").split(",")
-        code = [name for name in (spec.env.name, *wrappers) if ".py:" in name]
+        code = [name for name in (spec.env.name, *spec.env.wrappers) if ".py:" in name]
         code += [place for place in (config.on_epoch, config.loss, config.optimizer) if place is not None]
         self._code = {f"code of {Path(place).name}": code_digest(place) for place in code}
         self.epoch = 0
         self.agent_steps = 0
         self._learning_rate: float | None = None
-        with DRAWING:
-            self.crew = Crew(config, self.agent)
+        self.crew = Crew(config, self.agent)
         self.replica, self.timers = self.crew.replica, self.crew.timers
         self._left = self._traces()  # as the last epoch left agent and optimiser
 

@@ -14,6 +14,7 @@ from metta.rl.tiny_checkpoint_manager import TinyCheckpointManager
 from metta.sim.single_env import SingleEnv
 from metta.tools.main import main
 from tests.helpers.commands import result_of, run_in
+from tests.helpers.small_envs import ONE_STEP
 from tests.helpers.whole_door import check_door
 
 MINE = '''
@@ -261,23 +262,11 @@ def test_what_a_script_defines_travels_with_the_run(tmp_path: Path) -> None:
     assert "environment" in manager.load_trainer_state(4)
 
 
-BASE = """
-import gymnasium, numpy as np
-
-class Base(gymnasium.Env):
-    observation_space, action_space = gymnasium.spaces.Box(-1, 1, (1,)), gymnasium.spaces.Discrete(2)
-
-    def reset(self, seed=None, options=None):
-        return np.zeros(1, np.float32), {}
-
-    def step(self, action):
-        return np.zeros(1, np.float32), 1.0, True, False, {}
-"""
 DERIVED = """
 import beside_script
 from metta import TrainConfig, train
 
-class Mine(beside_script.Base):
+class Mine(beside_script.Env):
     pass
 
 small = dict(num_envs=2, horizon=16, hidden_size=4, total_timesteps=32, display="none")
@@ -287,7 +276,7 @@ train(TrainConfig(run="r", env=Mine, num_workers=0, **small))
 
 def test_what_a_script_s_environment_needs_is_found_or_named(tmp_path: Path) -> None:
     """A traceback through the reader of the run for a class whose base lies beside the script."""
-    (tmp_path / "beside_script.py").write_text(BASE)
+    (tmp_path / "beside_script.py").write_text(ONE_STEP)
     (tmp_path / "script.py").write_text(DERIVED)
     run_in(tmp_path, [sys.executable, "script.py"])
     sim = ["-m", "metta.tools.main", "sim", "run=r", "episodes=2", f"train_dir={tmp_path}/train_dir"]

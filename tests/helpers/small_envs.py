@@ -8,6 +8,18 @@ import numpy as np
 from gymnasium.envs.classic_control import CartPoleEnv
 from gymnasium.spaces import Box, Discrete
 
+ONE_STEP = """
+import gymnasium, numpy as np
+
+class Env(gymnasium.Env):
+    observation_space, action_space = gymnasium.spaces.Box(-1, 1, (1,)), gymnasium.spaces.Discrete(2)
+
+    def reset(self, seed=None, options=None):
+        return np.zeros(1, np.float32), {}
+
+    def step(self, action):
+        return np.zeros(1, np.float32), 1.0, True, False, {}
+"""  # a file of the user's: episodes of one step
 Step = tuple[np.ndarray, SupportsFloat, bool, bool, dict[str, Any]]
 
 

@@ -16,6 +16,7 @@ from metta.rl.train_config import TrainConfig
 from metta.rl.trainer import Trainer, train
 from tests.helpers.commands import result_of
 from tests.helpers.exact import differences
+from tests.helpers.small_envs import ONE_STEP
 from tests.rl.test_on_epoch import STEPS, command, config, final
 
 OWN = """
@@ -60,18 +61,7 @@ def test_from_a_file(keys: tuple[str, ...], tmp_path: Path) -> None:
     assert len(rates) == 1 or rates[0] == pytest.approx(3 * rates[1])
 
 
-ENV = """
-import gymnasium, numpy as np
-
-class Env(gymnasium.Env):
-    observation_space, action_space = gymnasium.spaces.Box(-1, 1, (1,)), gymnasium.spaces.Discrete(2)
-
-    def reset(self, seed=None, options=None):
-        return np.zeros(1, np.float32), {}
-
-    def step(self, action):
-        return np.zeros(1, np.float32), 1.0, True, False, {}
-
+ENV = f"""{ONE_STEP}
 def noted(trainer, scalars):
     pass
 """

@@ -42,7 +42,8 @@ class Crew:
         self._finalizer = weakref.finalize(self, end_workers, self._workers)
         try:
             block = shares(config.num_shards, size)[rank]
-            self.replica = self._start(config, agent, block, on_this_machine)
+            with DRAWING:
+                self.replica = self._start(config, agent, block, on_this_machine)
         except BaseException:
             self._finalizer()
             raise

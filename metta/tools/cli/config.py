@@ -3,6 +3,7 @@
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from metta.envs.env_spec import MOST_SEED
 from metta.keys import Config, at_least, between, key
 from metta.rl.train_config import EVAL_DB, TrainConfig, device_name
 from metta.tools.cli.epochs import Epoch, Epochs, parse_epoch, parse_epochs
@@ -36,7 +37,7 @@ class SimConfig(Config):
     env: str | None = key(ENV, None, unset="its own")
     env_settings: dict[str, Any] = field(default_factory=dict)
     episodes: int = key("episodes to play", 100, at_least(1, 10**6))
-    seed: int = key("of the first episode; the next has seed + 1, and so on", 0, between(0, 2**31 - 1))
+    seed: int = key("of the first episode; the next has seed + 1, and so on", 0, between(0, MOST_SEED))
     sampled: bool = key(SAMPLED, False)
     num_envs: int | None = key("copies of the environment, stepped together", None, at_least(1, 2**16))
     device: str = key("auto, cpu, cuda, cuda:N or mps", "cpu", device_name)
@@ -57,7 +58,7 @@ class PlayConfig(Config):
     epoch: Epoch = key(EPOCH, "latest", parse=parse_epoch)
     env: str | None = key(ENV, None, unset="its own")
     env_settings: dict[str, Any] = field(default_factory=dict)
-    seed: int = key("of the first episode; the next has seed + 1, and so on", 0, between(0, 2**31 - 1))
+    seed: int = key("of the first episode; the next has seed + 1, and so on", 0, between(0, MOST_SEED))
     sampled: bool = key(SAMPLED, False)
     agent: str | None = key(AGENT_FILE, None, unset="none")
     trust: bool = key(TRUST, False)
@@ -74,7 +75,7 @@ class ReplayConfig(Config):
     epoch: Epoch = key(EPOCH, "latest", parse=parse_epoch)
     env: str | None = key("the environment, where several were evaluated", None, unset="its own")
     env_settings: dict[str, Any] = field(default_factory=dict)
-    seed: int = key("of the episode", 0, between(0, 2**31 - 1))
+    seed: int = key("of the episode", 0, between(0, MOST_SEED))
     sampled: bool = key("an episode of `metta sim sampled=true`", False)
     format: Literal["auto", "gif", "mp4", "html", "mettascope"] = key("auto: html for MettaGrid, else gif", "auto")
     out: str | None = key("file or folder to write", None, unset="the run's replays/")
