@@ -1,5 +1,6 @@
 """Where the files of a run lie. A run is a folder of train_dir; every path in it is built here and nowhere else."""
 
+import os
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -10,6 +11,11 @@ from metta.errors import UserError
 Folder = str | Path
 CURVES = re.compile(r"events\.out\.tfevents\..+?(?:\.part(\d+))?")  # TensorBoard's, with our suffix
 RUN_NAME = re.compile(r"(?!\.+$)[A-Za-z0-9._-]{1,200}")  # so that names made from it fit into 255 bytes
+
+
+def absolute(place: Folder) -> str:
+    """A path as it is meant now, for the user's environment may change the current folder; a URL as it is."""
+    return str(place) if "://" in str(place) else os.path.abspath(place)
 
 
 class TrainDir:

@@ -2,6 +2,8 @@
 
 import dataclasses
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any, Protocol
 
 import numpy as np
@@ -61,13 +63,20 @@ def make_env(env: EnvName, render_mode: str | None = None) -> Env:
     return made
 
 
-def spec_of(env: EnvName) -> EnvSpec:
-    """Make the environment only to read its spec. UserError as from `make_env`."""
+@contextmanager
+def probe(env: EnvName) -> Iterator[Env]:
+    """Make the environment to look at, and close it."""
     made = make_env(env)
     try:
-        return made.spec
+        yield made
     finally:
         close_env(made, env)
+
+
+def spec_of(env: EnvName) -> EnvSpec:
+    """Make the environment only to read its spec. UserError as from `make_env`."""
+    with probe(env) as made:
+        return made.spec
 
 
 def is_mettagrid(env: EnvName) -> bool:
@@ -75,7 +84,10 @@ def is_mettagrid(env: EnvName) -> bool:
     from metta.envs.mettagrid.env import MettaGridEnv
 
     source, _ = source_of(env)
-    return isinstance(source, Games) or (source is places and isinstance(make_env(env), MettaGridEnv))
+    if source is not places:
+        return isinstance(source, Games)
+    with probe(env) as made:
+        return isinstance(made, MettaGridEnv)
 
 
 def check_env(env: EnvName) -> EnvName:

@@ -24,7 +24,7 @@ from metta.eval.eval_db import EpisodeRow, Score, open_scores, scored_env
 from metta.files.pt_file import fingerprint
 from metta.rl.saved_config import newest_config
 from metta.rl.tiny_checkpoint_manager import TinyCheckpointManager
-from metta.run_folder import RunFolder
+from metta.run_folder import RunFolder, absolute
 from metta.sim.recording import recorded_name, recording_path, save_recordings
 from metta.sim.simulation import SimulationPool, default_num_envs
 from metta.user_code import GIVEN, said_where
@@ -72,8 +72,8 @@ class PolicyEvaluator:
         speed, never a result. eval_db: where scores go, a path or a URL; None: eval.db in train_dir. executor: any of
         concurrent.futures', plays the episodes in place of processes here; the database is written here alone.
         """
-        self.train_dir = Path(train_dir)
-        self.eval_db = eval_db
+        self.train_dir = absolute(train_dir)
+        self.eval_db = None if eval_db is None else absolute(eval_db)
         self.executor = executor
         self.device = device
         self.num_envs = num_envs

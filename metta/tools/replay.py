@@ -3,6 +3,7 @@
 import os
 import sys
 from collections.abc import Sequence
+from contextlib import chdir
 from pathlib import Path
 from typing import Any
 
@@ -24,15 +25,17 @@ def main(argv: Sequence[str]) -> int:
     config, _ = parse(ReplayConfig, argv, "metta replay")
     manager = existing_run(config.run, config.train_dir)
     epoch = chosen_epoch(config, manager)
+    home = Path.cwd()
     env = chosen_env(config, lambda: env_of(manager))
     format = chosen_format(config, env)
     check_format(format, env)
     recordings = recording_path(RunFolder(config.train_dir, config.run), epoch, scored_env(env.label, config.sampled))
-    source = Source(config.run, epoch, env, find_recording(config, epoch, env, recordings))
-    path = chosen_path(config, recordings, format)
+    with chdir(home):  # the user's environment may have changed it
+        source = Source(config.run, epoch, env, find_recording(config, epoch, env, recordings))
+        path = chosen_path(config, recordings, format)
     os.environ.setdefault("SDL_VIDEODRIVER", "dummy")  # pictures are drawn into memory: no screen is needed
     os.environ.setdefault("PYGAME_HIDE_SUPPORT_PROMPT", "1")
-    differing = write_replay(source, format, path)
+    differing = write_replay(source, format, home / path)
     print(path)
     if differing is not None:
         print(f"metta replay: this is not the episode that was recorded: {differing}", file=sys.stderr)

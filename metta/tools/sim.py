@@ -7,6 +7,7 @@ import time
 from collections import defaultdict
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
@@ -49,7 +50,7 @@ def evaluate(config: SimConfig, targets: Sequence[Target]) -> int:
 
         device = str(pick_device(config.device))
         with PolicyEvaluator(config.train_dir, device, config.num_envs, None, config.eval_db, executor) as evaluator:
-            evaluation = Evaluation(config, targets, evaluator)
+            evaluation = Evaluation(replace(config, train_dir=evaluator.train_dir), targets, evaluator)
             evaluation.play()
     evaluation.print_scores()
     return 1 if evaluation.unread else 0

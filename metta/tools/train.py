@@ -17,6 +17,7 @@ from metta.rl.saved_config import newest_config
 from metta.rl.saving.ancestors import check_ancestor
 from metta.rl.tiny_checkpoint_manager import TinyCheckpointManager
 from metta.rl.train_config import TrainConfig, changed_keys, restart_config, resume_config
+from metta.run_folder import absolute
 from metta.tools.cli.arguments import parse
 from metta.tools.cli.table import score_text
 from metta.tools.cli.targets import open_run
@@ -112,8 +113,8 @@ def train_scored(config: TrainConfig, given: frozenset[str] | None = None, on_ep
         print(f"run={config.run}: starting", file=sys.stderr, flush=True)
     from metta.rl import trainer
 
-    # The user's environment may change the current folder.
-    config = replace(config, train_dir=os.path.abspath(config.train_dir))
+    eval_db = None if config.eval_db is None else absolute(config.eval_db)
+    config = replace(config, train_dir=absolute(config.train_dir), eval_db=eval_db)
     scores = RunScores(config)
     scores.set_aside()
     return trainer.train(config, on_epoch, given, scores.spared, scores.latest)

@@ -150,7 +150,10 @@ def test_sim_of_a_foreign_file_does_not_replace_a_run_s_own_scores(folder: Path)
     scores = EvalDB(folder / "train_dir/eval.db").get_scores("a")
     shutil.copy(folder / "train_dir/a/checkpoints/agent_epoch_3.pt", folder / "agent_epoch_2.pt")
     _, err = metta_in(folder, "sim", "agent=agent_epoch_2.pt", "run=a", "episodes=2", status=2)
-    assert err.count("\n") == 1 and "run=a epoch=2 is another agent, train_dir/a/checkpoints/agent_epoch_2.pt" in err
+    assert (
+        err.count("\n") == 1
+        and f"run=a epoch=2 is another agent, {folder}/train_dir/a/checkpoints/agent_epoch_2.pt" in err
+    )
     assert replays == {path: path.read_bytes() for path in (folder / "train_dir/a/replays").iterdir()}
     assert scores == EvalDB(folder / "train_dir/eval.db").get_scores("a")
     metta_in(folder, "sim", "agent=agent_epoch_2.pt", "run=a", "epoch=3", "episodes=2")  # it is a's agent of epoch 3
@@ -178,7 +181,7 @@ def test_sim_all_names_a_damaged_checkpoint_and_goes_on(folder: Path) -> None:
     path.write_bytes(path.read_bytes()[:-1000])
     out, err = metta_in(folder, "sim", "run=a", "epoch=all", "episodes=2", status=1)
     assert [row[1] for row in rows(out)[1:]] == ["0", "3"]
-    assert "metta sim: train_dir/a/checkpoints/agent_epoch_2.pt" in err
+    assert f"metta sim: {folder}/train_dir/a/checkpoints/agent_epoch_2.pt" in err
 
 
 def test_a_damaged_newest_checkpoint_is_named_and_training_goes_on_from_the_one_before(folder: Path) -> None:
@@ -327,6 +330,28 @@ def test_a_user_s_own_agent_that_fails_is_one_line(folder: Path) -> None:
     _, err = metta_in(folder, "train", "run=c", "env=CartPole-v1", "agent=mine.py:Yours", *TINY, status=2)
     assert err.count("\n") == 1 and "agent=mine.py:Yours" in err and "Mine" in err
     assert not (folder / "train_dir/c").exists()
+
+
+def test_an_environment_may_change_the_current_folder(tmp_path: Path) -> None:
+    """Prevents scores and recordings in the folder that the user's code went to, where no command finds them."""
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    (tmp_path / "wanders.py").write_text(
+        "import os\n"
+        "from gymnasium.envs.classic_control import CartPoleEnv\n"
+        "class Wanders(CartPoleEnv):\n"
+        "    def __init__(self, render_mode=None):\n"
+        "        super().__init__(render_mode=render_mode)\n"
+        f"        os.chdir({str(elsewhere)!r})\n"
+    )
+    train = ("train", "run=a", "env=wanders.py:Wanders", "total_timesteps=16", "evaluate=1", *TINY)
+    metta_in(tmp_path, *train, "eval_db=beside.db")
+    metta_in(tmp_path, "sim", "run=a", "episodes=2")
+    metta_in(tmp_path, "replay", "run=a")
+    metta_in(tmp_path, "replay", "run=a", "out=episode.gif")
+    assert list(elsewhere.iterdir()) == []
+    assert EvalDB(tmp_path / "beside.db").get_scores("a", 1) and EvalDB(tmp_path / "train_dir/eval.db").runs() == ["a"]
+    assert (tmp_path / "episode.gif").exists() and len(list((tmp_path / "train_dir/a/replays").glob("*.gif"))) == 1
 
 
 def test_an_environment_that_fails_is_one_line(folder: Path) -> None:
