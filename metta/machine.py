@@ -7,6 +7,7 @@ import platform
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -68,25 +69,25 @@ def keep_freed_memory() -> None:
         mallopt(mmap_threshold, 2**30)
 
 
-def software(device: torch.device) -> dict[str, str]:
-    """Name what else the bits of a computation depend on."""
-    return {
-        "torch": torch.__version__,
-        "numpy": np.__version__,
-        "python": platform.python_version(),
-        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else platform.machine(),
-        "threads": str(torch.get_num_threads()),
-    }
-
-
+@cache
 def identity() -> dict[str, str]:
     """Name what all machines of one run need to have in common, for the replicas to stay the same to the bit."""
     folder, digest = Path(__file__).parent, hashlib.sha256()
     for path in sorted(folder.rglob("*.py")):
         digest.update(path.relative_to(folder).as_posix().encode() + path.read_bytes())
     return {
-        "metta": "of the fingerprint " + digest.hexdigest()[:12],
+        "metta": digest.hexdigest()[:12],
         "torch": torch.__version__,
         "numpy": np.__version__,
-        "a processor with": torch.backends.cpu.get_cpu_capability(),
+        "processor": torch.backends.cpu.get_cpu_capability(),
+    }
+
+
+def software(device: torch.device) -> dict[str, str]:
+    """Name what else the bits of a computation depend on."""
+    return {
+        **identity(),
+        "python": platform.python_version(),
+        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else platform.machine(),
+        "threads": str(torch.get_num_threads()),
     }

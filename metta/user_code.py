@@ -12,7 +12,7 @@ import sys
 import sysconfig
 import traceback
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import chdir, contextmanager
 from pathlib import Path
 from types import CodeType, ModuleType
 from typing import Any
@@ -103,11 +103,12 @@ def load_place(key: str, text: str, fits: Callable[[Any], bool] = callable, kind
 
 
 def import_place(place: str) -> ModuleType:
-    """Import a file or a module."""
-    if place.endswith(".py"):
-        return _module_from_file(Path(place))
-    search_current_folder()
-    return importlib.import_module(place)
+    """Import a file or a module, which leaves the current folder as it is: other names are meant from there."""
+    with chdir("."):
+        if place.endswith(".py"):
+            return _module_from_file(Path(place))
+        search_current_folder()
+        return importlib.import_module(place)
 
 
 def load_function(key: str, code: str | Callable[..., Any], *arguments: str) -> Callable[..., Any]:

@@ -49,4 +49,12 @@ def test_omp_num_threads_has_the_last_word() -> None:
 
 def test_software_names_what_a_resume_compares() -> None:
     """Prevents a resume under another torch, or with other threads, from passing for an exact one."""
-    assert set(software(torch.device("cpu"))) == {"torch", "numpy", "python", "device", "threads"}
+    assert set(software(torch.device("cpu"))) == {
+        "metta",
+        "torch",
+        "numpy",
+        "processor",
+        "python",
+        "device",
+        "threads",
+    }

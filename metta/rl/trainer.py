@@ -317,7 +317,6 @@ class Trainer:
             "learning_rate": self._learning_rate,
             "optimizer": replica.optimizer.state_dict(),
             "shards": shards,
-            "minibatches": "equal",
             "reward_scaler": {"discounted": discounted, **replica.scaler.state_dict()},
             "software": self._software(),
         }
@@ -328,22 +327,19 @@ class Trainer:
         go_on: with its unfinished episodes, else with new ones.
         """
         self.epoch, self.agent_steps = state["epoch"], state["agent_steps"]
-        self._learning_rate = state.get("learning_rate")  # as older ones have none
+        self._learning_rate = state["learning_rate"]
         discounted = state["reward_scaler"]["discounted"]
         shards = state["shards"] if go_on else [without_actions(shard) for shard in state["shards"]]
+        config = self.config
         ends = np.cumsum([len(shard["episodes"]["returns"]) for shard in shards])
         shards = [{**s, "discounted": d} for s, d in zip(shards, np.split(discounted, ends[:-1]), strict=True)]
         fresh = sum(self.crew.everywhere("load_state_dict", state["optimizer"], state["reward_scaler"], shards))
         self._left = self._traces()
-        config = self.config
-        steps = config.horizon * config.num_envs * self.spec.num_agents
-        if state.get("minibatches") != "equal" and (config.num_shards > 1 or steps % config.minibatch_size):
-            inexact("the run began when minibatches were dealt from all shards together, and the last one smaller")
         if not go_on:
-            say(f"metta: with another env= or env.KEY= the unfinished episodes of fork={self.config.fork} begin afresh")
+            say(f"metta: with another env= or env.KEY= the unfinished episodes of fork={config.fork} begin afresh")
         elif fresh:
-            afresh = f"({fresh} of {self.config.num_envs}); they begin afresh"
-            inexact(f"{self.config.env} did not reproduce its episodes {afresh}")
+            afresh = f"({fresh} of {config.num_envs}); they begin afresh"
+            inexact(f"{config.env} did not reproduce its episodes {afresh}")
         then, now = state["software"], self._software()
         changed = [f"{key} {then.get(key)} -> {now[key]}" for key in now if now[key] != then.get(key, now[key])]
         if changed:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from metta.errors import UserError, enumeration, one_line
 from metta.eval.comparison import EnvComparison, Group, compare
-from metta.eval.eval_db import EvalDB, open_scores
+from metta.eval.eval_db import EvalDB
 from metta.eval.event_files import read_curves, steps_per_epoch
 from metta.eval.report.page import Report, interval_over, page
 from metta.eval.report.plots import MOST_PAIRS, Lines, over_steps, sections
@@ -21,7 +21,7 @@ from metta.run_folder import RunFolder
 from metta.tools.cli.arguments import parse
 from metta.tools.cli.config import AnalyzeConfig
 from metta.tools.cli.table import interval_text, print_table
-from metta.tools.cli.targets import list_runs, matching_runs, where_keys
+from metta.tools.cli.targets import kept_scores, list_runs, matching_runs, where_keys
 
 MOST_COLUMNS = 6  # groups whose settings are printed side by side; the report has those of all
 
@@ -29,7 +29,7 @@ MOST_COLUMNS = 6  # groups whose settings are printed side by side; the report h
 def main(argv: Sequence[str]) -> int:
     config, _ = parse(AnalyzeConfig, argv, "metta analyze")
     train_dir = Path(config.train_dir)
-    db = open_scores(train_dir, config.eval_db)
+    db = kept_scores(config)
     groups = group_runs(config, sorted({*list_runs(config.train_dir), *db.runs()}))
     check_out(config)
     report = make_report(db, train_dir, groups, where_keys(config))
@@ -70,6 +70,8 @@ def check_out(config: AnalyzeConfig) -> None:
     if config.format == "html":
         if path.is_dir():
             raise UserError(f"out={path}: is a folder; format=html writes one file")
+        if path.suffix != ".html":
+            raise UserError(f"out={path}: a file of format=html is named *.html")
         if not path.parent.is_dir():
             raise UserError(f"out={path}: no folder {path.parent}")
         return

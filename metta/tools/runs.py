@@ -12,14 +12,14 @@ from rich.filesize import decimal
 
 from metta.envs.env_spec import EnvName
 from metta.errors import CheckpointError, UserError, one_line
-from metta.eval.eval_db import EvalDB, open_scores
+from metta.eval.eval_db import EvalDB
 from metta.rl.saved_config import newest_config
 from metta.rl.tiny_checkpoint_manager import TinyCheckpointManager
 from metta.run_folder import RunFolder
 from metta.tools.cli.arguments import parse
 from metta.tools.cli.config import RunsConfig
 from metta.tools.cli.table import print_table, score_text
-from metta.tools.cli.targets import list_runs
+from metta.tools.cli.targets import kept_scores, list_runs
 
 HEADINGS = ("run", "env", "state", "epoch", "steps", "latest score", "at", "size", "from")
 FLOCK = struct.Struct("hhlli0l")  # C's struct flock: type, whence, start, length, process
@@ -30,7 +30,7 @@ def main(argv: Sequence[str]) -> int:
     train_dir = Path(config.train_dir)
     if "train_dir" in given and not train_dir.is_dir():
         raise UserError(f"train_dir={train_dir} is not a folder")
-    scores = open_scores(train_dir, config.eval_db)
+    scores = kept_scores(config)
     rows = [describe(run, config.train_dir, scores) for run in list_runs(config.train_dir)]
     if rows:
         columns = len(HEADINGS) if any(row[-1] for row in rows) else len(HEADINGS) - 1  # "from" where a run has some

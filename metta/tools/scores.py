@@ -11,17 +11,18 @@ from typing import IO
 
 from metta.errors import UserError, enumeration, one_line
 from metta.eval.databases import KINDS
-from metta.eval.eval_db import EvalDB, open_scores
+from metta.eval.eval_db import EvalDB
 from metta.files.durable import rename_over, written_beside
 from metta.tools.cli.arguments import parse
 from metta.tools.cli.config import ScoresConfig
 from metta.tools.cli.table import SCORE_HEADINGS, print_table, score_cells
+from metta.tools.cli.targets import kept_scores
 
 
 def main(argv: Sequence[str]) -> int:
     config, _ = parse(ScoresConfig, argv, "metta scores")
     write = None if config.export is None else writer(Path(config.export))
-    db = open_scores(config.train_dir, config.eval_db)
+    db = kept_scores(config)
     runs = chosen_runs(config, db)
     if config.copy_to is not None:
         copy = EvalDB(config.copy_to)

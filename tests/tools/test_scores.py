@@ -93,6 +93,7 @@ def test_copying_between_the_two(scored, postgres_url, capsys):
     (["copy_to=mysql://me:secret@host/db"], "mysql://me:***@host/db: scores are in a file, or in postgresql://"),
     (["eval_db=postgresql://me:secret@127.0.0.1:1/db"], "postgresql://me:***@127.0.0.1:1/db: connection failed: "),
     (["eval_db=postgresql://a:secret@h/d", "eval_db=postgresql://b:secret@h/d"], "given twice: postgresql://a:***@h/d"),
+    (["export=scores.csv", "eval_db=no.db"], "eval_db=no.db: no such file"),
     (["eval_db=train_dir"], "train_dir: Is a directory"),
 ])  # fmt: skip
 def test_mistakes_get_one_line(scored, capsys, argv, said):

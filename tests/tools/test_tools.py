@@ -339,6 +339,7 @@ def test_an_environment_may_change_the_current_folder(tmp_path: Path) -> None:
     (tmp_path / "wanders.py").write_text(
         "import os\n"
         "from gymnasium.envs.classic_control import CartPoleEnv\n"
+        f"os.chdir({str(elsewhere)!r})\n"
         "class Wanders(CartPoleEnv):\n"
         "    def __init__(self, render_mode=None):\n"
         "        super().__init__(render_mode=render_mode)\n"

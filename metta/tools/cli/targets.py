@@ -11,14 +11,15 @@ from metta.envs.env_spec import EnvName
 from metta.envs.make_env import check_env
 from metta.envs.sources import members
 from metta.errors import UserError, enumeration, hide_password
-from metta.eval.eval_db import open_scores
+from metta.eval.eval_db import EvalDB, open_scores
 from metta.rl.tiny_checkpoint_manager import AGENT_FILE, TinyCheckpointManager
 from metta.run_folder import RunFolder, TrainDir
-from metta.tools.cli.config import AnalyzeConfig, PlayConfig, ReplayConfig, SimConfig
+from metta.tools.cli.config import AnalyzeConfig, PlayConfig, ReplayConfig, RunsConfig, ScoresConfig, SimConfig
 from metta.tools.cli.epochs import epoch_text
 
 AgentAsked: TypeAlias = SimConfig | PlayConfig  # whose keys choose agents
 RunAsked: TypeAlias = AgentAsked | ReplayConfig  # whose keys choose a run and an environment
+ScoresAsked: TypeAlias = AnalyzeConfig | RunsConfig | ScoresConfig
 
 PATTERN = frozenset("*?[")
 
@@ -146,7 +147,7 @@ def existing_epochs(manager: TinyCheckpointManager, wanted: int | range) -> list
 def best_epoch(asked: RunAsked, run: str) -> int:
     """Find the run's epoch with the highest score, in the environment of env= if given."""
     env = given_env(asked)
-    db = open_scores(asked.train_dir, asked.eval_db)
+    db = kept_scores(asked)
     best = db.best_epoch(run, None if env is None else env.label, asked.sampled or None)
     if best is None:
         which = f"run {run} has no scores{'' if env is None else f' in {env.label}'} yet"
@@ -167,6 +168,13 @@ def given_envs(asked: SimConfig) -> list[EnvName]:
 def chosen_env(asked: RunAsked, own: Callable[[], EnvName]) -> EnvName:
     """Choose the environment of env=, else the agent's own with the given settings."""
     return given_env(asked) or check_env(own().with_(asked.env_settings))
+
+
+def kept_scores(asked: RunAsked | ScoresAsked) -> EvalDB:
+    """Open the scores to read. UserError where eval_db= is a file that is not there; train_dir may have none yet."""
+    if asked.eval_db is not None and "://" not in asked.eval_db and not Path(asked.eval_db).exists():
+        raise UserError(f"eval_db={asked.eval_db}: no such file")
+    return open_scores(asked.train_dir, asked.eval_db)
 
 
 def sim_command(asked: RunAsked, run: str) -> str:
