@@ -127,7 +127,7 @@ def minibatch(case: str, ranks: int) -> int:
 
 if __name__ == "__main__":
     if sys.argv[1:2] == ["--measure"]:
-        from metta.rl.together import train_together
+        from metta.rl.learning.together import train_together
 
         case, ranks = sys.argv[2], int(sys.argv[3])
         sys.exit(measure(case, ranks) if ranks == 1 else train_together(lambda: measure(case, ranks)))

@@ -1,1 +1,1 @@
-"""Child processes that hold an object, and memory that they share. Knows no reinforcement learning."""
+"""Child processes that hold an object, memory that they share, and signals. Knows no reinforcement learning."""

@@ -23,11 +23,11 @@ from metta.envs.vec_env import Episode
 from metta.errors import CheckpointError, MettaError, SaveError, TrainingError, UserError, enumeration, say
 from metta.machine import make_deterministic, pick_device, set_threads, software
 from metta.moments import merged
+from metta.processes.stop_signals import StopSignals
 from metta.rl.defaults import with_defaults
 from metta.rl.display.display import Display
 from metta.rl.display.evaluation import EvaluationBeside
 from metta.rl.display.progress import exchange_cost
-from metta.rl.display.stop_signals import StopSignals
 from metta.rl.learning.crew import Crew
 from metta.rl.learning.ppo import explained_variance
 from metta.rl.learning.random_state import seeded

@@ -34,7 +34,7 @@ def main(argv: Sequence[str]) -> int:
     if os.environ.get("WORLD_SIZE", "1") == "1":
         return train_alone(argv)
     os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "FATAL")  # what cannot be reached is one line of ours
-    from metta.rl.together import train_together
+    from metta.rl.learning.together import train_together
 
     return train_together(lambda: train_alone(argv))
 

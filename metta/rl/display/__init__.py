@@ -1,1 +1,1 @@
-"""What training shows: progress on the terminal, curves for TensorBoard, the answer to Ctrl-C. It changes nothing."""
+"""What training shows: progress on the terminal, curves for TensorBoard. It changes nothing."""

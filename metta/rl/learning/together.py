@@ -8,7 +8,7 @@ from metta.errors import MettaError, one_line
 from metta.files import portable_pickle
 from metta.machine import identity, make_deterministic, pick_device, set_threads
 from metta.processes.ranks import Ranks
-from metta.rl.display.stop_signals import StopSignals
+from metta.processes.stop_signals import StopSignals
 from metta.rl.learning.crew import Crew
 
 
