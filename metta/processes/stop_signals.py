@@ -1,4 +1,4 @@
-"""SIGINT, SIGTERM and SIGHUP: the first asks to stop after the epoch, the second leaves at once."""
+"""SIGINT, SIGTERM and SIGHUP: the first asks to stop at the next good place, the second leaves at once."""
 
 import os
 import signal
@@ -12,16 +12,16 @@ SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)  # SIGHUP: the terminal
 
 
 class StopSignals:
-    """While entered, `received` is the first signal's number, or None. Committed checkpoints survive both kinds.
+    """While entered, `received` is the first signal's number, or None.
 
     In a thread other than the main one, where Python lets nobody handle signals, it stays None.
     """
 
     received: int | None = None
 
-    def __init__(self, newest_epoch: Callable[[], int | None], quiet: bool = False):
-        """newest_epoch: the newest that is saved, None where none is; what leaving at once says, unless `quiet`."""
-        self._newest_epoch, self._quiet = newest_epoch, quiet
+    def __init__(self, first: str = "", second: Callable[[], str] = str):
+        """first, second: what the first and the second signal say; "" says nothing."""
+        self._first, self._second = first, second
 
     def __enter__(self) -> Self:
         signals = SIGNALS if threading.current_thread() is threading.main_thread() else ()
@@ -34,15 +34,14 @@ class StopSignals:
 
     def _handle(self, number: int, frame: FrameType | None) -> None:
         if self.received is not None:
-            epoch = self._newest_epoch()
-            saved = "nothing is saved" if epoch is None else f"epoch {epoch} is the newest saved"
-            self._say(f"left at once; {saved}")
+            say_at_once(self._second())
             os._exit(128 + number)
         self.received = number
-        self._say("finishing the epoch and saving; once more to leave at once")
+        say_at_once(self._first)
 
-    def _say(self, text: str) -> None:
-        """Write to stderr from a signal handler, where print may be at work already; nobody may be there to read it."""
-        if not self._quiet:
-            with suppress(OSError):
-                os.write(2, f"\n{text}\n".encode())
+
+def say_at_once(text: str) -> None:
+    """Write to stderr from a signal handler, where print may be at work already; nobody may be there to read it."""
+    if text:
+        with suppress(OSError):
+            os.write(2, f"\n{text}\n".encode())

@@ -52,6 +52,9 @@ from metta.run_folder import RunFolder
 from metta.user_code import code_digest
 
 
+FINISHING = "finishing the epoch and saving; once more to leave at once"
+
+
 def train(
     config: TrainConfig,
     on_epoch: OnEpoch | None = None,
@@ -76,7 +79,7 @@ def train(
         run.cleaned_up(),
         RunLock(run.lock) as lock,
         nullcontext() if config.mirror is None else Mirror(config.mirror, config.run, config.train_dir) as mirror,
-        StopSignals(lambda: max(manager.list_epochs(), default=None)) as signals,
+        StopSignals(FINISHING, lambda: f"left at once; {newest_saved(manager)}") as signals,
         closing(load_trainer(manager, config, given) or new_trainer(config, given)) as trainer,
         closing(EvaluationBeside(trainer.config, is_new=not manager.exists())) as evaluation,
     ):
@@ -144,6 +147,11 @@ def check_held(lock: RunLock, mirror: Mirror | None) -> None:
         lock.check()
     if mirror is not None:
         mirror.check()
+
+
+def newest_saved(manager: TinyCheckpointManager) -> str:
+    epoch = max(manager.list_epochs(), default=None)
+    return "nothing is saved" if epoch is None else f"epoch {epoch} is the newest saved"
 
 
 def unsaved(trainer: "Trainer", saver: CheckpointSaver, condition: str = "") -> str:

@@ -39,7 +39,7 @@ def follow(ranks: Ranks) -> int:
     started = ranks.broadcast()
     if started is None:
         return 0
-    with StopSignals(lambda: None, quiet=True) as signals:
+    with StopSignals() as signals:
         env, threads, pickled = started
         set_threads(threads)
         unpack(env)
