@@ -12,7 +12,8 @@ from torch.nn.parameter import is_lazy
 from metta.agent.encoders import build_encoder
 from metta.agent.policy_agent import PolicyAgent
 from metta.envs.env_spec import EnvSpec
-from metta.errors import UserError, enumeration
+from metta.errors import UserError, enumeration, say
+from metta.files.portable_pickle import bare
 from metta.user_code import digest, load_place, module_name, split_place, users_code
 
 SOURCE = "_metta_source"  # attribute of a class from a file, saved with it: the file's digest
@@ -35,6 +36,7 @@ def make_agent(name: Any, env: EnvSpec, **options: Any) -> PolicyAgent:
     with users_code(f"agent={name}"):
         agent = agent_class(env, **taken)
         require_whole(agent, env, f"agent={name}")
+        undo_compile(agent, f"agent={name}")
         return agent
 
 
@@ -57,6 +59,20 @@ def require_whole(agent: PolicyAgent, env: EnvSpec, called: str) -> None:
     state = agent.initial_state(1)
     if not (isinstance(state, tuple) and all(isinstance(part, Tensor) for part in state)):
         raise UserError(f"{called}: initial_state returned a {type(state).__name__}; wanted a tuple of tensors")
+
+
+def undo_compile(agent: PolicyAgent, called: str) -> None:
+    """Have the agent as every file has it, or a resume would go on with other kernels, and so with other bits."""
+    undone = False
+    for module in [*agent.modules()]:
+        undone |= module._compiled_call_impl is not None
+        module._compiled_call_impl = None
+        for name, child in module.named_children():
+            if bare(child) is not child:
+                undone = True
+                setattr(module, name, bare(child))
+    if undone:
+        say(f"metta: {called} trains without torch.compile, which no checkpoint keeps")
 
 
 def parameter(agent_class: type[PolicyAgent], option: str) -> inspect.Parameter | None:

@@ -1,8 +1,10 @@
 """Agents made by the name of their class, with what the user said of them."""
 
+import warnings
 from typing import Any
 
 import pytest
+import torch
 
 import metta.agent.agent_class
 import metta.agent.policy_agent
@@ -29,6 +31,14 @@ class Sized(PolicyAgent):
 class Passing(PolicyAgent):
     def __init__(self, env, **options):
         super().__init__(env, **options)
+
+
+class Compiled(PolicyAgent):
+    def __init__(self, env):
+        super().__init__(env, hidden_size=8)
+        with warnings.catch_warnings(action="ignore"):  # torch's own, of its compiler
+            self.encoder = torch.compile(self.encoder, backend="eager")
+            self.value.compile(backend="eager")
 
 
 class Deep(PolicyAgent):
@@ -83,3 +93,12 @@ def test_an_option_that_an_agent_does_not_take_is_an_error(name, given, text):
     with pytest.raises(UserError) as caught:
         make_agent(f"{PLACE}:{name}", SPEC, **options)
     assert str(caught.value) == text.replace("PLACE", PLACE)
+
+
+def test_a_compiled_agent_trains_as_it_is_saved(capsys):
+    """A resume with other bits, unsaid: the checkpoint had the modules, and not what torch.compile had made of them."""
+    agent = make_agent(f"{PLACE}:Compiled", SPEC)
+    assert type(agent.encoder) is VectorEncoder
+    assert all(module._compiled_call_impl is None for module in agent.modules())
+    said = f"metta: agent={PLACE}:Compiled trains without torch.compile, which no checkpoint keeps\n"
+    assert capsys.readouterr().err == said
