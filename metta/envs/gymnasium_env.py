@@ -82,9 +82,9 @@ class GymnasiumEnv(Adapter):
         """Write the row of an observation, with the mask of what may be done next where there is room for one."""
         if self._as_it_is:
             fits = getattr(observation, "size", None) == self._row.size
-            if fits and (self._takes_floats or observation.dtype.kind != "f"):
+            if fits and (self._takes_floats or observation.dtype == self._row.dtype):
                 self._row[...] = observation
-            else:  # a list, or what numpy would repeat or make bytes of
+            else:  # a list, or what numpy would repeat, round or wrap around
                 put(self._row.reshape(-1), self._reader.space, observation)
             return
         if self._reader.gives_mask:

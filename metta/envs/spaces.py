@@ -16,7 +16,8 @@ from metta.envs.env_spec import Leaf
 from metta.errors import UserError
 
 KINDS = ("vector", "flags", "image")  # of leaves, in the order of a row
-MOST_FLAGS = 2**20  # of one leaf: a Discrete of more is a number, not a choice
+MOST_CHOICES = 2**16  # each is a column of observations, or of what the policy puts out
+CHOICES = f"Discrete, MultiDiscrete or MultiBinary of up to {MOST_CHOICES:,} choices"
 MASK = "action_mask"  # in a Dict observation, or in info
 
 
@@ -116,7 +117,7 @@ def leaf_of(path: tuple[str | int, ...], space: spaces.Space) -> Leaf | None:
         size = math.prod(space.shape)
     else:
         return None
-    return Leaf(path, "flags", (size,), "bool") if 1 <= size <= MOST_FLAGS else None
+    return Leaf(path, "flags", (size,), "bool") if 1 <= size <= MOST_CHOICES else None
 
 
 def is_pixels(leaf: Leaf, space: spaces.Space) -> bool:
@@ -132,14 +133,15 @@ def put(row: np.ndarray, space: spaces.Space, value: Any) -> None:
     if value is None or len(numbers) != math.prod(space.shape or ()):
         what = "None" if value is None else f"shape {np.shape(value)}"
         raise ValueError(f"an observation of {what}, its space has {space.shape}")
-    if row.dtype.kind != "f" and numbers.dtype.kind == "f" and not np.isfinite(numbers).all():
-        raise ValueError(f"{numbers[~np.isfinite(numbers)][0]} in an observation, its space is of {space.dtype}")
     if not isinstance(space, spaces.Discrete | spaces.MultiDiscrete):
-        row[:] = numbers
+        with np.errstate(invalid="ignore"):  # of NaN, which is no byte
+            row[:] = numbers
+        if row.dtype.kind != "f" and (changed := row != numbers).any():
+            raise ValueError(f"{numbers[changed][0]} in an observation, its space is of {space.dtype}")
         return
     sizes = np.ravel(space.n if isinstance(space, spaces.Discrete) else space.nvec)
     chosen = numbers - np.ravel(space.start)
-    if not ((chosen >= 0) & (chosen < sizes)).all():
+    if not ((chosen >= 0) & (chosen < sizes) & (chosen % 1 == 0)).all():
         raise ValueError(f"the observation {value} is not in {space}")
     row[:] = 0
     row[(np.cumsum(sizes) - sizes + chosen).astype(np.int64)] = 1
@@ -155,19 +157,19 @@ def unreadable(name: str, space: spaces.Space, path: tuple[str | int, ...]) -> U
     where = f" in {'.'.join(map(str, path))}" if path else ""
     wrapper = "def f(env): return gymnasium.wrappers.TransformObservation(env, as_numbers, Box(-1, 1, (8,)))"
     return UserError(
-        f"env={name} has observations that no agent reads: {space}{where}; wanted Box of up to 3 dimensions, Discrete, "
-        f"MultiDiscrete, MultiBinary, or Tuple and Dict of them. A wrapper makes one: {wrapper}, env.wrappers=path.py:f"
+        f"env={name} has observations that no agent reads: {space}{where}; wanted Box of up to 3 dimensions, {CHOICES},"
+        f" or Tuple and Dict of them. A wrapper makes one: {wrapper}, env.wrappers=path.py:f"
     )
 
 
 def describe_actions(name: str, space: spaces.Space) -> dict[str, Any]:
     """Return EnvSpec's fields about actions. UserError where no agent produces them."""
-    if isinstance(space, spaces.Discrete):
+    if isinstance(space, spaces.Discrete) and space.n <= MOST_CHOICES:
         return {"num_actions": int(space.n)}
-    if isinstance(space, spaces.MultiDiscrete):
+    if isinstance(space, spaces.MultiDiscrete) and space.nvec.sum() <= MOST_CHOICES:
         sizes = tuple(int(n) for n in space.nvec.flat)
         return {"num_actions": None, "action_sizes": sizes, "action_shape": (len(sizes),)}
-    if isinstance(space, spaces.MultiBinary):
+    if isinstance(space, spaces.MultiBinary) and 2 * math.prod(space.shape) <= MOST_CHOICES:
         sizes = (2,) * math.prod(space.shape)
         return {"num_actions": None, "action_sizes": sizes, "action_shape": (len(sizes),)}
     if isinstance(space, spaces.Box) and np.issubdtype(space.dtype, np.floating) and 0 not in space.shape:
@@ -175,8 +177,8 @@ def describe_actions(name: str, space: spaces.Space) -> dict[str, Any]:
         return {"num_actions": None, "action_low": low, "action_high": high, "action_shape": (len(low),)}
     wrapper = "def f(env): return gymnasium.wrappers.TransformAction(env, its_action, Discrete(4))"
     raise UserError(
-        f"env={name} has actions that no agent produces: {space}; wanted Discrete, MultiDiscrete, MultiBinary or a Box "
-        f"of floats. A wrapper makes one: {wrapper}, env.wrappers=path.py:f"
+        f"env={name} has actions that no agent produces: {space}; wanted {CHOICES}, or a Box of floats. A wrapper "
+        f"makes one: {wrapper}, env.wrappers=path.py:f"
     )
 
 

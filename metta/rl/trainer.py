@@ -51,7 +51,6 @@ from metta.rl.train_config import (
 from metta.run_folder import RunFolder
 from metta.user_code import code_digest
 
-
 FINISHING = "finishing the epoch and saving; once more to leave at once"
 
 

@@ -72,7 +72,8 @@ def test_spaces_without_numbers_are_named(space: spaces.Space, text: str) -> Non
 
 def test_actions_that_no_agent_produces_are_named() -> None:
     """An environment that fails at its first step."""
-    for space in (spaces.Box(0, 9, (2,), np.int64), spaces.Dict({"a": spaces.Discrete(2)}), spaces.Text(3)):
+    huge = (spaces.Discrete(10**9), spaces.MultiDiscrete([2, 10**6]), spaces.MultiBinary(10**6))
+    for space in (spaces.Box(0, 9, (2,), np.int64), spaces.Dict({"a": spaces.Discrete(2)}), spaces.Text(3), *huge):
         with pytest.raises(UserError) as caught:
             describe_actions("mine", space)
         assert str(caught.value).startswith(f"env=mine has actions that no agent produces: {space}; wanted Discrete, ")
@@ -187,12 +188,16 @@ def test_observations_outside_their_space_are_named() -> None:
         (spaces.MultiBinary((2, 2)), 1, "an observation of shape (), its space has (2, 2)"),
         (spaces.Discrete(3), [1, 2], "an observation of shape (2,), its space has ()"),
         (spaces.Box(0, 1, (1,)), None, "an observation of None, its space has (1,)"),
+        (spaces.Box(0, 9, (2,), np.uint8), [1, 0.5], "0.5 in an observation, its space is of uint8"),
+        (spaces.Box(0, 9, (2,), np.uint8), np.array([1, 300]), "300 in an observation, its space is of uint8"),
+        (spaces.MultiBinary(2), [0.5, 1], "0.5 in an observation, its space is of int8"),
+        (spaces.Discrete(3), 1.5, "the observation 1.5 is not in Discrete(3)"),
         (spaces.Box(0, 9, (2,), np.uint8), [1, np.nan], "nan in an observation, its space is of uint8"),
     ],
     ids=str,
 )
 def test_leaves_that_do_not_fit_are_named(space: spaces.Space, value: Any, text: str) -> None:
-    """One number that numpy repeats in all of a leaf's columns, or a NaN that becomes the byte 0."""
+    """One number that numpy repeats in all of a leaf's columns; one that it rounds or wraps around, as 0.5 to 0."""
     reader = ObservationReader("e", spaces.Dict({"a": space}), ())
     spec = spec_with(reader)
     with pytest.raises(ValueError, match=f"^{re.escape(text)}$"):

@@ -361,6 +361,8 @@ SPOILT = {
     "three": ("step", ([1, 2, 3], 0, False, False, {}), "ValueError: an observation of shape (3,), its space has (2,)"),
     "none": ("step", (None, 0, True, False, {}), "ValueError: an observation of None, its space has (2,)"),
     "nan_byte": ("step", (np.full(2, np.nan), 0, False, False, {}), "ValueError: nan in an observation, its space"),
+    "half_bytes": ("step", (np.full(2, 0.5), 0, False, False, {}), "ValueError: 0.5 in an observation, its space"),
+    "no_bytes": ("step", (np.full(2, -1), 0, False, False, {}), "ValueError: -1 in an observation, its space"),
     "rewards": ("step", ([1, 2], np.ones(2), False, False, {}), "ValueError: a reward of shape (2,), not a number"),
     "exit": ("step", SystemExit(0), "SystemExit: 0 (test_vec_env.py:"),
     "exit_at_reset": ("reset", SystemExit(0), "SystemExit: 0 (test_vec_env.py:"),
@@ -372,7 +374,7 @@ class SpoiltEnv(CountEnv):
 
     def __init__(self, key: str):
         self.where, self.what, _ = SPOILT[key]
-        if key == "nan_byte":
+        if "byte" in key:
             self.observation_space = Box(0, 255, (2,), np.uint8)  # type: ignore[arg-type]
 
     def reset(self, *, seed: int | None = None, options: Any = None) -> tuple[np.ndarray, dict]:
