@@ -12,7 +12,7 @@ from torch.nn.parameter import is_lazy
 from metta.agent.encoders import build_encoder
 from metta.agent.policy_agent import PolicyAgent
 from metta.envs.env_spec import EnvSpec
-from metta.errors import UserError, enumeration, say
+from metta.errors import UserError, say
 from metta.files.portable_pickle import bare
 from metta.user_code import digest, load_place, module_name, split_place, users_code
 
@@ -41,10 +41,7 @@ def make_agent(name: Any, env: EnvSpec, **options: Any) -> PolicyAgent:
 
 
 def require_whole(agent: PolicyAgent, env: EnvSpec, called: str) -> None:
-    """UserError where a part that training needs is missing, or would be after a resume.
-
-    Gives parameters without a shape the one they need.
-    """
+    """UserError where a part that training needs is missing; gives parameters without a shape the one they need."""
     if "_modules" not in vars(agent):
         raise UserError(f"{called}: its __init__ does not call super().__init__(env)")
     if any(map(is_lazy, agent.parameters())):
@@ -52,10 +49,6 @@ def require_whole(agent: PolicyAgent, env: EnvSpec, called: str) -> None:
         with torch.no_grad():
             agent.eval()(torch.from_numpy(observations), agent.initial_state(1))
         agent.train()
-    hooked = [name for name, one in agent.named_parameters() if one._backward_hooks or one._post_accumulate_grad_hooks]
-    if hooked:
-        cure = "a module's hook (register_full_backward_hook) is kept"
-        raise UserError(f"{called}: no file keeps the hook of a tensor, as {enumeration(hooked)} has: {cure}")
     state = agent.initial_state(1)
     if not (isinstance(state, tuple) and all(isinstance(part, Tensor) for part in state)):
         raise UserError(f"{called}: initial_state returned a {type(state).__name__}; wanted a tuple of tensors")

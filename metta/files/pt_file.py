@@ -16,8 +16,6 @@ from typing import IO, Any
 from metta.errors import CheckpointError, UnsoundError, one_line
 from metta.files.durable import rename_over, sync_folder, written_beside
 
-Agent = Any  # a torch.nn.Module
-
 AGENT_CRC = "agent_crc"  # in a trainer file: the fingerprint of the agent file of the same save
 
 

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from metta.errors import CheckpointError, UnsoundError
-from metta.files.pt_file import Agent, load, load_pair, load_trainer_state, save_pair
+from metta.files.pt_file import load, load_pair, load_trainer_state, save_pair
 from metta.run_folder import Folder, RunFolder
 
 AGENT_FILE = re.compile(r"agent_epoch_(0|[1-9][0-9]{0,17})\.pt")  # eval.db counts in 64 bits
@@ -44,7 +44,7 @@ class TinyCheckpointManager:
     def exists(self) -> bool:
         return len(self.list_epochs()) > 0
 
-    def load_agent(self, epoch: int, map_location: Any = "cpu") -> Agent:
+    def load_agent(self, epoch: int, map_location: Any = "cpu") -> Any:
         """The agent of `epoch`, every CRC of its file checked. CheckpointError if it cannot be read."""
         return load(self.file("agent", epoch, must_exist=True), map_location)
 
@@ -52,18 +52,18 @@ class TinyCheckpointManager:
         """The trainer state of `epoch`, likewise. CheckpointError also if it was not saved with the agent there."""
         return load_trainer_state(self.file("agent", epoch, True), self.file("trainer", epoch), map_location)
 
-    def load_latest_agent(self, map_location: Any = "cpu") -> Agent | None:
+    def load_latest_agent(self, map_location: Any = "cpu") -> Any | None:
         """The newest sound agent; None if there is no checkpoint. Warns of unsound ones, as `load_latest`."""
         return self._newest(lambda epoch: load(self.file("agent", epoch), map_location))
 
-    def load_latest(self, map_location: Any = "cpu") -> tuple[int, Agent, dict[str, Any]] | None:
+    def load_latest(self, map_location: Any = "cpu") -> tuple[int, Any, dict[str, Any]] | None:
         """(epoch, agent, trainer state) of the newest sound pair; None if there is no checkpoint.
 
         Newer ones that are damaged or incomplete are named in a warning each. If none is sound: CheckpointError.
         """
         return self._newest(lambda n: (n, *load_pair(self.file("agent", n), self.file("trainer", n), map_location)))
 
-    def save_checkpoint(self, agent: Agent, epoch: int, trainer_state: dict[str, Any]) -> None:
+    def save_checkpoint(self, agent: Any, epoch: int, trainer_state: dict[str, Any]) -> None:
         """Saves the pair, or raises and leaves what was there as it was. Wrappers (torch.compile, DDP) are left out.
 
         An epoch that exists is replaced, at the instant when its trainer file is; what links lead to stays as it is.
@@ -88,9 +88,9 @@ def run_exists(run: str, train_dir: Folder = "./train_dir") -> bool:
     return TinyCheckpointManager(run, train_dir).exists()
 
 
-def load_latest_agent(run: str, train_dir: Folder = "./train_dir") -> Agent | None:
+def load_latest_agent(run: str, train_dir: Folder = "./train_dir") -> Any | None:
     return TinyCheckpointManager(run, train_dir).load_latest_agent()
 
 
-def save_checkpoint(agent: Agent, run: str, epoch: int, trainer_state: dict, train_dir: Folder = "./train_dir") -> None:
+def save_checkpoint(agent: Any, run: str, epoch: int, trainer_state: dict, train_dir: Folder = "./train_dir") -> None:
     TinyCheckpointManager(run, train_dir).save_checkpoint(agent, epoch, trainer_state)

@@ -238,10 +238,38 @@ def test_a_snapshot_of_everything(manager: TinyCheckpointManager) -> None:
 
 def test_a_snapshot_is_without_wrappers(tmp_path: Path) -> None:
     """Prevents a wrapper from being copied: a DistributedDataParallel joins a process group again when it is."""
-    agent = nn.Sequential(nn.DataParallel(Agent(1)), Agent(2))
-    copied, _ = snapshot(nn.DataParallel(agent), {})
-    assert type(copied) is nn.Sequential and type(copied[0]) is Agent
-    assert differences(copied[0], Agent(1)) == []
+    copied, _ = snapshot(nn.DataParallel(Agent(1)), {})
+    assert type(copied) is Agent and differences(copied, Agent(1)) == []
+
+
+class Closing(nn.Module):
+    """A hook over the agent itself."""
+
+    seen: torch.Tensor
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = nn.Linear(2, 2)
+        self.register_buffer("seen", torch.zeros(2))
+
+        def note(module: nn.Module, args: Any, output: torch.Tensor) -> None:
+            self.seen += output.detach()
+
+        self.layer.register_forward_hook(note)
+
+    def forward(self, inputs: torch.Tensor) -> torch.Tensor:
+        return self.layer(inputs)
+
+
+def test_what_a_hook_closes_over_is_copied_with_it(manager: TinyCheckpointManager) -> None:
+    """Prevents a copy whose hook writes into the agent in training, which goes on while the copy is saved."""
+    agent = Closing()
+    copied, _ = snapshot(agent, {})
+    manager.save_checkpoint(copied, 1, {})
+    for one in (copied, manager.load_agent(1)):
+        assert isinstance(one, Closing)
+        one(torch.ones(2))
+        assert one.seen.any() and not agent.seen.any()
 
 
 def test_keep_last(manager: TinyCheckpointManager) -> None:

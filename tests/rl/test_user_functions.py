@@ -181,12 +181,6 @@ class Adds(PolicyAgent):
         return super().forward(*args, **kwargs)
 
 
-class Hooked(PolicyAgent):
-    def __init__(self, env: Any, hidden_size: int):
-        super().__init__(env, hidden_size)
-        self.value.weight.register_hook(lambda gradient: gradient / 2)
-
-
 class Mapped(PolicyAgent):
     def initial_state(self, batch_size: int) -> Any:
         return {"h": torch.zeros(batch_size, 2)}
@@ -228,7 +222,6 @@ def test_a_lazy_agent_trains(tmp_path: Path) -> None:
         ("optimizer", 3, "optimizer=3: not a function, nor the place of one"),
         ("agent", 3, "agent=3: not a class, nor the place of one"),
         ("agent", Adds, "Adds's forward makes or replaces parameters: make them in __init__$"),
-        ("agent", Hooked, "agent=.*: no file keeps the hook of a tensor, as value.weight has: a module's hook "),
         ("agent", Mapped, "agent=.*: initial_state returned a dict; wanted a tuple of tensors$"),
         ("agent", Headless, r"agent=.*: its __init__ does not call super\(\).__init__\(env\)$"),
         ("agent", Holds, "agent=.*:Holds failed: TypeError: cannot pickle .*; nothing is saved: the same command"),

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from metta.errors import SaveError, one_line, say
-from metta.files.portable_pickle import bare
+from metta.files.portable_pickle import bare, dumps, loads
 from metta.rl.saving.retention import Epochs, Retention
 from metta.rl.tiny_checkpoint_manager import TinyCheckpointManager
 
@@ -57,27 +57,29 @@ class CheckpointSaver:
 
 
 def snapshot(agent: nn.Module, trainer_state: dict[str, Any]) -> tuple[nn.Module, dict[str, Any]]:
-    """Copy both deeply, the agent and its modules without wrappers; what shares memory shares it in the copy.
+    """Copy both deeply, the agent without its wrapper; what shares memory shares it in the copy.
 
     deepcopy by itself would tear parameters from what shares their memory, and refuse tensors that autograd has made.
+    What a function closes over, as a hook over its agent, it does not copy: then what a file would give is the copy.
     """
     state, memo = (bare(agent), trainer_state), dict[int, Any]()
-    for t in _tensors(state, set()):
-        plain = t.layout == torch.strided and not (t.is_quantized or t.is_conj() or t.is_neg() or vars(t))
-        if plain and type(t) in (torch.Tensor, nn.Parameter):
+    for t in _parts(state, set()):
+        if getattr(t, "__closure__", None) or getattr(t, "_backward_hooks", None):
+            return loads(dumps(state))
+        plain = type(t) in (torch.Tensor, nn.Parameter) and t.layout == torch.strided
+        if plain and not (t.is_quantized or t.is_conj() or t.is_neg() or vars(t)):
             copied = torch.empty(0, dtype=t.dtype, device=t.device)
             copied.set_(copy.deepcopy(t.untyped_storage(), memo), t.storage_offset(), t.size(), t.stride())
             memo[id(t)] = torch.Tensor._make_subclass(type(t), copied, t.requires_grad)  # as nn.Parameter itself does
-    memo.update({id(m): copy.deepcopy(bare(m), memo) for m in state[0].modules() if bare(m) is not m})
     return copy.deepcopy(state, memo)
 
 
-def _tensors(item: Any, seen: set[int]) -> Iterator[torch.Tensor]:
-    """Find the tensors in modules, dicts, lists and tuples."""
-    if isinstance(item, torch.Tensor):
+def _parts(item: Any, seen: set[int]) -> Iterator[Any]:
+    """Find the tensors and functions in modules, dicts, lists and tuples."""
+    if isinstance(item, torch.Tensor) or hasattr(item, "__closure__"):
         yield item
     elif isinstance(item, nn.Module | dict | list | tuple) and id(item) not in seen:
         seen.add(id(item))
         content = vars(item) if isinstance(item, nn.Module) else item
         for value in content.values() if isinstance(content, dict) else content:
-            yield from _tensors(value, seen)
+            yield from _parts(value, seen)
