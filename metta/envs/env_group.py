@@ -10,7 +10,7 @@ import numpy as np
 
 from metta.envs.by_value import unpack
 from metta.envs.env_spec import EnvName, EnvSpec
-from metta.envs.made import close_env
+from metta.envs.made import Adapter, close_env
 from metta.envs.make_env import make_env
 from metta.errors import EnvError
 from metta.processes.shared_arrays import Layout, arrays_over, num_bytes
@@ -62,12 +62,14 @@ class EnvGroup:
     first_env: what environment 0 is called in an error.
     """
 
-    def __init__(self, env: EnvName, arrays: Arrays, num_envs: int, indices: range, first_env: int):
-        self._env, self._arrays, self.indices, self._first_env = env, arrays, indices, first_env
-        self._envs = {index: make_env(env) for index in indices}
+    def __init__(self, spec: EnvSpec, arrays: Arrays, num_envs: int, indices: range, first_env: int):
+        self._env, self._arrays, self.indices, self._first_env = spec.env, arrays, indices, first_env
+        self._envs = {index: make_env(spec.env) for index in indices}
         agents = len(arrays.rewards) // num_envs
         self._rows = {index: slice(index * agents, (index + 1) * agents) for index in indices}
         for index, made in self._envs.items():
+            if isinstance(made, Adapter):
+                made.require_like(spec)
             rows = self._rows[index]
             made.bind(arrays.observations[rows], arrays.rewards[rows], arrays.terminated[rows], arrays.truncated[rows])
         mine = slice(indices.start * agents, indices.stop * agents)
@@ -173,4 +175,4 @@ def set_up(
     """Make a worker's EnvGroup. packed: what `by_value.pack` made of the environment."""
     unpack(packed)
     memory = mmap.mmap(memory_fd, Arrays.num_bytes(spec, num_envs))
-    return EnvGroup(spec.env, Arrays.over(memory, spec, num_envs), num_envs, indices, first_env)
+    return EnvGroup(spec, Arrays.over(memory, spec, num_envs), num_envs, indices, first_env)

@@ -10,7 +10,16 @@ from gymnasium import spaces
 
 from metta.envs.env_spec import EnvName, EnvSpec
 from metta.envs.made import Adapter, put_reward
-from metta.envs.spaces import MASK, ObservationReader, action_converter, choices_of, describe_actions, put, say_left_out
+from metta.envs.spaces import (
+    LATE_MASK,
+    MASK,
+    ObservationReader,
+    action_converter,
+    choices_of,
+    describe_actions,
+    put,
+    say_left_out,
+)
 from metta.errors import UserError
 
 
@@ -31,10 +40,10 @@ class GymnasiumEnv(Adapter):
         self._actions = describe_actions(env.short_name, action_space)
         self._reader = ObservationReader(env.short_name, made.observation_space, choices_of(self._actions))
         self._convert = action_converter(action_space)
-        own_space = getattr(self._env.unwrapped, "action_space", None)
-        if isinstance(own_space, spaces.Discrete):
+        inner = made.unwrapped
+        if type(inner).__module__.startswith("gymnasium.") and isinstance(inner.action_space, spaces.Discrete):
             # The agent draws nothing else, and to check each action is a fifth of CartPole's step.
-            vars(own_space)["contains"] = lambda action: True
+            vars(inner.action_space)["contains"] = lambda action: True
         # MinAtar keeps its sticky action from one episode to the next; an episode must depend on its seed alone.
         game = getattr(self._env.unwrapped, "game", None) if "MinAtar/" in env.name else None
         self._sticky_game = game if hasattr(game, "last_action") else None
@@ -81,6 +90,8 @@ class GymnasiumEnv(Adapter):
     def _write(self, observation: Any, info: dict[str, Any]) -> None:
         """Write the row of an observation, with the mask of what may be done next where there is room for one."""
         if self._as_it_is:
+            if MASK in info and self._reader.num_choices:
+                raise ValueError(LATE_MASK)
             fits = getattr(observation, "size", None) == self._row.size
             if fits and (self._takes_floats or observation.dtype == self._row.dtype):
                 self._row[...] = observation

@@ -7,8 +7,9 @@ from typing import Any
 
 import numpy as np
 
-from metta.envs.env_spec import EnvName
-from metta.errors import say
+from metta.envs.env_spec import EnvName, EnvSpec
+from metta.envs.spaces import ObservationReader
+from metta.errors import UserError, enumeration, say
 from metta.user_code import said_where
 
 
@@ -24,6 +25,16 @@ class Adapter:
 
     _env: Any
     _name: EnvName
+    _reader: ObservationReader
+    _actions: dict[str, Any]  # of EnvSpec, those about actions
+
+    def require_like(self, spec: EnvSpec) -> None:
+        """UserError unless its spaces are those of `spec`, which another environment of this name had."""
+        own = self._reader.fields(spec.masked, spec.agents_vary) | self._actions
+        differing = [name.replace("_", " ") for name, value in own.items() if value != getattr(spec, name)]
+        if differing:
+            each = "each that is made must have the same spaces"
+            raise UserError(f"env={self._name.short_name}: {each}, and another has another {enumeration(differing)}")
 
     def metrics(self) -> dict[str, float]:
         return {}

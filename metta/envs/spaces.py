@@ -19,6 +19,7 @@ KINDS = ("vector", "flags", "image")  # of leaves, in the order of a row
 MOST_CHOICES = 2**16  # each is a column of observations, or of what the policy puts out
 CHOICES = f"Discrete, MultiDiscrete or MultiBinary of up to {MOST_CHOICES:,} choices"
 MASK = "action_mask"  # in a Dict observation, or in info
+LATE_MASK = "an action mask, where the first reset gave none"
 
 
 class ObservationReader:
@@ -80,6 +81,8 @@ class ObservationReader:
         behind = row[self._size :]
         if len(behind) >= self.num_choices > 0:
             behind[: self.num_choices] = 1 if mask is None else self._flat_mask(mask)
+        elif mask is not None and self.num_choices > 0:
+            raise ValueError(LATE_MASK)
 
     def _flat_mask(self, mask: Any) -> np.ndarray:
         """The mask `[num_choices]`, which sb3-contrib and Gymnasium also give as an array for each choice."""

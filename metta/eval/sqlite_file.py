@@ -117,7 +117,7 @@ class SQLite(Database):
         return "mode=rw" if folder_writable and os.access(self.path, os.W_OK) else "mode=ro"
 
     def _connect(self, mode: str, begin: str) -> sqlite3.Connection:
-        uri = f"file:{quote(str(self.path.absolute()))}?{mode}"
+        uri = f"file:{quote(bytes(self.path.absolute()))}?{mode}"
         connection = sqlite3.connect(uri, uri=True, timeout=databases.WAIT_S, isolation_level=None)
         try:
             connection.execute(begin)

@@ -1,12 +1,13 @@
 """Recorded episodes in the run folder: the seeds and actions of one evaluation, from which it can be played again."""
 
+import hashlib
 import re
 import zipfile
 import zlib
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from urllib.parse import quote, unquote
+from urllib.parse import quote
 
 import numpy as np
 
@@ -15,7 +16,8 @@ from metta.envs.vec_env import Episode
 from metta.files.durable import rename_over, written_beside
 from metta.run_folder import RunFolder
 
-RECORDED = re.compile(r"epoch_(0|[1-9][0-9]*)_(?:(.+)\.npz|(.+)_seed_[0-9]+\..+)")
+RECORDED = re.compile(r"epoch_(0|[1-9][0-9]*)_(?:.+\.npz|.+_seed_[0-9]+\..+)")
+MOST_LETTERS = 180  # of an environment in a file's name, which with all else may have 255
 
 
 @dataclass(frozen=True)
@@ -38,14 +40,20 @@ class Source:
 
 
 def recording_path(run: RunFolder, epoch: int, label: str) -> Path:
-    """Name the file of an evaluation: `replays/epoch_100_arena.npz`; odd characters become %2F and the like."""
-    return run.replays / f"epoch_{epoch}_{quote(label, safe='[]=,+')}.npz"
+    """Name the file of an evaluation: `replays/epoch_100_arena.npz`.
+
+    Odd characters become %2F and the like; of a long label its digest stands for the end.
+    """
+    env = quote(label, safe="[]=,+")
+    if len(env) > MOST_LETTERS:
+        env = f"{env[: MOST_LETTERS - 13]}~{hashlib.sha256(label.encode()).hexdigest()[:12]}"
+    return run.replays / f"epoch_{epoch}_{env}.npz"
 
 
-def recorded_in(name: str) -> tuple[int, str] | None:
-    """Read epoch and label from the name of a file in `replays/`: recordings, or a film or page of one. Else None."""
+def recorded_epoch(name: str) -> int | None:
+    """Read the epoch from the name of a file in `replays/`: recordings, or a film or page of one. Else None."""
     found = RECORDED.fullmatch(name)
-    return (int(found[1]), unquote(found[2] or found[3])) if found else None
+    return int(found[1]) if found else None
 
 
 def save_recordings(path: Path, episodes: list[Episode], env: str = "") -> None:
@@ -69,7 +77,7 @@ def recorded_seeds(path: Path) -> list[int]:
 def recorded_name(run: RunFolder, label: str) -> str:
     """The name with its folders of the environment of the run's recordings with this label; "" if it is unknown."""
     for path in sorted(run.replays.glob("*.npz")):
-        if (recorded_in(path.name) or (0, None))[1] == label:
+        if path == recording_path(run, recorded_epoch(path.name) or 0, label):
             with (
                 suppress(OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error),
                 np.load(path) as arrays,

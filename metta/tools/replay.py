@@ -14,7 +14,7 @@ from metta.eval.eval_db import scored_env
 from metta.rl.saved_config import newest_config, own_env
 from metta.rl.tiny_checkpoint_manager import TinyCheckpointManager
 from metta.run_folder import RunFolder
-from metta.sim.recording import Recording, Source, load_recording, recorded_in, recorded_seeds, recording_path
+from metta.sim.recording import Recording, Source, load_recording, recorded_epoch, recorded_seeds, recording_path
 from metta.sim.replay.films import SUFFIXES, check_format, replay_path, write_replay
 from metta.tools.cli.arguments import parse
 from metta.tools.cli.config import ReplayConfig
@@ -56,7 +56,7 @@ def chosen_epoch(config: ReplayConfig, manager: TinyCheckpointManager) -> int:
 
 def recorded_epochs(config: ReplayConfig) -> list[int]:
     files = RunFolder(config.train_dir, config.run).replays.glob("*.npz")
-    return sorted({found[0] for file in files if (found := recorded_in(file.name)) is not None})
+    return sorted({epoch for file in files if (epoch := recorded_epoch(file.name)) is not None})
 
 
 def env_of(manager: TinyCheckpointManager) -> EnvName:

@@ -1,5 +1,6 @@
 """EnvName: one label for one environment, and a file name for each label."""
 
+from pathlib import Path
 from typing import Any
 
 import gymnasium
@@ -7,8 +8,9 @@ import pytest
 
 from metta.envs.env_spec import EnvName
 from metta.envs.make_env import check_env, make_env
+from metta.files.durable import rename_over, written_beside
 from metta.run_folder import RunFolder
-from metta.sim.recording import recorded_in, recording_path
+from metta.sim.recording import recorded_epoch, recording_path
 from metta.sim.replay.films import SUFFIXES, replay_path
 
 
@@ -87,7 +89,7 @@ def test_no_two_labels_share_a_file() -> None:
     run = RunFolder("train_dir", "run")
     paths = [recording_path(run, 3, label) for label in labels]
     assert len(set(paths)) == len(labels) and {path.parent for path in paths} == {run.replays}
-    assert [recorded_in(path.name) for path in paths] == [(3, label) for label in labels]
+    assert [recorded_epoch(path.name) for path in paths] == [3] * len(labels)
     assert paths[0].name == "epoch_3_ALE%2FPong-v5.npz"
     assert recording_path(run, 0, "arena[max_steps=30]").name == "epoch_0_arena[max_steps=30].npz"
 
@@ -97,5 +99,17 @@ def test_a_files_name_says_of_what_it_is(label: str) -> None:
     """A replay listed under no checkpoint, since its environment's name looks like the end of a file name."""
     recordings = recording_path(RunFolder("train_dir", "run"), 12, label)
     for path in (recordings, *(replay_path(recordings, 7, format) for format in SUFFIXES)):
-        assert recorded_in(path.name) == (12, label)
-    assert recorded_in("epoch_012_arena.npz") is None and recorded_in("notes.txt") is None
+        assert recorded_epoch(path.name) == 12
+    assert recorded_epoch("epoch_012_arena.npz") is None and recorded_epoch("notes.txt") is None
+
+
+def test_the_files_of_a_long_name_can_be_written(tmp_path: Path) -> None:
+    """An evaluation that ended in "File name too long", its scores lost, for an environment with many settings."""
+    labels = [f"arena[{'setting_with_a_name=1,' * 30}last={last}]" for last in (1, 2)]
+    paths = [recording_path(RunFolder(tmp_path, "run"), 10**9, label) for label in labels]
+    films = [replay_path(path, 2**31, format) for path in paths for format in SUFFIXES]
+    for path in (*paths, *films):
+        with written_beside(path, lambda file: file.write(b"x")) as partial:
+            rename_over(partial, path)
+        assert recorded_epoch(path.name) == 10**9
+    assert len({*paths, *films}) == 2 * (1 + len(SUFFIXES))

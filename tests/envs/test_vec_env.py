@@ -18,7 +18,7 @@ from metta.envs import env_group
 from metta.envs.env_spec import EnvName, EnvSpec
 from metta.envs.make_env import spec_of
 from metta.envs.vec_env import DealtSeeds, Episode, EpisodeSeeds, VecEnv
-from metta.errors import EnvError
+from metta.errors import EnvError, UserError
 
 ROOT = Path(__file__).parents[2]
 WORKERS = (0, 2)
@@ -363,6 +363,11 @@ SPOILT = {
     "nan_byte": ("step", (np.full(2, np.nan), 0, False, False, {}), "ValueError: nan in an observation, its space"),
     "half_bytes": ("step", (np.full(2, 0.5), 0, False, False, {}), "ValueError: 0.5 in an observation, its space"),
     "no_bytes": ("step", (np.full(2, -1), 0, False, False, {}), "ValueError: -1 in an observation, its space"),
+    "late_mask": (
+        "step",
+        ([1, 2], 0, False, False, {"action_mask": [1]}),
+        "ValueError: an action mask, where the first",
+    ),
     "rewards": ("step", ([1, 2], np.ones(2), False, False, {}), "ValueError: a reward of shape (2,), not a number"),
     "exit": ("step", SystemExit(0), "SystemExit: 0 (test_vec_env.py:"),
     "exit_at_reset": ("reset", SystemExit(0), "SystemExit: 0 (test_vec_env.py:"),
@@ -507,3 +512,48 @@ def test_signals_are_the_parents_to_answer() -> None:
         """
     )
     assert result.returncode == 0 and result.stderr == ""
+
+
+class AskingEnv(CountEnv):
+    """Gives a reward for the actions above which there is another."""
+
+    action_space = Discrete(2)
+
+    def step(self, action: int) -> tuple[np.ndarray, float, bool, bool, dict]:
+        return np.zeros(2, np.float32), float(self.action_space.contains(int(action) + 1)), False, False, {}
+
+
+def test_an_environment_s_action_space_answers_as_ever() -> None:
+    """Another game: the check of actions was left out, and a space said that it contains everything."""
+    envs = VecEnv(spec_of(EnvName(f"{__name__}:AskingEnv")), 2, lambda env, episode: 40)
+    envs.reset()
+    envs.step(np.array([0, 1]))
+    assert envs.rewards.tolist() == [1, 0]
+    envs.close()
+
+
+class ChangingEnv(CountEnv):
+    """Its spaces are others each time that it is made: a wider one, or more actions."""
+
+    made = 0
+
+    def __init__(self, what: str):
+        ChangingEnv.made += 1
+        if what == "observations":
+            self.observation_space = Box(-np.inf, np.inf, (ChangingEnv.made,))
+        else:
+            self.action_space = Discrete(1 + ChangingEnv.made)
+
+
+@pytest.mark.parametrize(
+    ("what", "said"),
+    [("observations", "observation shape"), ("actions", "num actions")],
+    ids=["observations", "actions"],
+)
+@pytest.mark.parametrize("num_workers", WORKERS)
+def test_environments_with_other_spaces_are_refused(num_workers: int, what: str, said: str) -> None:
+    """Rows that are half filled, and actions that an environment has not."""
+    name = f"{__name__}:ChangingEnv"
+    with pytest.raises(UserError) as caught:
+        VecEnv(spec_of(EnvName(name, {"what": what})), 3, lambda env, episode: 40, num_workers)
+    assert str(caught.value).endswith(f"each that is made must have the same spaces, and another has another {said}")

@@ -615,3 +615,12 @@ def test_without_psycopg_a_url_names_the_extra(monkeypatch):
     monkeypatch.setitem(sys.modules, "psycopg", None)
     with pytest.raises(EvalDBError, match=r"needs psycopg \(pip install 'metta\[postgres\]'\)"):
         EvalDB("postgresql://me@host/db")
+
+
+def test_a_folder_whose_name_is_no_text(tmp_path: Path) -> None:
+    """Prevents a UnicodeEncodeError where training had worked: a folder's name is bytes, of any kind."""
+    folder = tmp_path / os.fsdecode(b"bad\xff")
+    folder.mkdir()
+    db = EvalDB(folder / "eval.db")
+    db.record("a", 1, "arena", rows(1, 2), "crc")
+    assert EvalDB(folder / "eval.db").get_scores("a", 1)["arena"].mean == 1.5

@@ -9,7 +9,7 @@ from metta.eval.comparison import envs_of
 from metta.eval.eval_db import EvalDB, Scores
 from metta.rl.tiny_checkpoint_manager import TinyCheckpointManager
 from metta.run_folder import RunFolder
-from metta.sim.recording import recorded_in
+from metta.sim.recording import recorded_epoch
 
 
 def run_files(db: EvalDB, train_dir: Path, run: str, group: int, history: dict[int, Scores]) -> dict[str, Any]:
@@ -42,6 +42,5 @@ def replays_by_epoch(folder: Path) -> dict[int | None, list[str]]:
     found: dict[int | None, list[str]] = defaultdict(list)
     for path in sorted(folder.iterdir()) if folder.is_dir() else ():
         if path.is_file() and path.suffix != ".tmp":
-            epoch, _ = recorded_in(path.name) or (None, "")
-            found[epoch].append(path.name)
+            found[recorded_epoch(path.name)].append(path.name)
     return found
