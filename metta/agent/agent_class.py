@@ -8,12 +8,14 @@ import numpy as np
 import torch
 from torch import Tensor
 from torch.nn.parameter import is_lazy
+from torch.nn.utils.parametrize import is_parametrized
 
 from metta.agent.encoders import build_encoder
+from metta.agent.picklable import make_picklable
 from metta.agent.policy_agent import PolicyAgent
 from metta.envs.env_spec import EnvSpec
-from metta.errors import UserError, say
-from metta.files.portable_pickle import bare
+from metta.errors import UserError, one_line, say
+from metta.files.portable_pickle import bare, dumps
 from metta.user_code import digest, load_place, module_name, split_place, users_code
 
 SOURCE = "_metta_source"  # attribute of a class from a file, saved with it: the file's digest
@@ -37,6 +39,7 @@ def make_agent(name: Any, env: EnvSpec, **options: Any) -> PolicyAgent:
         agent = agent_class(env, **taken)
         require_whole(agent, env, f"agent={name}")
         undo_compile(agent, f"agent={name}")
+        require_savable(agent, f"agent={name}")
         return agent
 
 
@@ -66,6 +69,28 @@ def undo_compile(agent: PolicyAgent, called: str) -> None:
                 setattr(module, name, bare(child))
     if undone:
         say(f"metta: {called} trains without torch.compile, which no checkpoint keeps")
+
+
+def require_savable(agent: PolicyAgent, called: str) -> None:
+    """UserError, which names the attribute, where the agent holds what no file can keep."""
+    for module in filter(is_parametrized, agent.modules()):
+        make_picklable(module)
+    if _refusal(agent) is None:
+        return
+    for place, module in agent.named_modules():
+        for name, value in vars(module).items():
+            if name != "_modules" and (why := _refusal(value)) is not None:
+                where = f"{place}.{name}".lstrip(".")
+                raise UserError(f"{called}: no file can keep its attribute {where}: {one_line(why)}")
+
+
+def _refusal(content: Any) -> Exception | None:
+    """Return what goes wrong when it is pickled."""
+    try:
+        dumps(content)
+    except Exception as error:  # noqa: BLE001 (anybody's code)
+        return error
+    return None
 
 
 def parameter(agent_class: type[PolicyAgent], option: str) -> inspect.Parameter | None:

@@ -9,13 +9,13 @@ from torch import Tensor, nn
 
 from metta.agent.distributions import FORBIDDEN, Gaussian, make_distribution
 from metta.agent.encoders import Normalizer, build_encoder, orthogonal
-from metta.agent.tensor_hooks import KeepsTensorHooks
+from metta.agent.picklable import Picklable
 from metta.envs.env_spec import EnvSpec
 
 State = tuple[Tensor, ...]
 
 
-class PolicyAgent(KeepsTensorHooks):
+class PolicyAgent(Picklable):
     """Encoder, optional LSTM, policy head and value head; acts alone, on raw observations.
 
     To write your own, subclass it and replace `build_encoder` (the features) or `forward` (everything). Keyword

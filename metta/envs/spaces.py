@@ -74,7 +74,11 @@ class ObservationReader:
         for path, space, columns in self._writers:
             value = observation
             for key in path:
-                value = value[key]
+                try:
+                    value = value[key]
+                except (KeyError, IndexError, TypeError):
+                    said = f"its space has {'.'.join(map(str, path))}"
+                    raise ValueError(f"an observation without {key!r}: {said}") from None
             put(row[columns], space, value)
         for columns in self.scaled:
             row[columns] *= 1 / 255

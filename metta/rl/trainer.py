@@ -289,14 +289,14 @@ class Trainer:
 
     def settle(self) -> None:
         """Take in what code outside changed since the last epoch: the agent's tensors, the optimiser's settings."""
-        traces, optimizer = self._traces(), self.replica.optimizer
+        traces = self._traces()
         if traces == self._left:
             return
         if traces[0] != self._left[0]:
             raise UserError("the agent's parameters were replaced by others: change them in place, as copy_ does")
         if traces[1] != self._left[1]:
             self.learning_rate = traces[1] / self.replica.rates[0]
-        self.crew.everywhere("adopt", self.agent.state_dict(), optimizer.state_dict())
+        self.crew.everywhere("adopt", self.agent.state_dict(), self.replica.optimizer_state())
         self._left = traces
 
     def _traces(self) -> tuple[Any, ...]:
@@ -322,7 +322,7 @@ class Trainer:
             "epoch": self.epoch,
             "agent_steps": self.agent_steps,
             "learning_rate": self._learning_rate,
-            "optimizer": replica.optimizer.state_dict(),
+            "optimizer": replica.optimizer_state(),
             "shards": shards,
             "reward_scaler": {"discounted": discounted, **replica.scaler.state_dict()},
             "software": self._software(),

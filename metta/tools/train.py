@@ -54,6 +54,8 @@ def train(config: TrainConfig, on_epoch: OnEpoch | None = None) -> int:
     of config.on_epoch. A MettaError says in one line what is wrong.
     Returns the exit status: 0 complete, 128 + its number after a signal, 1 when a checkpoint could not be saved.
     """
+    if not isinstance(config, TrainConfig):
+        raise UserError(f"train takes a metta.TrainConfig, not a {type(config).__name__}")
     bring_newest(config)
     return train_scored(config, on_epoch=on_epoch)
 

@@ -244,3 +244,11 @@ def test_plain_boxes_pay_nothing() -> None:
     env.bind(row, np.zeros(1, np.float32), np.zeros(1, bool), np.zeros(1, bool))
     assert spec.observation_kind == "vector" and not spec.leaves and not spec.masked
     assert env._step == env._env.step and type(env._env).__name__ == "CartPoleEnv"
+
+
+def test_a_part_that_is_missing_is_named() -> None:
+    """`KeyError: 'y'`, which does not say that it is the observation that lacks it."""
+    reader = ObservationReader("e", spaces.Dict({"a": spaces.Dict({"b": spaces.Box(0, 1, (2,))})}), ())
+    for value, missing in (({"c": 1}, "a"), ({"a": {}}, "b"), (np.zeros(2), "a")):
+        with pytest.raises(ValueError, match=f"^an observation without '{missing}': its space has a.b$"):
+            reader.write(np.zeros(2), value)

@@ -156,3 +156,12 @@ class HookedTensors(PolicyAgent):
 
 def quarter(parameter):
     parameter.grad *= 0.25
+
+
+class Parametrised(PolicyAgent):
+    """With weights that are computed from others, which torch refuses to pickle; one of them keeps a state."""
+
+    def __init__(self, env, hidden_size=None, lstm=False):
+        super().__init__(env, hidden_size, lstm)
+        nn.utils.parametrizations.weight_norm(self.value)
+        nn.utils.parametrizations.spectral_norm(self.policy)

@@ -12,7 +12,7 @@ import pytest
 import torch
 
 import metta
-from metta.errors import MettaError
+from metta.errors import MettaError, UserError
 from metta.rl.tiny_checkpoint_manager import TinyCheckpointManager
 from metta.rl.train_config import TrainConfig
 from metta.rl.trainer import Trainer, load_trainer, train
@@ -211,3 +211,9 @@ def test_the_public_one_asks_the_scores_too(tmp_path: Path) -> None:
     longer: dict[str, Any] = SMALL | {"total_timesteps": 64 * 4, "checkpoint_interval": 1, "keep_last": 1}
     assert metta.train(TrainConfig(**longer, train_dir=str(tmp_path))) == 0
     assert manager.list_epochs() == [1, 4]
+
+
+def test_what_is_no_configuration_is_refused() -> None:
+    """An AttributeError of ours for a dict of keys."""
+    with pytest.raises(UserError, match=r"^train takes a metta.TrainConfig, not a dict$"):
+        metta.train({"run": "r", "env": "CartPole-v1"})  # type: ignore[arg-type]

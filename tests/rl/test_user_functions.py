@@ -2,6 +2,7 @@
 
 import re
 import sys
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -28,11 +29,14 @@ def reinforce(distribution, params, values, batch, config):
     return loss, {"entropy": entropy.mean()}
 
 class Noisy(torch.optim.SGD):
+    steps = 0
+
     def step(self, closure=None):
         super().step(closure)
+        self.steps += 1  # in no state_dict
         for group in self.param_groups:
             for parameter in group["params"]:
-                parameter.data += 1e-4 * torch.randn_like(parameter)
+                parameter.data += 1e-4 * self.steps**0.5 * torch.randn_like(parameter)
 
 def noisy(parameters, lr):
     return Noisy([{"params": parameters[:2], "lr": 3 * lr}, {"params": parameters[2:]}], lr=lr, momentum=0.9)
@@ -197,6 +201,12 @@ class Holds(PolicyAgent):
         self.library = sys
 
 
+class Locks(PolicyAgent):
+    def __init__(self, env: Any, hidden_size: int):
+        super().__init__(env, hidden_size)
+        vars(self.value)["turn"] = threading.Lock()
+
+
 class Lazy(PolicyAgent):
     def build_encoder(self, env: Any, hidden_size: Any, **options: Any) -> Any:
         encoder: Any = torch.nn.Sequential(torch.nn.LazyLinear(8), torch.nn.Tanh())
@@ -225,6 +235,11 @@ def test_a_lazy_agent_trains(tmp_path: Path) -> None:
         ("agent", Mapped, "agent=.*: initial_state returned a dict; wanted a tuple of tensors$"),
         ("agent", Headless, r"agent=.*: its __init__ does not call super\(\).__init__\(env\)$"),
         ("agent", Holds, "agent=.*:Holds failed: TypeError: cannot pickle .*; nothing is saved: the same command"),
+        (
+            "agent",
+            Locks,
+            "agent=.*: no file can keep its attribute value.turn: TypeError: cannot pickle '_thread.lock'",
+        ),
         (
             "agent",
             Forgetful,

@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from metta.agent.policy_agent import PolicyAgent
 from metta.envs.by_value import pack, unpack
@@ -39,6 +40,7 @@ from metta.rl.learning.timers import Timers
 from metta.rl.learning.user_functions import make_optimizer, named, with_functions
 from metta.rl.train_config import RunConfig
 
+ATTRIBUTES = "attributes"  # in an optimiser's state: numbers that are in no state_dict
 PATIENCE = 0.002  # seconds of asking for an answer before sleeping: to wake a sleeping core takes 50 to 300 us
 
 
@@ -168,14 +170,23 @@ class Replica:
         shards: every shard's state, of which it takes its own.
         """
         with named(self.config, "optimizer"):
-            self.optimizer.load_state_dict(optimizer)
+            self._load_optimizer(optimizer)
         self.scaler.load_state_dict(scaler, [shards[shard]["discounted"] for shard in self.collectors])
         return sum(len(collector.load_state_dict(shards[shard])) for shard, collector in self.collectors.items())
 
     def adopt(self, agent: dict[str, Any], optimizer: dict[str, Any]) -> None:
         """Take over what code outside has changed in the first process's, which does no harm there."""
         self.agent.load_state_dict(agent)
-        self.optimizer.load_state_dict(optimizer)
+        self._load_optimizer(optimizer)
+
+    def optimizer_state(self) -> dict[str, Any]:
+        """The optimiser's state_dict, and the numbers that one of the user's own keeps in attributes."""
+        own = {name: value for name, value in vars(self.optimizer).items() if type(value) in (int, float, Tensor)}
+        return {**self.optimizer.state_dict(), ATTRIBUTES: own}
+
+    def _load_optimizer(self, state: dict[str, Any]) -> None:
+        vars(self.optimizer).update(state.get(ATTRIBUTES, {}))
+        self.optimizer.load_state_dict({name: value for name, value in state.items() if name != ATTRIBUTES})
 
     def close(self) -> None:
         for collector in self.collectors.values():
