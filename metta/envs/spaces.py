@@ -141,9 +141,12 @@ def put(row: np.ndarray, space: spaces.Space, value: Any) -> None:
         what = "None" if value is None else f"shape {np.shape(value)}"
         raise ValueError(f"an observation of {what}, its space has {space.shape}")
     if not isinstance(space, spaces.Discrete | spaces.MultiDiscrete):
+        if row.dtype.kind == "f":
+            row[:] = numbers
+            return
         with np.errstate(invalid="ignore"):  # of NaN, which is no byte
             row[:] = numbers
-        if row.dtype.kind != "f" and (changed := row != numbers).any():
+        if (changed := row != numbers).any():
             raise ValueError(f"{numbers[changed][0]} in an observation, its space is of {space.dtype}")
         return
     sizes = np.ravel(space.n if isinstance(space, spaces.Discrete) else space.nvec)
