@@ -34,7 +34,10 @@ def make_agent(name: Any, env: EnvSpec, **options: Any) -> PolicyAgent:
             others = " and ".join(taken) or "no options"
             raise UserError(f"{option}={value}: agent={name} takes no {option}; it takes {others}")
     if agent_class is PolicyAgent:
-        return PolicyAgent(env, **taken)
+        try:
+            return PolicyAgent(env, **taken)
+        except RuntimeError as error:  # torch's, of hidden_size
+            raise UserError(f"hidden_size={taken.get('hidden_size')}: no such agent: {one_line(error)}") from error
     with users_code(f"agent={name}"):
         agent = agent_class(env, **taken)
         require_whole(agent, env, f"agent={name}")

@@ -56,7 +56,7 @@ class EnvName:
         return self._text(without_folders)
 
     def _text(self, place: Callable[[str], str]) -> str:
-        values = {key: place(value) if key == WRAPPERS else value for key, value in sorted(self.settings.items())}
+        values = {key: place(str(value)) if key == WRAPPERS else value for key, value in sorted(self.settings.items())}
         settings = ",".join(f"{key}={as_text(value)}" for key, value in values.items())
         return f"{place(self.name)}[{settings}]" if settings else place(self.name)
 

@@ -3,6 +3,7 @@
 import difflib
 import importlib
 import importlib.util
+import re
 from typing import Any
 
 import gymnasium
@@ -16,12 +17,13 @@ from metta.envs.settings import arguments_of, checked_settings
 from metta.errors import UserError, one_line
 from metta.user_code import import_place, resolved_place, said_where
 
-# Ids that exist only once a package has been imported: (prefix of the id, module, what to install).
+# Ids that exist only once a package has been imported: (prefix of the id, module, metta's extra).
 PACKAGES = (
-    ("ALE/", "ale_py", "ale-py opencv-python-headless"),
+    ("ALE/", "ale_py", "atari"),
     ("MinAtar/", "minatar", "minatar"),
     ("MiniGrid-", "minigrid", "minigrid"),
 )
+EXTRA = re.compile(r"gymnasium\[(box2d|mujoco)\]")  # in Gymnasium's words, which lead past metta's own
 # What packages say of a setting or of what is missing; other errors are told by their type and line.
 TOLD = (gymnasium.error.Error, ImportError, TypeError, ValueError, AssertionError)
 NEAR = 0.7  # of 1, how alike a name must be to be suggested: Taxi-v4 for Taxi-v3, but not Ant-v3
@@ -73,8 +75,12 @@ def has_step_limit(name: str) -> bool:
 
 
 def package_of(env_id: str) -> tuple[str, str] | None:
-    """Name the module whose import registers the id, and what to install for it; None if the id does not tell."""
-    return next(((module, install) for prefix, module, install in PACKAGES if env_id.startswith(prefix)), None)
+    """Name the module whose import registers the id, and the extra that has it; None if the id does not tell."""
+    return next(((module, extra) for prefix, module, extra in PACKAGES if env_id.startswith(prefix)), None)
+
+
+def installs(extra: str) -> str:
+    return f"pip install 'metta[{extra}]'"
 
 
 def find_spec(name: str) -> GymnasiumSpec:
@@ -88,7 +94,7 @@ def find_spec(name: str) -> GymnasiumSpec:
             raise UserError(f"env={name}: {said(error)}") from error
     elif package is not None and env_id not in gymnasium.registry:
         if importlib.util.find_spec(package[0]) is None:
-            raise UserError(f"env={name} needs the package {package[0]}, which is missing: pip install {package[1]}")
+            raise UserError(f"env={name} needs the package {package[0]}, which is missing: {installs(package[1])}")
         if package[0] == "minatar":
             importlib.import_module("minatar.gym").register_envs()
         else:
@@ -119,4 +125,6 @@ def parameters_of(name: str, spec: GymnasiumSpec) -> tuple[dict[str, Any], bool]
 
 def said(error: BaseException) -> str:
     """Format what went wrong as an environment was imported or made."""
+    if isinstance(error, gymnasium.error.DependencyNotInstalled) and (extra := EXTRA.search(str(error))):
+        return f"it needs a package that is missing: {installs(extra[1])}"
     return one_line(str(error)) if isinstance(error, TOLD) else said_where(error)

@@ -212,6 +212,11 @@ class EvalDB:
             for _, _, seed, reward, length, metrics, group in self._select(columns, run, epoch, env, None, sampled)
         ]
 
+    def agents(self, run: str, epoch: int) -> set[str]:
+        """The fingerprints of the agent files that earned the scores of an epoch."""
+        sql = "SELECT DISTINCT agent_crc FROM episodes WHERE run = ? AND epoch = ?"
+        return {crc for (crc,) in self._database.read(sql, (run, int(epoch)))}
+
     def runs(self) -> list[str]:
         """Names of the runs that have scores, sorted."""
         return [name for (name,) in self._database.read(  # hops from name to name: no scan of millions of rows

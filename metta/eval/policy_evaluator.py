@@ -124,8 +124,12 @@ class PolicyEvaluator:
         check_acts(agent, path)
         loaded = LoadedAgent(agent, agent_crc, run, epoch, None if trust else Path(path))
         own = None if run is None else TinyCheckpointManager(run, self.train_dir).file("agent", epoch)
-        if own is not None and own.exists() and (not zipfile.is_zipfile(own) or fingerprint(own) != loaded.agent_crc):
+        if run is None or own is None:
+            return loaded
+        if own.exists() and (not zipfile.is_zipfile(own) or fingerprint(own) != loaded.agent_crc):
             raise UserError(f"run={run} epoch={epoch} is another agent, {own}: store the scores of {path} elsewhere")
+        if not own.exists() and open_scores(self.train_dir, self.eval_db).agents(run, epoch) - {loaded.agent_crc}:
+            raise UserError(f"run={run} epoch={epoch} has another agent's scores: store those of {path} elsewhere")
         return loaded
 
     def score(

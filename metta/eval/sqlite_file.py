@@ -43,6 +43,8 @@ class SQLite(Database):
             return False
         except OSError as error:
             raise EvalDBError(f"{self.path}: {error.strerror}") from error
+        if not header:  # whoever made it was killed before it held anything
+            return False
         self.check_writable()
         if len(header) < HEADER.size or not header.startswith(b"SQLite format 3\0"):
             raise EvalDBError(f"{self.path} is not a score database: move it away, or name another train_dir")
@@ -59,25 +61,20 @@ class SQLite(Database):
             raise EvalDBError(f"{where}: give eval_db={URL_FORM}, or eval_db= a path on a local disk")
 
     def _create(self) -> None:
-        """Make the empty database beside its place and link it there: whole from the first moment, the first wins."""
+        """Make the empty database in one transaction, before which the file has no bytes. The first one wins."""
         self.check_writable()
-        draft = self.path.with_name(f"{self.path.name}.new-{os.getpid()}-{os.urandom(4).hex()}")
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
-            with contextlib.closing(sqlite3.connect(draft)) as connection:
-                connection.execute(f"PRAGMA application_id = {APPLICATION}")
-                connection.execute(f"PRAGMA user_version = {VERSION}")
-                connection.execute(f"{TABLE.rstrip()} WITHOUT ROWID")
-                connection.execute("PRAGMA journal_mode = WAL")
-            try:
-                os.link(draft, self.path)
-            except OSError:  # it is there by now, or the file system has no hard links (exFAT, SMB)
-                if not self.path.exists():
-                    os.rename(draft, self.path)
+            connection = sqlite3.connect(self.path, timeout=databases.WAIT_S, isolation_level=None)
+            with contextlib.closing(connection):
+                connection.execute("BEGIN IMMEDIATE")
+                if connection.execute("PRAGMA application_id").fetchone()[0] != APPLICATION:
+                    connection.execute(f"PRAGMA application_id = {APPLICATION}")
+                    connection.execute(f"PRAGMA user_version = {VERSION}")
+                    connection.execute(f"{TABLE.rstrip()} WITHOUT ROWID")
+                connection.execute("COMMIT")
         except (OSError, sqlite3.Error) as error:
             raise EvalDBError(f"cannot create {self.path}: {error}") from error
-        finally:
-            draft.unlink(missing_ok=True)
 
     @contextlib.contextmanager
     def _transaction(self, run: str | None) -> Iterator[Any]:
@@ -120,6 +117,8 @@ class SQLite(Database):
         uri = f"file:{quote(bytes(self.path.absolute()))}?{mode}"
         connection = sqlite3.connect(uri, uri=True, timeout=databases.WAIT_S, isolation_level=None)
         try:
+            if begin == "BEGIN IMMEDIATE":
+                connection.execute("PRAGMA journal_mode = WAL")  # which stays, once it has been set
             connection.execute(begin)
             self._check_version(connection.execute("PRAGMA user_version").fetchone()[0])
         except BaseException:

@@ -31,8 +31,11 @@ class Inert:
     __setstate__ = __setitem__ = append = extend = add = __call__
 
 
-class InertUnpickler(pickle.Unpickler):
-    """Builds dicts, lists, tuples, numbers and strings; calls and imports nothing."""
+class InertUnpickler(pickle._Unpickler):
+    """Builds dicts, lists, tuples, numbers and strings; calls and imports nothing.
+
+    In Python: C's takes as much memory for its table of objects as the largest number that a file gives one says.
+    """
 
     def find_class(self, module_name: str, global_name: str) -> type[Inert]:
         return Inert

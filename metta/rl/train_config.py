@@ -189,6 +189,11 @@ def resume_config(saved: dict[str, Any], config: TrainConfig, given: frozenset[s
     return _replaced(saved, config, given & (CHANGEABLE | {"env"}))
 
 
+def begins_anew(saved: dict[str, Any], epoch: int, changed: dict[str, Any], given: frozenset[str]) -> bool:
+    """Tell whether a run of the configuration `saved` starts again: it has learned nothing, and is told what to be."""
+    return epoch == 0 and not saved.get("fork") and ("env" in given or bool(changed))
+
+
 def restart_config(saved: dict[str, Any], config: TrainConfig, given: frozenset[str]) -> TrainConfig:
     """The configuration of a run that has learned nothing yet and is given other values for what cannot change.
 

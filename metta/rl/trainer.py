@@ -41,6 +41,7 @@ from metta.rl.tiny_checkpoint_manager import TinyCheckpointManager
 from metta.rl.train_config import (
     PLACES,
     TrainConfig,
+    begins_anew,
     changed_keys,
     given_keys,
     gone_keys,
@@ -49,7 +50,7 @@ from metta.rl.train_config import (
     typed_places,
 )
 from metta.run_folder import RunFolder
-from metta.user_code import code_digest
+from metta.user_code import code_digest, loaded_code
 
 FINISHING = "finishing the epoch and saving; once more to leave at once"
 
@@ -177,9 +178,10 @@ def load_trainer(manager: TinyCheckpointManager, config: TrainConfig, given: fro
     unpack(read["environment"], typed_places(config, given))
     saved = read["config"]
     changed = changed_keys(saved, config, given)
-    if changed and epoch == 0 and not saved.get("fork"):
+    if begins_anew(saved, epoch, changed, given):
         values = " ".join(f"{name}={new}" for name, (_, new) in changed.items())
-        print(f"metta: run {config.run} has learned nothing yet, and begins anew with {values}", file=sys.stderr)
+        if changed:
+            print(f"metta: run {config.run} has learned nothing yet, and begins anew with {values}", file=sys.stderr)
         return new_trainer(restart_config(saved, config, given), given)
     trainer = Trainer(resume_config(saved, config, given), agent)
     for name, value in gone_keys(saved).items():
@@ -189,7 +191,10 @@ def load_trainer(manager: TinyCheckpointManager, config: TrainConfig, given: fro
         print(f"metta: {said}", file=sys.stderr)
     if read["epoch"] != epoch:
         inexact(f"{manager.file('trainer', epoch)} was saved as epoch {read['epoch']} and is {epoch} by its name")
-    trainer.load_state_dict({**state, "epoch": epoch})
+    try:
+        trainer.load_state_dict({**state, "epoch": epoch})
+    except KeyError as error:
+        raise CheckpointError(f"{manager.file('trainer', epoch)} is not of `metta train`: it has no {error}") from error
     return trainer
 
 
@@ -234,12 +239,12 @@ class Trainer:
         self.environment = pack(spec.env, config.loss, config.optimizer)
         code = [name for name in (spec.env.name, *spec.env.wrappers) if ".py:" in name]
         code += [place for place in (config.on_epoch, config.loss, config.optimizer) if place is not None]
-        self._code = {f"code of {Path(place).name}": code_digest(place) for place in code}
         self.epoch = 0
         self.agent_steps = 0
         self._learning_rate: float | None = None
         self.crew = Crew(config, self.agent)
         self.replica, self.timers = self.crew.replica, self.crew.timers
+        self._code = {f"code of {Path(place).name}": code_digest(place) for place in code} | loaded_code()
         self._left = self._traces()  # as the last epoch left agent and optimiser
 
     @property

@@ -31,9 +31,9 @@ TOOLS = {
 def main(argv: Sequence[str] | None = None) -> int:
     """Run a tool; returns the exit status: 0, a MettaError's (1: it failed, 2: a user's mistake), 128 + a signal's."""
     argv = sys.argv[1:] if argv is None else argv
-    for name in ("stdout", "stderr"):
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
         if getattr(sys, name) is None:  # closed, as by `>&-`; the next file opened would get its number
-            setattr(sys, name, open(os.devnull, "w"))  # noqa: SIM115 (it stays open)
+            setattr(sys, name, open(os.devnull, mode))  # noqa: SIM115 (it stays open)
     prog = " ".join(["metta", *argv[:1]]) if argv and argv[0] in TOOLS else "metta"
     try:
         with warnings.catch_warnings():

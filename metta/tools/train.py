@@ -16,7 +16,7 @@ from metta.rl.defaults import help_table
 from metta.rl.saved_config import newest_config
 from metta.rl.saving.ancestors import check_ancestor
 from metta.rl.tiny_checkpoint_manager import TinyCheckpointManager
-from metta.rl.train_config import TrainConfig, changed_keys, restart_config, resume_config
+from metta.rl.train_config import TrainConfig, begins_anew, changed_keys, restart_config, resume_config
 from metta.run_folder import absolute
 from metta.tools.cli.arguments import parse
 from metta.tools.cli.table import score_text
@@ -83,7 +83,7 @@ def check(config: TrainConfig, given: frozenset[str]) -> None:
         return
     saved = newest["config"]
     unpack(newest["environment"])
-    if newest["epoch"] == 0 and not saved.get("fork") and changed_keys(saved, config, given):
+    if begins_anew(saved, newest["epoch"], changed_keys(saved, config, given), given):
         check_new(restart_config(saved, config, given), given)
     else:
         check_code(resume_config(saved, config, given))

@@ -202,7 +202,7 @@ def test_a_missing_package_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delitem(gymnasium.registry, "MinAtar/Breakout-v1", raising=False)
     with pytest.raises(ValueError) as caught:
         check_env(EnvName("MinAtar/Breakout-v1"))
-    text = "env=MinAtar/Breakout-v1 needs the package minatar, which is missing: pip install minatar"
+    text = "env=MinAtar/Breakout-v1 needs the package minatar, which is missing: pip install 'metta[minatar]'"
     assert str(caught.value) == text
 
 
@@ -246,6 +246,10 @@ def test_settings_reach_the_environment() -> None:
         (
             gymnasium.error.DependencyNotInstalled("Box2D is missing,\n   pip install box2d"),
             r"Box2D is missing, pip install box2d",
+        ),
+        (
+            gymnasium.error.DependencyNotInstalled('Box2D is not installed, run `pip install "gymnasium[box2d]"`'),
+            r"it needs a package that is missing: pip install 'metta\[box2d\]'",
         ),
         (KeyError("a"), r"KeyError: 'a' \(test_gymnasium_env.py:\d+\)"),
         (SystemExit(0), r"SystemExit: 0 \(test_gymnasium_env.py:\d+\)"),

@@ -354,7 +354,6 @@ def with_version(content: bytes, version: int) -> bytes:
 
 DAMAGE = {
     "text": (lambda sound: b"run,epoch,score\n" * 50, "is not a score database"),
-    "empty": (lambda sound: b"", "is not a score database"),
     "torn header": (lambda sound: sound[:50], "is not a score database"),
     "torn": (lambda sound: sound[: len(sound) // 2], "is damaged (database disk image is malformed)"),
     "zeros": (lambda sound: sound[:4096] + bytes(len(sound) - 4096), "is damaged (database disk image is malformed)"),
@@ -624,3 +623,15 @@ def test_a_folder_whose_name_is_no_text(tmp_path: Path) -> None:
     db = EvalDB(folder / "eval.db")
     db.record("a", 1, "arena", rows(1, 2), "crc")
     assert EvalDB(folder / "eval.db").get_scores("a", 1)["arena"].mean == 1.5
+
+
+def test_a_creation_that_was_killed_is_begun_again(tmp_path: Path) -> None:
+    """Prevents a file of no bytes, which a killed first writer leaves, from being refused; and its drafts."""
+    db = EvalDB(tmp_path / "eval.db")
+    (tmp_path / "eval.db").touch()
+    assert db.runs() == []
+    db.record("a", 1, "arena", rows(1), "crc")
+    assert db.get_scores("a", 1)["arena"].mean == 1
+    assert [path.name for path in tmp_path.iterdir()] == ["eval.db"]
+    with contextlib.closing(sqlite3.connect(tmp_path / "eval.db")) as connection:
+        assert connection.execute("PRAGMA journal_mode").fetchone() == ("wal",)

@@ -156,6 +156,20 @@ def test_a_small_file_does_not_take_much_memory(tmp_path: Path, monkeypatch: pyt
         read_saved_config(file)
 
 
+def test_a_number_in_the_file_does_not_choose_the_memory(tmp_path: Path) -> None:
+    """Prevents 300 bytes, which call an object the 134 millionth, from taking 2 GB for a table with room for all."""
+    file = tmp_path / "trainer_epoch_1.pt"
+    with zipfile.ZipFile(file, "w") as archive:
+        archive.writestr("archive/data.pkl", b"\x80\x02}r" + (1 << 27).to_bytes(4, "little") + b".")
+    code = "import resource, sys; from metta.rl.saved_config import read_saved_config\n"
+    code += "resource.setrlimit(resource.RLIMIT_AS, (1 << 30, 1 << 30)); read_saved_config(sys.argv[1])"
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    done = subprocess.run(
+        [sys.executable, "-c", code, str(file)], env=environment, capture_output=True, text=True, check=False
+    )
+    assert "is not of `metta train`: it has no config" in done.stderr
+
+
 def test_damage_in_the_pickle(tmp_path: Path) -> None:
     """Prevents a flipped bit in the configuration from becoming another configuration; tensors are not its business."""
     file = write(tmp_path)

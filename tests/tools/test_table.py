@@ -43,3 +43,13 @@ def test_a_row_fits_the_terminal(monkeypatch: pytest.MonkeyPatch, capsys: pytest
     _, first, second = capsys.readouterr().out.splitlines()
     assert len(first) == 60 and "arena[max_steps=100,ma" in first and "…   1.00  " + "a" * 20 in first
     assert second.split() == ["b", "arena", "12.00"]
+
+
+def test_a_row_with_several_long_cells_fits(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture) -> None:
+    """A long name beside a long environment, and a score in yet another: 193 columns where there are 80."""
+    monkeypatch.setenv("COLUMNS", "80")
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
+    print_table(
+        ("run", "env", "score", "at"), [("r" * 90, "e" * 90, "94.53 [90.01, 99.00] in " + "f" * 60, "163")], left=2
+    )
+    assert {len(line) for line in capsys.readouterr().out.splitlines()[1:]} == {80}

@@ -156,6 +156,12 @@ def test_sim_of_a_foreign_file_does_not_replace_a_run_s_own_scores(folder: Path)
     )
     assert replays == {path: path.read_bytes() for path in (folder / "train_dir/a/replays").iterdir()}
     assert scores == EvalDB(folder / "train_dir/eval.db").get_scores("a")
+    for kind in ("agent", "trainer"):  # as keep_last= does
+        (folder / f"train_dir/a/checkpoints/{kind}_epoch_2.pt").unlink()
+    _, err = metta_in(folder, "sim", "agent=agent_epoch_2.pt", "run=a", "episodes=2", status=2)
+    assert err.count("\n") == 1 and "run=a epoch=2 has another agent's scores: store those of agent_epoch_2.pt" in err
+    assert replays == {path: path.read_bytes() for path in (folder / "train_dir/a/replays").iterdir()}
+    assert scores == EvalDB(folder / "train_dir/eval.db").get_scores("a")
     metta_in(folder, "sim", "agent=agent_epoch_2.pt", "run=a", "epoch=3", "episodes=2")  # it is a's agent of epoch 3
 
 
@@ -311,7 +317,16 @@ def test_a_checkpoint_of_somebody_s_own_is_a_dash_and_a_line(folder: Path) -> No
         out, err = metta_in(folder, "runs")
         assert [row[:4] for row in rows(out)[1:]] == [["a", "CartPole-v1", "complete", "3"], ["own", "-", "-", "1"]]
         assert err.count("\n") == 1 and "own/checkpoints/trainer_epoch_1.pt is not of `metta train`: it has no " in err
-    save_checkpoint(TinyCheckpointManager("a", train_dir).load_agent(3), "own", 1, {"config": {}}, train_dir)
+    manager = TinyCheckpointManager("a", train_dir)
+    agent, config = manager.load_agent(3), manager.load_trainer_state(3)["config"]
+    config["env_settings"] = {"wrappers": 5}
+    save_checkpoint(agent, "own", 1, {"config": config, "epoch": 1, "agent_steps": 1}, train_dir)
+    assert [row[:2] for row in rows(metta_in(folder, "runs")[0])[2:]] == [["own", "CartPole-v1[wrappers='5']"]]
+    config["env_settings"] = {}
+    save_checkpoint(agent, "own", 1, {"config": config, "epoch": 1, "agent_steps": 1}, train_dir)
+    refusal = metta_in(folder, "train", "run=own", status=2)[1]
+    assert refusal.count("\n") == 1 and "trainer_epoch_1.pt is not of `metta train`: it has no '" in refusal
+    save_checkpoint(agent, "own", 1, {"config": {}}, train_dir)
     refusal = metta_in(folder, "train", "run=own", status=2)[1]
     assert refusal.count("\n") == 1 and "trainer_epoch_1.pt is not of `metta train`: it has no epoch" in refusal
 
@@ -353,6 +368,24 @@ def test_an_environment_may_change_the_current_folder(tmp_path: Path) -> None:
     assert list(elsewhere.iterdir()) == []
     assert EvalDB(tmp_path / "beside.db").get_scores("a", 1) and EvalDB(tmp_path / "train_dir/eval.db").runs() == ["a"]
     assert (tmp_path / "episode.gif").exists() and len(list((tmp_path / "train_dir/a/replays").glob("*.gif"))) == 1
+
+
+def test_a_wrong_setting_can_be_left_out(folder: Path) -> None:
+    """Prevents a run that failed before it learned from keeping what the corrected command does not say any more."""
+    (folder / "fails.py").write_text(
+        "from gymnasium.envs.classic_control import CartPoleEnv\n"
+        "class Fails(CartPoleEnv):\n"
+        "    def __init__(self, fails=False):\n"
+        "        super().__init__()\n"
+        "        self.fails = fails\n"
+        "    def step(self, action):\n"
+        "        assert not self.fails\n"
+        "        return super().step(action)\n"
+    )
+    train = ("train", "run=b", "env=fails.py:Fails", "total_timesteps=48", *TINY)
+    metta_in(folder, *train, "env.fails=true", status=1)
+    assert metta_in(folder, *train)[1].count("complete: epoch 3") == 1
+    assert TinyCheckpointManager("b", folder / "train_dir").load_trainer_state(3)["config"]["env_settings"] == {}
 
 
 def test_an_environment_that_fails_is_one_line(folder: Path) -> None:

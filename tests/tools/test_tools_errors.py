@@ -224,3 +224,12 @@ def test_closed_output_is_no_traceback(tmp_path: Path, command: str) -> None:
     shell = f"{sys.executable} -m metta.tools.main {command} >&- 2>&-; echo $? >status"
     subprocess.run(["sh", "-c", shell], cwd=tmp_path, env={**os.environ, "PYTHONPATH": str(ROOT)}, check=True)
     assert (tmp_path / "status").read_text() == ("2\n" if command == "trian" else "0\n")
+
+
+def test_closed_input_is_no_traceback(trained: Path) -> None:
+    shell = f"{sys.executable} -m metta.tools.main play run=a <&-"
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    done = subprocess.run(
+        ["sh", "-c", shell], cwd=trained, env=environment, capture_output=True, text=True, check=False
+    )
+    assert (done.returncode, done.stderr) == (0, "")

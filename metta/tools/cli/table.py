@@ -38,10 +38,12 @@ def print_table(headings: Sequence[str], rows: Sequence[Sequence[str]], left: in
     """
     headings, *rows = [[one_line(cell) for cell in row] for row in (headings, *rows)]
     widths = [max(map(len, column)) for column in zip(headings, *rows, strict=True)]
-    if sys.stdout.isatty():  # where a row that wraps is no row: shorten the widest text
+    if sys.stdout.isatty():  # where a row that wraps is no row: shorten the widest text, then what is wide else
         excess = sum(widths) + 2 * (len(widths) - 1) - shutil.get_terminal_size().columns
-        widest = max(range(left), key=widths.__getitem__)
-        widths[widest] -= max(0, min(excess, widths[widest] - LEAST_WIDTH))
+        for column in sorted(range(len(widths)), key=lambda column: (column >= left, -widths[column])):
+            less = max(0, min(excess, widths[column] - LEAST_WIDTH))
+            widths[column] -= less
+            excess -= less
     for row in (headings, *rows):
         cells = [cut(cell, width) for cell, width in zip(row, widths, strict=True)]
         aligned = (f"{c:<{w}}" if i < left else f"{c:>{w}}" for i, (c, w) in enumerate(zip(cells, widths, strict=True)))
