@@ -69,7 +69,7 @@ def main() -> None:
         tool(train_dir, "replay", "run=demo", f"seed={SEED}", f"out={folder}/replay.html")
         draw_replay(browser, folder / "replay.html", PICTURES / "replay.gif")
         tool(train_dir, "analyze", "runs=demo,small", f"out={folder}/report.html")
-        browser.open(folder / "report.html", width=1200, height=885)
+        browser.open(folder / "report.html", width=1200, height=1220)
         browser.screenshot(PICTURES / "report.png")
     for path in sorted(PICTURES.iterdir()):
         print(f"{path}: {path.stat().st_size / 1000:,.0f} kB")

@@ -118,7 +118,8 @@ class SQLite(Database):
         connection = sqlite3.connect(uri, uri=True, timeout=databases.WAIT_S, isolation_level=None)
         try:
             if begin == "BEGIN IMMEDIATE":
-                connection.execute("PRAGMA journal_mode = WAL")  # which stays, once it has been set
+                with contextlib.suppress(sqlite3.OperationalError):  # in use: then the next one sets it
+                    connection.execute("PRAGMA journal_mode = WAL")  # which stays
             connection.execute(begin)
             self._check_version(connection.execute("PRAGMA user_version").fetchone()[0])
         except BaseException:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from metta.rl.display.panel import make_progress, number, sparkline
+from metta.rl.display.panel import PHASES, make_progress, number, sparkline
 from metta.rl.display.progress import Progress, clock
 from tests.helpers.configs import run_config
 from tests.helpers.pseudo_terminal import PseudoTerminal, plain, width
@@ -36,6 +36,9 @@ def test_the_panel_fits_the_terminal(columns, tmp_path):
         "evaluation",
     ):
         assert text in shown
+    assert shown.lstrip().startswith("run=r: starting")  # seconds before the first panel
+    first_panel = shown.partition("╰")[0]
+    assert all(phase in first_panel for phase in PHASES)  # or its columns would jump
     assert "run=r complete: epoch 20, 2,560 agent steps" in shown
     assert max(width(line) for line in lines) <= columns
     assert terminal.output.rfind("\x1b[?25h") > terminal.output.rfind("\x1b[?25l")
