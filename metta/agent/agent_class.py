@@ -8,7 +8,6 @@ import numpy as np
 import torch
 from torch import Tensor
 from torch.nn.parameter import is_lazy
-from torch.nn.utils.parametrize import is_parametrized
 
 from metta.agent.encoders import build_encoder
 from metta.agent.picklable import make_picklable
@@ -42,6 +41,7 @@ def make_agent(name: Any, env: EnvSpec, **options: Any) -> PolicyAgent:
         agent = agent_class(env, **taken)
         require_whole(agent, env, f"agent={name}")
         undo_compile(agent, f"agent={name}")
+        make_picklable(agent)
         require_savable(agent, f"agent={name}")
         return agent
 
@@ -76,8 +76,6 @@ def undo_compile(agent: PolicyAgent, called: str) -> None:
 
 def require_savable(agent: PolicyAgent, called: str) -> None:
     """UserError, which names the attribute, where the agent holds what no file can keep."""
-    for module in filter(is_parametrized, agent.modules()):
-        make_picklable(module)
     if _refusal(agent) is None:
         return
     for place, module in agent.named_modules():

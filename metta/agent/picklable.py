@@ -23,9 +23,10 @@ class Picklable(nn.Module):
             parameter._backward_hooks, parameter._post_accumulate_grad_hooks = backward, post_accumulate
 
 
-def make_picklable(module: nn.Module) -> None:
-    """Let a parametrised module, whose class torch has made for it alone, be pickled as what it is made of."""
-    type(module).__reduce_ex__ = _reduced  # type: ignore[method-assign]
+def make_picklable(agent: nn.Module) -> None:
+    """Let its parametrised modules, each of a class that torch has made for it, be pickled as what they are made of."""
+    for module in filter(parametrize.is_parametrized, agent.modules()):
+        type(module).__reduce_ex__ = _reduced  # type: ignore[method-assign]
 
 
 def _reduced(module: Any, protocol: SupportsIndex) -> tuple[Any, ...]:
@@ -38,5 +39,5 @@ def parametrised(base: type[nn.Module], tensors: list[str]) -> nn.Module:
     parametrize._inject_new_class(module)
     for name in tensors:
         parametrize._inject_property(module, name)
-    make_picklable(module)
+    type(module).__reduce_ex__ = _reduced  # type: ignore[method-assign]
     return module

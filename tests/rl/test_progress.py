@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from rich.console import Console
 
 from metta.rl.display.panel import PHASES, make_progress, number, sparkline
 from metta.rl.display.progress import Progress, clock
@@ -79,3 +80,15 @@ def test_small_formats():
     assert sparkline([0, 0, 7, 7], 2) == "▁█"
     assert [number(x) for x in (float("nan"), 1234.5, 3.14159, 0.00021)] == ["-", "1,234", "3.14", "0.00021"]
     assert [clock(x) for x in (0.4, 61, 3723)] == ["0:00", "1:01", "1:02:03"]
+
+
+def test_a_terminal_of_another_width_is_cleared(monkeypatch):
+    """The old panel, torn, above each new one after the terminal was made narrower."""
+    cleared, columns = [], [120]
+    monkeypatch.setattr(Console, "width", property(lambda console: columns[0]))
+    monkeypatch.setattr(Console, "clear", lambda console: cleared.append(console.width))
+    progress = make_progress(run_config(display="rich"), 0, str)
+    progress.start()
+    columns[0] = 80
+    progress.stop("complete")
+    assert cleared == [80]
