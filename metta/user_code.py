@@ -190,17 +190,6 @@ def code_digest(place: str) -> str:
     return "" if code is None else hashlib.sha256(parts(code).encode()).hexdigest()[:8]
 
 
-def loaded_code() -> dict[str, str]:
-    """8 digits of each module loaded from a file of the user's, which his own files may have imported, by its name."""
-    import cloudpickle
-
-    named = cloudpickle.list_registry_pickle_by_value()  # those that are files of his own, and saved with the run
-    files = {n: getattr(m, "__file__", None) or "" for n, m in [*sys.modules.items()] if n not in named}
-    ours = str(Path(__file__).parent)
-    theirs = {n: f for n, f in files.items() if f.endswith(".py") and not (f.startswith(ours) or _installed(f))}
-    return {f"module {name}": digest(Path(file))[:8] for name, file in theirs.items() if Path(file).is_file()}
-
-
 def module_name(path: Path) -> str:
     """Name the module of a file: one for each place and content, so that what two keys name in one file shares it.
 

@@ -23,6 +23,7 @@ NEED_NO_TORCH = [
 # Without annotations. The fields of TrainConfig are in tests/tools/test_options.py.
 SIGNATURES = """
     EvalDB(where, train_dir=None)
+    EvalDB.agents(self, run, epoch)
     EvalDB.best_epoch(self, run, env=None, sampled=None)
     EvalDB.check_writable(self)
     EvalDB.copy_to(self, other, runs=None)

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from metta.errors import UserError
-from metta.user_code import check_place, load_place, loaded_code, resolved_place
+from metta.user_code import check_place, load_place, resolved_place
 
 
 @pytest.mark.parametrize("name", ["Mine", ":Mine", "mine.py:", "mine.py:not a name", "mine.py:3"])
@@ -84,15 +84,3 @@ def test_a_file_without_the_name_or_that_fails(code: str, said: str, tmp_path: P
     with pytest.raises(UserError) as error:
         load_place("loss", f"{file}:Mine")
     assert str(error.value) == f"loss={file}:Mine: {said.format(file=file)}"
-
-
-def test_a_module_of_the_user_s_is_known_by_its_content(tmp_path: Path) -> None:
-    """Prevents an edited file that the agent's own file imports from going on as if it were the same."""
-    found = set()
-    for size in (1, 2):
-        (tmp_path / "mine.py").write_text(f"from beside_mine import Net  # {size}\n")
-        (tmp_path / "beside_mine.py").write_text(f"class Net: size = {size}\n")
-        sys.modules.pop("beside_mine", None)
-        load_place("agent", f"{tmp_path}/mine.py:Net")
-        found.add(loaded_code()["module beside_mine"])
-    assert len(found) == 2 and not {name for name in loaded_code() if "torch" in name or "metta." in name}

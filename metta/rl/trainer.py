@@ -50,7 +50,7 @@ from metta.rl.train_config import (
     typed_places,
 )
 from metta.run_folder import RunFolder
-from metta.user_code import code_digest, loaded_code
+from metta.user_code import code_digest
 
 FINISHING = "finishing the epoch and saving; once more to leave at once"
 
@@ -244,7 +244,7 @@ class Trainer:
         self._learning_rate: float | None = None
         self.crew = Crew(config, self.agent)
         self.replica, self.timers = self.crew.replica, self.crew.timers
-        self._code = {f"code of {Path(place).name}": code_digest(place) for place in code} | loaded_code()
+        self._code = {f"code of {Path(place).name}": code_digest(place) for place in code}
         self._left = self._traces()  # as the last epoch left agent and optimiser
 
     @property
