@@ -123,12 +123,14 @@ class PolicyEvaluator:
         agent, agent_crc = load_with_crc(Path(path), lambda: load_agent_file(path, trust=trust))
         check_acts(agent, path)
         loaded = LoadedAgent(agent, agent_crc, run, epoch, None if trust else Path(path))
-        own = None if run is None else TinyCheckpointManager(run, self.train_dir).file("agent", epoch)
-        if run is None or own is None:
+        if run is None:
             return loaded
-        if own.exists() and (not zipfile.is_zipfile(own) or fingerprint(own) != loaded.agent_crc):
-            raise UserError(f"run={run} epoch={epoch} is another agent, {own}: store the scores of {path} elsewhere")
-        if not own.exists() and open_scores(self.train_dir, self.eval_db).agents(run, epoch) - {loaded.agent_crc}:
+        own = TinyCheckpointManager(run, self.train_dir).file("agent", epoch)
+        if own.exists():
+            if not zipfile.is_zipfile(own) or fingerprint(own) != agent_crc:
+                other = f"run={run} epoch={epoch} is another agent, {own}"
+                raise UserError(f"{other}: store the scores of {path} elsewhere")
+        elif open_scores(self.train_dir, self.eval_db).agents(run, epoch) - {agent_crc}:
             raise UserError(f"run={run} epoch={epoch} has another agent's scores: store those of {path} elsewhere")
         return loaded
 

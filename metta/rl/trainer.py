@@ -179,8 +179,8 @@ def load_trainer(manager: TinyCheckpointManager, config: TrainConfig, given: fro
     saved = read["config"]
     changed = changed_keys(saved, config, given)
     if begins_anew(saved, epoch, changed, given):
-        values = " ".join(f"{name}={new}" for name, (_, new) in changed.items())
         if changed:
+            values = " ".join(f"{name}={new}" for name, (_, new) in changed.items())
             print(f"metta: run {config.run} has learned nothing yet, and begins anew with {values}", file=sys.stderr)
         return new_trainer(restart_config(saved, config, given), given)
     trainer = Trainer(resume_config(saved, config, given), agent)
@@ -239,12 +239,12 @@ class Trainer:
         self.environment = pack(spec.env, config.loss, config.optimizer)
         code = [name for name in (spec.env.name, *spec.env.wrappers) if ".py:" in name]
         code += [place for place in (config.on_epoch, config.loss, config.optimizer) if place is not None]
+        self._code = {f"code of {Path(place).name}": code_digest(place) for place in code}
         self.epoch = 0
         self.agent_steps = 0
         self._learning_rate: float | None = None
         self.crew = Crew(config, self.agent)
         self.replica, self.timers = self.crew.replica, self.crew.timers
-        self._code = {f"code of {Path(place).name}": code_digest(place) for place in code}
         self._left = self._traces()  # as the last epoch left agent and optimiser
 
     @property

@@ -172,9 +172,10 @@ def chosen_env(asked: RunAsked, own: Callable[[], EnvName]) -> EnvName:
 
 def kept_scores(asked: RunAsked | ScoresAsked) -> EvalDB:
     """Open the scores to read. UserError where eval_db= is a file that is not there; train_dir may have none yet."""
-    if asked.eval_db is not None and "://" not in asked.eval_db and not Path(asked.eval_db).exists():
+    db = open_scores(asked.train_dir, asked.eval_db)
+    if asked.eval_db is not None and db.path is not None and not db.path.exists():
         raise UserError(f"eval_db={asked.eval_db}: no such file")
-    return open_scores(asked.train_dir, asked.eval_db)
+    return db
 
 
 def sim_command(asked: RunAsked, run: str) -> str:
