@@ -3,6 +3,7 @@
 Only what the user typed, or a run that they trust remembers, is loaded here: it runs.
 """
 
+import ast
 import hashlib
 import importlib
 import importlib.util
@@ -177,10 +178,10 @@ def digest(path: Path) -> str:
 
 
 def code_digest(place: str) -> str:
-    """8 digits that tell one version of a function from another: of its file, or of its own code without one."""
-    file = Path(place.rpartition(":")[0])
+    """8 digits that tell one version of a function from another: of its files, or of its own code without one."""
+    file = Path(found_place(place).rpartition(":")[0])
     if file.suffix == ".py" and file.is_file():
-        return digest(file)[:8]
+        return joint_digest(file)[:8]
 
     def parts(code: CodeType) -> str:
         inner = [parts(one) if isinstance(one, CodeType) else repr(one) for one in code.co_consts]
@@ -188,6 +189,43 @@ def code_digest(place: str) -> str:
 
     code = getattr(load_place("code", place), "__code__", None)
     return "" if code is None else hashlib.sha256(parts(code).encode()).hexdigest()[:8]
+
+
+def joint_digest(file: Path) -> str:
+    """Of a file with what it imports from beside it."""
+    return hashlib.sha256(" ".join(map(digest, code_files(file))).encode()).hexdigest()
+
+
+def code_files(file: Path) -> list[Path]:
+    """The file, and what it imports from its own folder or package, and what that imports; sorted.
+
+    By their texts, so that it is the same in every process, whatever has been imported there.
+    """
+    file = file.resolve()
+    found, waiting = {file}, [file]
+    while waiting:
+        new = set(_imports(waiting.pop(), _root(file))) - found
+        found |= new
+        waiting += new
+    return sorted(found)
+
+
+def _imports(file: Path, root: Path) -> Iterator[Path]:
+    try:
+        nodes = ast.walk(ast.parse(file.read_bytes()))
+    except SyntaxError:  # of one that is imported only where something else is missing
+        return
+    names: list[tuple[Path, str]] = []
+    for node in nodes:
+        if isinstance(node, ast.Import):
+            names += [(root, name.name) for name in node.names if name.name.partition(".")[0] != "metta"]
+        elif isinstance(node, ast.ImportFrom) and (node.module or "").partition(".")[0] != "metta":
+            folder = file.parents[node.level - 1] if node.level else root
+            names += [(folder, f"{node.module or ''}.{name.name}".strip(".")) for name in node.names]
+    for folder, dotted in names:
+        for part in dotted.split("."):
+            folder /= part
+            yield from filter(Path.is_file, (folder.with_name(f"{part}.py"), folder / "__init__.py"))
 
 
 def module_name(path: Path) -> str:
@@ -258,12 +296,15 @@ def _module_from_file(path: Path) -> ModuleType:
         _search(root)  # as `python file.py` does
         spec = importlib.util.spec_from_file_location(name, path.resolve())
         assert spec is not None and spec.loader is not None
+        files = {str(file) for file in code_files(path)}
         sys.modules[name] = module = importlib.util.module_from_spec(spec)
         try:
             with _beside(root):
                 spec.loader.exec_module(module)
+                for loaded in [*sys.modules.values()]:
+                    if getattr(loaded, "__file__", None) in files:
+                        cloudpickle.register_pickle_by_value(loaded)
         except BaseException:
             del sys.modules[name]
             raise
-        cloudpickle.register_pickle_by_value(module)
     return sys.modules[name]

@@ -15,9 +15,9 @@ from metta.agent.policy_agent import PolicyAgent
 from metta.envs.env_spec import EnvSpec
 from metta.errors import UserError, one_line, say
 from metta.files.portable_pickle import bare, dumps
-from metta.user_code import digest, load_place, module_name, split_place, users_code
+from metta.user_code import joint_digest, load_place, module_name, split_place, users_code
 
-SOURCE = "_metta_source"  # attribute of a class from a file, saved with it: the file's digest
+SOURCE = "_metta_source"  # attribute of a class from a file, saved with it: the digest of that and its imports
 
 
 def make_agent(name: Any, env: EnvSpec, **options: Any) -> PolicyAgent:
@@ -119,14 +119,19 @@ def load_agent_class(name: str | None) -> type[PolicyAgent]:
     if not is_agent(found):
         raise UserError(f"agent={name}: {class_name} is not a subclass of metta.agent.policy_agent.PolicyAgent")
     if place.endswith(".py") and found.__module__ == module_name(Path(place)):
-        setattr(found, SOURCE, digest(Path(place)))
+        setattr(found, SOURCE, joint_digest(Path(place)))
     return found
 
 
 def is_outdated(agent_class: type[PolicyAgent], name: str | None) -> bool:
-    """Whether the class, loaded from the file in `name` by an earlier process, differs from what the file has now."""
+    """Whether the class, loaded earlier from the file in `name`, differs from what that and its imports have now."""
     source, path = getattr(agent_class, SOURCE, None), Path((name or "").rpartition(":")[0])
-    return source is not None and path.is_file() and source != digest(path)
+    return source is not None and path.is_file() and source != joint_digest(path)
+
+
+def is_imported(agent_class: type[PolicyAgent]) -> bool:
+    """Whether checkpoints have the class by name alone, so that its module's code may be another at a resume."""
+    return not hasattr(agent_class, SOURCE) and agent_class.__module__ != "__main__"
 
 
 def is_agent(value: object) -> bool:

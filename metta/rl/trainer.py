@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from metta.agent.agent_class import is_outdated, make_agent
+from metta.agent.agent_class import is_imported, is_outdated, make_agent
 from metta.agent.policy_agent import PolicyAgent
 from metta.envs.by_value import pack, unpack
 from metta.envs.env_spec import check_fit
@@ -239,6 +239,8 @@ class Trainer:
         self.environment = pack(spec.env, config.loss, config.optimizer)
         code = [name for name in (spec.env.name, *spec.env.wrappers) if ".py:" in name]
         code += [place for place in (config.on_epoch, config.loss, config.optimizer) if place is not None]
+        if config.agent is not None and is_imported(type(agent)):
+            code.append(config.agent)
         self._code = {f"code of {Path(place).name}": code_digest(place) for place in code}
         self.epoch = 0
         self.agent_steps = 0

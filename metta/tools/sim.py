@@ -176,8 +176,8 @@ class Evaluation:
         print_table(("agent", "epoch", "env", *SCORE_HEADINGS), rows + suite_means(self.rows), left=3)
         if self.config.random and len(self.rows) == 2:
             agent, random = self.rows
-            above = "lies clear above" if agent.score.low > random.score.high else "does not lie clear above"
-            print(f"The interval of {one_line(agent.agent)} {above} the random agent's.")
+            which = "lies above" if agent.score.low > random.score.high else "does not lie above"
+            print(f"The 95% interval of {one_line(agent.agent)} {which} the random agent's.")
         for said in filter(None, self.hints.values()):
             print(f"metta sim: {said}", file=sys.stderr)
 

@@ -1,6 +1,8 @@
 """`train(TrainConfig(...))` is `metta train`: the same settings, the same refusals, nothing left behind."""
 
+import importlib
 import os
+import sys
 import threading
 from dataclasses import asdict
 from pathlib import Path
@@ -16,6 +18,7 @@ from metta.errors import MettaError, UserError
 from metta.rl.tiny_checkpoint_manager import TinyCheckpointManager
 from metta.rl.train_config import TrainConfig
 from metta.rl.trainer import Trainer, load_trainer, train
+from tests.helpers.commands import result_of
 
 SMALL: dict[str, Any] = {
     "run": "r",
@@ -199,6 +202,51 @@ def test_an_edited_agent_is_named(
     assert capsys.readouterr().err == (
         f"metta: agent={script}:Mine has changed since run r began, and the run keeps its own\n"
     )
+
+
+BESIDE = """
+from helper import Layer
+
+class Encoder(torch.nn.Sequential):
+    output_size = 4
+
+class Mine(PolicyAgent):
+    def build_encoder(self, env, hidden_size):
+        return Encoder(Layer(4, 4), helper.Layer(4, 4))
+"""
+
+
+def test_an_agent_travels_with_what_lies_beside_its_file(small: dict[str, Any], tmp_path: Path) -> None:
+    """A checkpoint that loads in one folder only, or does another thing once a layer's own file was edited."""
+    (tmp_path / "helper.py").write_text("import torch\nclass Layer(torch.nn.Linear):\n    said = 1\n")
+    (tmp_path / "mine.py").write_text(f"import helper, torch\n{AGENT}{BESIDE}")
+    command = [sys.executable, "-m", "metta.tools.main", "train", *(f"{name}={value}" for name, value in small.items())]
+    assert result_of(tmp_path, [*command, "agent=mine.py:Mine"]).stderr == ""
+    (tmp_path / "helper.py").rename(tmp_path / "gone.py")
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    loads = "import torch, sys; print([layer.said for layer in torch.load(sys.argv[1], weights_only=False).encoder])"
+    file = TinyCheckpointManager("r", small["train_dir"]).file("agent", 1)
+    assert result_of(elsewhere, [sys.executable, "-c", loads, str(file)]).stdout == "[1, 1]\n"
+    (tmp_path / "helper.py").write_text("import torch\nclass Layer(torch.nn.Linear):\n    said = 2\n")
+    more = result_of(tmp_path, [word.replace("timesteps=64", "timesteps=128") for word in command])
+    said = f"metta: agent={tmp_path}/mine.py:Mine has changed since run r began, and the run keeps its own\n"
+    assert (more.returncode, more.stderr) == (0, said)
+    file = TinyCheckpointManager("r", small["train_dir"]).file("agent", 2)
+    assert result_of(elsewhere, [sys.executable, "-c", loads, str(file)]).stdout == "[1, 1]\n"
+
+
+def test_an_agent_that_checkpoints_have_by_name_is_compared(
+    small: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The class of an imported module, edited meanwhile: the run went on with the other one, and nothing said so."""
+    monkeypatch.syspath_prepend(tmp_path)
+    file = tmp_path / "by_name.py"
+    file.write_text(AGENT)
+    assert train(TrainConfig(**small, agent=importlib.import_module("by_name").Mine)) == 0
+    file.write_text(AGENT + "# edited\n")
+    assert train(TrainConfig(**{**small, "total_timesteps": 128})) == 0
+    assert "metta: this resume is not exact: code of by_name.py:Mine " in capsys.readouterr().err
 
 
 def test_the_public_one_asks_the_scores_too(tmp_path: Path) -> None:

@@ -71,17 +71,33 @@ def noted(trainer, scalars):
 """
 
 
-def test_an_environment_that_changed_is_named(tmp_path: Path) -> None:
-    """Rewards of another rule from one epoch to the next, whose unfinished episodes happen to come out alike."""
-    (tmp_path / "env.py").write_text(ENV)
+@pytest.mark.parametrize("edited", ["env.py", "rules/__init__.py", "rules/reward.py", "late.py"])
+def test_an_environment_that_changed_is_named(edited: str, tmp_path: Path) -> None:
+    """Rewards of another rule from one epoch to the next, whose unfinished episodes happen to come out alike.
+
+    In the file that was named, or in what it imports from beside it, at its head or in a function.
+    """
+    files = {
+        "env.py": f"from rules.reward import REWARD\n{ENV}    if trainer is None:\n        import late\n",
+        "rules/__init__.py": "",
+        "rules/reward.py": "import json, metta\nREWARD = 1.0\n",
+        "late.py": "import env, nowhere\n",
+        "no_part_of_it.py": "",
+    }
+    (tmp_path / "rules").mkdir()
+    for name, text in files.items():
+        (tmp_path / name).write_text(text)
     small = ("num_envs=2", "horizon=32", "display=none", "train_dir=.")
     train = [sys.executable, "-m", "metta.tools.main", "train", "run=r"]
     begun = result_of(tmp_path, [*train, "env=env.py:Env", "on_epoch=env.py:noted", "total_timesteps=64", *small])
     assert (begun.returncode, begun.stderr) == (0, "")
-    (tmp_path / "env.py").write_text(ENV.replace("1.0", "9.0"))
-    edited = result_of(tmp_path, [*train, "total_timesteps=128", *small[2:]])
-    assert edited.returncode == 0
-    assert re.search("this resume is not exact: code of env.py:Env .*, code of env.py:noted ", edited.stderr)
+    (tmp_path / "no_part_of_it.py").write_text("# edited")
+    untouched = result_of(tmp_path, [*train, "total_timesteps=128", *small[2:]])
+    assert (untouched.returncode, untouched.stderr) == (0, "")
+    (tmp_path / edited).write_text(files[edited] + "# edited\n")
+    changed = result_of(tmp_path, [*train, "total_timesteps=192", *small[2:]])
+    assert changed.returncode == 0
+    assert re.search("this resume is not exact: code of env.py:Env .*, code of env.py:noted ", changed.stderr)
 
 
 def test_code_that_changed_is_named(tmp_path: Path) -> None:

@@ -72,7 +72,7 @@ def test_sim_prints_what_it_stores(folder: Path) -> None:
     assert agent == ["a", "3", env, f"{score.mean:.2f}", interval, f"{score.iqm:.2f}", "5"]
     assert not others and env == "CartPole-v1"
     assert random[:3] == ["random", "-", "CartPole-v1"] and random[-1] == "5"
-    assert re.fullmatch(r"The interval of a (lies|does not lie) clear above the random agent's\.", verdict[0])
+    assert re.fullmatch(r"The 95% interval of a (lies|does not lie) above the random agent's\.", verdict[0])
     assert "run=a epoch=3: 5 episodes of CartPole-v1" in err
 
 
