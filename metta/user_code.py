@@ -3,7 +3,6 @@
 Only what the user typed, or a run that they trust remembers, is loaded here: it runs.
 """
 
-import ast
 import hashlib
 import importlib
 import importlib.util
@@ -18,6 +17,7 @@ from pathlib import Path
 from types import CodeType, ModuleType
 from typing import Any
 
+from metta.code_files import code_files, digest, joint_digest, root_of
 from metta.errors import MettaError, UserCodeError, UserError, one_line
 
 GIVEN: dict[str, Any] = {}  # by place: what Python handed over, or another process by value; before any file or module
@@ -173,10 +173,6 @@ def said_where(error: BaseException, *files: str) -> str:
     return one_line(error) + (f" ({Path(inside[-1].filename).name}:{inside[-1].lineno})" if inside else "")
 
 
-def digest(path: Path) -> str:
-    return hashlib.sha256(path.read_bytes()).hexdigest()
-
-
 def code_digest(place: str) -> str:
     """8 digits that tell one version of a function from another: of its files, or of its own code without one."""
     file = Path(found_place(place).rpartition(":")[0])
@@ -191,43 +187,6 @@ def code_digest(place: str) -> str:
     return "" if code is None else hashlib.sha256(parts(code).encode()).hexdigest()[:8]
 
 
-def joint_digest(file: Path) -> str:
-    """Of a file with what it imports from beside it."""
-    return hashlib.sha256(" ".join(map(digest, code_files(file))).encode()).hexdigest()
-
-
-def code_files(file: Path) -> list[Path]:
-    """The file, and what it imports from its own folder or package, and what that imports; sorted.
-
-    By their texts, so that it is the same in every process, whatever has been imported there.
-    """
-    file = file.resolve()
-    found, waiting = {file}, [file]
-    while waiting:
-        new = set(_imports(waiting.pop(), _root(file))) - found
-        found |= new
-        waiting += new
-    return sorted(found)
-
-
-def _imports(file: Path, root: Path) -> Iterator[Path]:
-    try:
-        nodes = ast.walk(ast.parse(file.read_bytes()))
-    except SyntaxError:  # of one that is imported only where something else is missing
-        return
-    names: list[tuple[Path, str]] = []
-    for node in nodes:
-        if isinstance(node, ast.Import):
-            names += [(root, name.name) for name in node.names if name.name.partition(".")[0] != "metta"]
-        elif isinstance(node, ast.ImportFrom) and (node.module or "").partition(".")[0] != "metta":
-            folder = file.parents[node.level - 1] if node.level else root
-            names += [(folder, f"{node.module or ''}.{name.name}".strip(".")) for name in node.names]
-    for folder, dotted in names:
-        for part in dotted.split("."):
-            folder /= part
-            yield from filter(Path.is_file, (folder.with_name(f"{part}.py"), folder / "__init__.py"))
-
-
 def module_name(path: Path) -> str:
     """Name the module of a file: one for each place and content, so that what two keys name in one file shares it.
 
@@ -235,12 +194,7 @@ def module_name(path: Path) -> str:
     """
     path = path.resolve()
     own = f"{path.stem}_{hashlib.sha256(f'{path} {digest(path)}'.encode()).hexdigest()[:12]}"
-    return ".".join([*path.parent.relative_to(_root(path)).parts, own])
-
-
-def _root(path: Path) -> Path:
-    """The folder that must be searched for what the file imports: its own, or the one that its package lies in."""
-    return next(folder for folder in path.parents if not (folder / "__init__.py").is_file())
+    return ".".join([*path.parent.relative_to(root_of(path)).parts, own])
 
 
 def _installed(file: str) -> bool:
@@ -275,7 +229,7 @@ def _beside(root: Path) -> Iterator[None]:
     names = {path.stem for path in root.iterdir()}
     alike = {name: module for name, module in sys.modules.items() if name.partition(".")[0] in names}
     files = {name: getattr(module, "__file__", None) for name, module in alike.items()}
-    elsewhere = [name for name, file in files.items() if file and _root(Path(file)) in ROOTS - {root}]
+    elsewhere = [name for name, file in files.items() if file and root_of(Path(file)) in ROOTS - {root}]
     hidden = {name: sys.modules.pop(name) for name in elsewhere}
     ROOTS.add(root)
     sys.path.insert(0, str(root))
@@ -292,7 +246,7 @@ def _module_from_file(path: Path) -> ModuleType:
 
     name = module_name(path)
     if name not in sys.modules:
-        root = _root(path.resolve())
+        root = root_of(path.resolve())
         _search(root)  # as `python file.py` does
         spec = importlib.util.spec_from_file_location(name, path.resolve())
         assert spec is not None and spec.loader is not None

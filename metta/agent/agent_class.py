@@ -12,10 +12,11 @@ from torch.nn.parameter import is_lazy
 from metta.agent.encoders import build_encoder
 from metta.agent.picklable import make_picklable
 from metta.agent.policy_agent import PolicyAgent
+from metta.code_files import joint_digest
 from metta.envs.env_spec import EnvSpec
 from metta.errors import UserError, one_line, say
 from metta.files.portable_pickle import bare, dumps
-from metta.user_code import joint_digest, load_place, module_name, split_place, users_code
+from metta.user_code import load_place, module_name, split_place, users_code
 
 SOURCE = "_metta_source"  # attribute of a class from a file, saved with it: the digest of that and its imports
 

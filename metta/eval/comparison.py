@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 from metta.envs.env_spec import categories
 from metta.errors import MettaError, enumeration
 from metta.eval import statistics
-from metta.eval.eval_db import SAMPLED, EvalDB, Score, Scores
-from metta.eval.statistics import Estimate, Floats
+from metta.eval.eval_db import SAMPLED, EvalDB, Scores
+from metta.eval.statistics import Estimate, Floats, Score
 
 FEW_SEEDS = 3  # an interval over fewer runs means little
 PROFILE_POINTS = 101

@@ -13,13 +13,12 @@ from itertools import groupby
 from pathlib import Path
 from typing import Any, TypeAlias, overload
 
-import numpy as np
-
 from metta.eval import statistics
 from metta.eval.agent_files import AgentFiles
 from metta.eval.databases import COLUMNS, KEY, UPSERT, URL_FORM, Database, EvalDBError
 from metta.eval.postgresql import URL, PostgreSQL
 from metta.eval.sqlite_file import SQLite
+from metta.eval.statistics import Score
 from metta.run_folder import Folder, TrainDir
 
 SAMPLED = " sampled"  # ends the env of scores whose actions were drawn on demand, so no query mixes the two
@@ -34,22 +33,6 @@ class EpisodeRow:
     length: int
     metrics: Mapping[str, float | None] = field(default_factory=dict)
     agent_group: str = "all"
-
-
-@dataclass(frozen=True)
-class Score:
-    """Mean reward over episodes with its 95% bootstrap interval (low, high), and the interquartile mean."""
-
-    mean: float
-    low: float
-    high: float
-    iqm: float
-    episodes: int
-
-    @classmethod
-    def of(cls, rewards: Sequence[float]) -> "Score":
-        """The score of these episodes; ValueError where there are none."""
-        return _scores({(0, ""): rewards})[0, ""]
 
 
 Scores: TypeAlias = dict[str, Score]  # env -> Score
@@ -136,7 +119,7 @@ class EvalDB:
         for at, name, reward in self._select("reward", run, epoch, env, agent_group, sampled):
             rewards[at, name].append(reward)
         history: dict[int, Scores] = defaultdict(dict)
-        for (at, name), score in _scores(rewards).items():
+        for (at, name), score in statistics.score_each(rewards).items():
             history[at][name] = score
         return dict(history) if epoch is None else history[epoch]
 
@@ -196,9 +179,9 @@ class EvalDB:
         )
         agents = AgentFiles(self._train_dir, run)
         means: dict[str, list[tuple[float, int]]] = defaultdict(list)
-        for name, epoch, crc, mean in rows:
+        for name, epoch, crc, reward in rows:
             if agents.has(epoch, crc) and sampled in (None, name.endswith(SAMPLED)):
-                means[name].append((mean, epoch))
+                means[name].append((reward, epoch))
         env = None if env is None else scored_env(env, sampled)
         if env is None and means:
             env = min(means, key=lambda name: (-len(means[name]), name))
@@ -286,18 +269,3 @@ def _json(row: EpisodeRow) -> str:
     """A metric that is no number (0 / 0 in an environment's own statistics) is kept as null."""
     finite = {name: float(v) if v is not None and math.isfinite(v) else None for name, v in row.metrics.items()}
     return json.dumps(finite, separators=(",", ":"))
-
-
-def _scores(evaluations: Mapping[tuple[int, str], Sequence[float]]) -> dict[tuple[int, str], Score]:
-    """A Score for each evaluation, in order; those with as many episodes share one matrix product."""
-    scores: dict[tuple[int, str], Score] = {}
-    by_size: dict[int, list[tuple[int, str]]] = defaultdict(list)
-    for key, rewards in evaluations.items():
-        by_size[len(rewards)].append(key)
-    for size, keys in by_size.items():
-        rows = np.array([evaluations[key] for key in keys])
-        lows, highs = statistics.bootstrap_intervals(rows)
-        columns = (statistics.means(rows), lows, highs, statistics.interquartile_means(rows))
-        for key, (mean, low, high, iqm) in zip(keys, np.stack(columns, axis=1).tolist(), strict=True):
-            scores[key] = Score(mean, low, high, iqm, size)
-    return {key: scores[key] for key in evaluations}

@@ -20,7 +20,8 @@ from metta.envs.env_spec import MOST_SEED, EnvName
 from metta.envs.make_env import spec_of
 from metta.envs.vec_env import Episode
 from metta.errors import CheckpointError, UserError
-from metta.eval.eval_db import EpisodeRow, Score, open_scores, scored_env
+from metta.eval.eval_db import EpisodeRow, open_scores, scored_env
+from metta.eval.statistics import Score
 from metta.files.pt_file import fingerprint
 from metta.rl.saved_config import newest_config
 from metta.rl.tiny_checkpoint_manager import TinyCheckpointManager

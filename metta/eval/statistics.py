@@ -6,8 +6,10 @@ product, and the interquartile means one cumulative sum, without drawing or sort
 """
 
 import functools
-from collections.abc import Iterable, Iterator
-from typing import NamedTuple, TypeAlias
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple, TypeAlias, TypeVar
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -17,6 +19,23 @@ RESAMPLES = 2000
 BLOCK_VALUES = 4_000_000  # counts held at once: 32 MB
 
 Floats: TypeAlias = NDArray[np.float64]
+K = TypeVar("K")
+
+
+@dataclass(frozen=True)
+class Score:
+    """Mean reward over episodes with its 95% bootstrap interval (low, high), and the interquartile mean."""
+
+    mean: float
+    low: float
+    high: float
+    iqm: float
+    episodes: int
+
+    @classmethod
+    def of(cls, rewards: Sequence[float]) -> "Score":
+        """The score of these episodes; ValueError where there are none."""
+        return score_each({None: rewards})[None]
 
 
 class Estimate(NamedTuple):
@@ -25,6 +44,20 @@ class Estimate(NamedTuple):
     value: float
     low: float
     high: float
+
+
+def score_each(evaluations: Mapping[K, Sequence[float]]) -> dict[K, Score]:
+    """A Score of each evaluation's rewards, in order; those with as many episodes share one matrix product."""
+    scores: dict[K, Score] = {}
+    by_size: dict[int, list[K]] = defaultdict(list)
+    for key, rewards in evaluations.items():
+        by_size[len(rewards)].append(key)
+    for size, keys in by_size.items():
+        rows = np.array([evaluations[key] for key in keys])
+        columns = (means(rows), *bootstrap_intervals(rows), interquartile_means(rows))
+        for key, (centre, low, high, iqm) in zip(keys, np.stack(columns, axis=1).tolist(), strict=True):
+            scores[key] = Score(centre, low, high, iqm, size)
+    return {key: scores[key] for key in evaluations}
 
 
 def mean(scores: ArrayLike) -> float:

@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from metta.envs.env_spec import categories
 from metta.errors import CheckpointError, one_line
-from metta.eval.eval_db import Score, open_scores, scored_env
+from metta.eval.eval_db import open_scores, scored_env
+from metta.eval.statistics import Score
 from metta.processes.executors import open_executor
 from metta.rl.tiny_checkpoint_manager import TinyCheckpointManager
 from metta.tools.cli.arguments import parse

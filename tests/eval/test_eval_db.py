@@ -19,7 +19,8 @@ import pytest
 from metta.errors import one_line
 from metta.eval import databases, sqlite_file, statistics
 from metta.eval.databases import EvalDBError
-from metta.eval.eval_db import EpisodeRow, EvalDB, Score
+from metta.eval.eval_db import EpisodeRow, EvalDB
+from metta.eval.statistics import Score
 from tests.helpers import postgres
 
 WRITER = """

@@ -10,8 +10,7 @@ from typing import TYPE_CHECKING
 from metta.errors import one_line
 
 if TYPE_CHECKING:
-    from metta.eval.eval_db import Score
-    from metta.eval.statistics import Estimate
+    from metta.eval.statistics import Estimate, Score
 
 LEAST_WIDTH = 12  # of a text that is shortened, so that it still says something
 SCORE_HEADINGS = ("mean reward", "95% interval", "IQM", "episodes")
