@@ -148,9 +148,9 @@ def changed_by_forward(agent: PolicyAgent) -> tuple[list[str], list[str]]:
     first, second = first.to(device), second.to(device)
     # By the version, since a spectral norm's may have converged, and the content: BatchNorm changes no version.
     before = {name: (buffer, buffer._version, buffer.clone()) for name, buffer in first.named_buffers()}
-    parameters = list(map(id, first.parameters()))
+    parameters = [*first.parameters()]  # kept, since a new one may lie where an old one was
     call(first, 1)
-    if list(map(id, first.parameters())) != parameters:
+    if [*map(id, first.parameters())] != [*map(id, parameters)]:
         raise UserError(f"{type(agent).__name__}'s forward makes or replaces parameters: make them in __init__")
     for name, buffer in first.named_buffers():
         buffers, key = store_of(second, name)
