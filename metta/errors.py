@@ -1,10 +1,13 @@
 """The errors that are one line for the user, each with its exit status, and what such a line is made of."""
 
+import functools
+import importlib
 import re
 import sys
 from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
+from types import ModuleType
 
 PASSWORD = re.compile(r"(?<=://)([^:/?#@\s]*):\S*@|(?<=[?&])(password=)[^&\s]*")  # in a URL
 
@@ -65,10 +68,21 @@ class UserCodeError(MettaError):
     exit_status = 1
 
 
+def needed(module: str, what: str, extra: str, instead: str = "") -> ModuleType:
+    """Import a package that not everyone has. UserError, with metta's extra that brings it, where it is missing."""
+    try:
+        return importlib.import_module(module)
+    except ImportError:
+        raise UserError(f"{what} needs {module} (pip install 'metta[{extra}]'){instead}") from None
+
+
 def say(text: str) -> None:
     """Print a line to stderr if there is still somebody to read it."""
     with suppress(OSError, ValueError, AttributeError):
         print(text, file=sys.stderr, flush=True)
+
+
+say_once = functools.cache(say)
 
 
 def one_line(said: object) -> str:

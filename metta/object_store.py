@@ -16,7 +16,7 @@ from itertools import count
 from pathlib import Path
 from typing import IO, Any
 
-from metta.errors import MettaError, RunLockedError, hide_password, one_line
+from metta.errors import MettaError, RunLockedError, hide_password, needed, one_line
 
 FORMS = "s3://bucket/prefix, gs://bucket/prefix, az://container/prefix or file:///folder"
 HTTP = {
@@ -37,15 +37,11 @@ class ObjectStore:
 
     def __init__(self, url: str):
         self.name = hide_password(url)
+        self._obstore: Any = (obstore := needed("obstore", self.name, "mirror"))
+        stores: Any = obstore.store
         try:
-            import obstore
-            from obstore.store import HTTPStore, MemoryStore, from_url
-        except ImportError:
-            raise StoreError(f"{self.name} needs obstore (pip install 'metta[mirror]')") from None
-        self._obstore: Any = obstore
-        try:
-            self._store: Any = from_url(url, **OPTIONS.get(url.partition(":")[0], HTTP))
-            if isinstance(self._store, HTTPStore | MemoryStore):
+            self._store: Any = stores.from_url(url, **OPTIONS.get(url.partition(":")[0], HTTP))
+            if isinstance(self._store, stores.HTTPStore | stores.MemoryStore):
                 raise TypeError("no place that can keep a run")
         except (obstore.exceptions.BaseError, OSError, ValueError, TypeError) as error:
             raise StoreError(f"{self.name}: {said(error)}; object storage is {FORMS}") from None

@@ -23,10 +23,7 @@ class TrainDir:
 
     def __init__(self, path: Folder):
         self.path = Path(path)
-
-    @property
-    def eval_db(self) -> Path:
-        return self.path / "eval.db"
+        self.eval_db = self.path / "eval.db"
 
     def runs(self) -> list["RunFolder"]:
         """The folders that can be a run's, by name; [] where there is no train_dir yet."""
@@ -42,6 +39,9 @@ class RunFolder:
             raise UserError(f"run={name!r} is not a run name: use letters, digits, '.', '_' and '-', at most 200")
         self.name = name
         self.path = Path(train_dir) / name
+        self.checkpoints = self.path / "checkpoints"
+        self.replays = self.path / "replays"  # recorded episodes, and the films and pages made of them
+        self.lock = self.path / "trainer.lock"  # held by the process that trains the run
 
     @contextmanager
     def cleaned_up(self) -> Iterator[None]:
@@ -55,10 +55,6 @@ class RunFolder:
                     path.rmdir()
 
     @property
-    def checkpoints(self) -> Path:
-        return self.path / "checkpoints"
-
-    @property
     def curves(self) -> list[tuple[int, Path]]:
         """TensorBoard's event files, each with its part of the curves: by number, for the clock can be set back.
 
@@ -66,13 +62,3 @@ class RunFolder:
         """
         files = [(CURVES.fullmatch(path.name), path) for path in self.path.glob("events.*")]
         return sorted((int(found[1] or 0), path) for found, path in files if found)
-
-    @property
-    def replays(self) -> Path:
-        """Recorded episodes, and the films and pages made of them."""
-        return self.path / "replays"
-
-    @property
-    def lock(self) -> Path:
-        """Held by the process that trains the run."""
-        return self.path / "trainer.lock"

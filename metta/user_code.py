@@ -12,7 +12,8 @@ import sys
 import sysconfig
 import traceback
 from collections.abc import Callable, Iterator
-from contextlib import chdir, contextmanager
+from contextlib import AbstractContextManager, chdir, contextmanager, nullcontext
+from importlib.machinery import ModuleSpec
 from pathlib import Path
 from types import CodeType, ModuleType
 from typing import Any
@@ -40,7 +41,7 @@ def check_place(key: str, text: str, example: str = "Name") -> None:
     if place.endswith(".py"):
         if not Path(place).is_file():
             raise UserError(f"{key}={text}: no file {place}")
-    elif not place.replace(".", "").isidentifier() or not _exists(place.partition(".")[0]):
+    elif not place.replace(".", "").isidentifier() or _spec(place.partition(".")[0]) is None:
         raise UserError(f"{key}={text}: no module {place}")
 
 
@@ -55,11 +56,7 @@ def found_place(text: str) -> str:
     place, _, name = text.rpartition(":")
     if text in GIVEN or place.endswith(".py") or not place.replace(".", "").isidentifier():
         return resolved_place(text)
-    try:
-        search_current_folder()
-        spec = importlib.util.find_spec(place)
-    except (ImportError, ValueError):
-        return text
+    spec = _spec(place)
     file = None if spec is None else spec.origin
     return text if file is None or not file.endswith(".py") or _installed(file) else f"{Path(file).resolve()}:{name}"
 
@@ -90,14 +87,12 @@ def load_place(key: str, text: str, fits: Callable[[Any], bool] = callable, kind
     place, name = split_place(key, text)
     if place != "__main__":  # a script or a notebook, which nothing finds but which is there
         check_place(key, text)
-    try:
+    with failing(f"{key}={text}: cannot import {place}"):
         module = import_place(place)
-    except (Exception, SystemExit) as error:
-        raise UserError(f"{key}={text}: cannot import {place}: {said_where(error)}") from error
     if not hasattr(module, name):
-        have = [other for other, value in vars(module).items() if not other.startswith("_") and fits(value)]
+        fit = {other: value for other, value in vars(module).items() if not other.startswith("_") and fits(value)}
         have = [
-            other for other in have if getattr(vars(module)[other], "__module__", place) in (place, module.__name__)
+            other for other, value in fit.items() if getattr(value, "__module__", place) in (place, module.__name__)
         ]
         raise UserError(f"{key}={text}: no {name} in {place}; it has {', '.join(have) or f'no {kind}'}")
     return getattr(module, name)
@@ -137,19 +132,29 @@ def code_name(code: str | Callable[..., Any]) -> str:
 
 
 @contextmanager
-def users_code(*places: str) -> Iterator[None]:
-    """Raise a UserCodeError, in one line, for what goes wrong inside with the user's code, if there is any.
+def failing(
+    what: str, *files: str, kind: type[MettaError] = UserError, tell: Callable[..., str] | None = None
+) -> Iterator[None]:
+    """Raise an error of this kind, "WHAT: why (where)", for what goes wrong inside with code of others.
 
-    places: what it is called in that line: `key=place`, or a name that no file is known of.
+    files: as of `said_where`, which tells why and where unless `tell` does.
     """
     try:
         yield
     except MettaError:
         raise
     except (Exception, SystemExit) as error:
-        if not places:
-            raise
-        raise UserCodeError(f"{' '.join(places)} failed: {said_where(error, *map(file_in, places))}") from error
+        raise kind(f"{what}: {(tell or said_where)(error, *files)}") from error
+
+
+def users_code(*places: str) -> AbstractContextManager[None]:
+    """Raise a UserCodeError, in one line, for what goes wrong inside with the user's code, if there is any.
+
+    places: what it is called in that line: `key=place`, or a name that no file is known of.
+    """
+    if not places:
+        return nullcontext()
+    return failing(f"{' '.join(places)} failed", *map(file_in, places), kind=UserCodeError)
 
 
 def file_in(place: str) -> str:
@@ -203,12 +208,12 @@ def _installed(file: str) -> bool:
     )
 
 
-def _exists(module: str) -> bool:
+def _spec(module: str) -> ModuleSpec | None:
     search_current_folder()
     try:
-        return importlib.util.find_spec(module) is not None
-    except ValueError:  # __main__, where that is no module
-        return False
+        return importlib.util.find_spec(module)
+    except (ImportError, ValueError):  # of a package that is none; of __main__, where that is no module
+        return None
 
 
 def search_current_folder() -> None:

@@ -64,12 +64,7 @@ class TwinNetwork:
 
     @torch.inference_mode()
     def act(
-        self,
-        observations: np.ndarray | Tensor,
-        state: State = (),
-        starts: np.ndarray | Tensor | None = None,
-        deterministic: bool = False,
-        noise: Tensor | None = None,
+        self, observations: np.ndarray | Tensor, state: State, starts: Any, deterministic: bool, noise: Tensor | None
     ) -> tuple[np.ndarray, State]:
         """As `PolicyAgent.act`."""
         params = self.policy(torch.as_tensor(observations, device=self.policy_head.weight.device))

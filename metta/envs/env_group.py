@@ -76,19 +76,13 @@ class EnvGroup:
         self._terminated, self._truncated = arrays.terminated[mine], arrays.truncated[mine]
         self._done = np.zeros((len(indices), agents), bool)
         self._seeds = dict.fromkeys(indices, -1)
-        self._playing: list[tuple[int, Any, np.ndarray]] = []  # index, step and its argument where not idle
-        self._just_idle: list[int] = []
+        self._actions = {index: arrays.actions[rows] for index, rows in self._rows.items()}
 
     def begin(self, indices: Iterable[int]) -> list[None]:
         """Begin the next episode of these environments, or leave them idle where there is none."""
         for index in indices:
-            idled, self._seeds[index] = self._seeds[index] < 0, int(self._arrays.next_seeds[index])
-            idles = self._seeds[index] < 0
-            if idles:
-                self._just_idle.append(index)
-            if idles != idled:
-                self._find_playing()
-            if not idles:
+            self._seeds[index] = int(self._arrays.next_seeds[index])
+            if self._seeds[index] >= 0:
                 try:
                     self._envs[index].reset(self._seeds[index])
                 except (Exception, SystemExit) as error:
@@ -97,14 +91,16 @@ class EnvGroup:
 
     def step(self) -> Ended:
         """Step each environment; one whose episode ends begins the next at once."""
-        index = -1
-        if self._just_idle:
-            self._silence()
-        try:
-            for index, step, actions in self._playing:  # noqa: B007
-                step(actions)
-        except (Exception, SystemExit) as error:
-            raise self._failure(index, error) from error
+        arrays = self._arrays
+        for index, env in self._envs.items():
+            if self._seeds[index] < 0:  # idle: what its last step left is read by now
+                rows = self._rows[index]
+                arrays.rewards[rows] = arrays.terminated[rows] = arrays.truncated[rows] = 0
+                continue
+            try:
+                env.step(self._actions[index])
+            except (Exception, SystemExit) as error:
+                raise self._failure(index, error) from error
         np.logical_or(self._terminated, self._truncated, out=self._done.reshape(-1))
         if not self._done.any():
             return []
@@ -141,16 +137,6 @@ class EnvGroup:
     def close(self) -> None:
         for env in self._envs.values():
             close_env(env, self._env)
-
-    def _find_playing(self) -> None:
-        playing = [index for index, seed in self._seeds.items() if seed >= 0]
-        self._playing = [(index, self._envs[index].step, self._arrays.actions[self._rows[index]]) for index in playing]
-
-    def _silence(self) -> None:
-        for index in self._just_idle:
-            for array in (self._arrays.rewards, self._arrays.terminated, self._arrays.truncated):
-                array[self._rows[index]] = 0
-        self._just_idle = []
 
     def _failure(self, index: int, error: BaseException) -> EnvError:
         where = f"environment {self._first_env + index} of env={self._env.short_name}"

@@ -1,25 +1,14 @@
 """A gymnasium.Env as an environment of one agent."""
 
-from contextlib import suppress
-from functools import cached_property
 from typing import Any
 
 import gymnasium
 import numpy as np
 from gymnasium import spaces
 
-from metta.envs.env_spec import EnvName, EnvSpec
+from metta.envs.env_spec import EnvName
 from metta.envs.made import Adapter, put_reward
-from metta.envs.spaces import (
-    LATE_MASK,
-    MASK,
-    ObservationReader,
-    action_converter,
-    choices_of,
-    describe_actions,
-    put,
-    say_left_out,
-)
+from metta.envs.spaces import LATE_MASK, MASK, put
 from metta.errors import UserError
 
 
@@ -36,10 +25,7 @@ class GymnasiumEnv(Adapter):
             if not hasattr(made, kind):
                 raise UserError(f"env={env.short_name} has no {kind}")
         self._env, self._max_steps = made, max_steps
-        self._name, action_space = env, made.action_space
-        self._actions = describe_actions(env.short_name, action_space)
-        self._reader = ObservationReader(env.short_name, made.observation_space, choices_of(self._actions))
-        self._convert = action_converter(action_space)
+        self._read_spaces(env, made.observation_space, made.action_space)
         inner = made.unwrapped
         if type(inner).__module__.startswith("gymnasium.") and isinstance(inner.action_space, spaces.Discrete):
             # The agent draws nothing else, and to check each action is a fifth of CartPole's step.
@@ -49,16 +35,8 @@ class GymnasiumEnv(Adapter):
         self._sticky_game = game if hasattr(game, "last_action") else None
         self._length = 0
 
-    @cached_property
-    def spec(self) -> EnvSpec:
-        """What its spaces say, and the first info of an episode: whether there are action masks."""
-        say_left_out(self._name.short_name, tuple(self._reader.texts))
-        masked = self._reader.gives_mask
-        if self._reader.num_choices and not masked:
-            masked = self._env.has_wrapper_attr("action_masks")
-            with suppress(Exception, SystemExit):  # raised again, and said, in the first episode
-                masked = masked or MASK in self._begin(0)[1]
-        return EnvSpec(self._name, 1, **self._reader.fields(masked), **self._actions)
+    def _infos_mask(self) -> bool:
+        return self._env.has_wrapper_attr("action_masks") or MASK in self._begin(0)[1]
 
     def bind(
         self, observations: np.ndarray, rewards: np.ndarray, terminated: np.ndarray, truncated: np.ndarray

@@ -15,7 +15,7 @@ from metta.envs.made import Made
 from metta.envs.mettagrid.games import GAMES
 from metta.envs.settings import arguments_of, checked_settings
 from metta.errors import UserError, one_line
-from metta.user_code import import_place, resolved_place, said_where
+from metta.user_code import failing, import_place, resolved_place, said_where
 
 # Ids that exist only once a package has been imported: (prefix of the id, module, metta's extra).
 PACKAGES = (
@@ -54,7 +54,7 @@ def make(env: EnvName, render_mode: str | None) -> Made:
         settings["frameskip"] = 1  # the preprocessing skips them itself
     if render_mode is not None:
         settings["render_mode"] = render_mode
-    try:
+    with failing(f"env={env.short_name} cannot be made", tell=said):
         made = gymnasium.make(spec, max_episode_steps=-1, disable_env_checker=True, **settings)
         if isinstance(made, gymnasium.wrappers.OrderEnforcing):
             made = made.env
@@ -65,13 +65,7 @@ def make(env: EnvName, render_mode: str | None) -> Made:
             from minigrid.wrappers import ImgObsWrapper
 
             made = ImgObsWrapper(made)
-    except (Exception, SystemExit) as error:
-        raise UserError(f"env={env.short_name} cannot be made: {said(error)}") from error
     return Made(made, max_steps)
-
-
-def has_step_limit(name: str) -> bool:
-    return find_spec(name).max_episode_steps is not None
 
 
 def package_of(env_id: str) -> tuple[str, str] | None:
@@ -88,10 +82,8 @@ def find_spec(name: str) -> GymnasiumSpec:
     module, _, env_id = name.rpartition(":")
     package = package_of(env_id)
     if module:
-        try:
+        with failing(f"env={name}", tell=said):
             import_place(module)
-        except (Exception, SystemExit) as error:
-            raise UserError(f"env={name}: {said(error)}") from error
     elif package is not None and env_id not in gymnasium.registry:
         if importlib.util.find_spec(package[0]) is None:
             raise UserError(f"env={name} needs the package {package[0]}, which is missing: {installs(package[1])}")
@@ -111,11 +103,9 @@ def find_spec(name: str) -> GymnasiumSpec:
 def parameters_of(name: str, spec: GymnasiumSpec) -> tuple[dict[str, Any], bool]:
     """List the environment's known settings with their defaults; tell whether it takes any other."""
     assert spec.entry_point is not None
-    try:
+    with failing(f"env={name} cannot be made", tell=said):
         creator = load_env_creator(spec.entry_point) if isinstance(spec.entry_point, str) else spec.entry_point
         defaults, takes_any = arguments_of(creator)
-    except (Exception, SystemExit) as error:
-        raise UserError(f"env={name} cannot be made: {said(error)}") from error
     defaults.pop("render_mode", None)
     defaults |= {**spec.kwargs, "max_episode_steps": spec.max_episode_steps}
     if any(spec.id.startswith(prefix) for prefix in ("ALE/", "MiniGrid-")):

@@ -1,15 +1,17 @@
 """What a source of environments made, and what its adapters hand on to it alike."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
-from functools import cache
+from functools import cached_property
 from typing import Any
 
 import numpy as np
+from gymnasium import spaces
 
 from metta.envs.env_spec import EnvName, EnvSpec
-from metta.envs.spaces import ObservationReader
-from metta.errors import UserError, enumeration, say
+from metta.envs.spaces import ObservationReader, action_converter, choices_of, describe_actions
+from metta.errors import UserError, enumeration, say_once
 from metta.user_code import said_where
 
 
@@ -27,6 +29,29 @@ class Adapter:
     _name: EnvName
     _reader: ObservationReader
     _actions: dict[str, Any]  # of EnvSpec, those about actions
+    names: Sequence[Any] = ("",)  # of the agents
+    agents_vary = False
+
+    def _read_spaces(self, env: EnvName, observations: spaces.Space, actions: spaces.Space) -> None:
+        self._name, self._actions = env, describe_actions(env.short_name, actions)
+        self._reader = ObservationReader(env.short_name, observations, choices_of(self._actions))
+        self._convert = action_converter(actions)
+
+    @cached_property
+    def spec(self) -> EnvSpec:
+        """What its spaces say, and the first infos of an episode: whether there are action masks."""
+        if texts := ", ".join(self._reader.texts):
+            say_once(f"metta: env={self._name.short_name}: text is left out of the observations: {texts}")
+        masked = self._reader.gives_mask
+        if self._reader.num_choices and not masked:
+            with suppress(Exception, SystemExit):  # raised again, and said, in the first episode
+                masked = self._infos_mask()
+        fields = self._reader.fields(masked, self.agents_vary)
+        return EnvSpec(self._name, len(self.names), **fields, **self._actions)
+
+    def _infos_mask(self) -> bool:
+        """Whether there are masks beside the observations."""
+        raise NotImplementedError
 
     def require_like(self, spec: EnvSpec) -> None:
         """UserError unless its spaces are those of `spec`, which another environment of this name had."""
@@ -73,9 +98,4 @@ def close_env(made: Any, env: EnvName) -> None:
     try:
         made.close()
     except (Exception, SystemExit) as error:  # noqa: BLE001 (said)
-        say_unclosed(env.short_name, said_where(error))
-
-
-@cache
-def say_unclosed(name: str, error: str) -> None:
-    say(f"metta: env={name}: close failed: {error}")
+        say_once(f"metta: env={env.short_name}: close failed: {said_where(error)}")

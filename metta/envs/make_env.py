@@ -11,9 +11,10 @@ import numpy as np
 from metta.envs import places
 from metta.envs.env_spec import WRAPPERS, EnvName, EnvSpec
 from metta.envs.made import Made, close_env
+from metta.envs.mettagrid.games import GAMES
 from metta.envs.sources import Games, source_of
-from metta.errors import MettaError, UserError
-from metta.user_code import load_place, said_where
+from metta.errors import UserError
+from metta.user_code import failing, load_place
 
 KINDS = "a gymnasium.Env, a PettingZoo ParallelEnv, a MettaGridConfig or metta's Env"
 
@@ -106,8 +107,10 @@ def check_env(env: EnvName) -> EnvName:
 
 
 def has_step_limit(name: str) -> bool:
-    """Tell whether the episodes have a step limit by default."""
-    return source_of(EnvName(name))[0].has_step_limit(name)
+    """Tell whether the episodes of a game of MettaGrid, or of an id of Gymnasium, have a step limit by default."""
+    from metta.envs.gymnasium_ids import find_spec
+
+    return name in GAMES or find_spec(name).max_episode_steps is not None
 
 
 def adapted(made: Made, env: EnvName, render_mode: str | None) -> Env:
@@ -147,12 +150,8 @@ def wrapped(made: Any, env: EnvName) -> Any:
     """The environment in the wrappers of env.wrappers=, the first innermost."""
     for place in env.wrappers:
         wrapper = load_place(f"env.{WRAPPERS}", place)
-        try:
+        with failing(f"env.{WRAPPERS}={place} failed", place.rpartition(":")[0]):
             made = wrapper(made)
-        except MettaError:
-            raise
-        except (Exception, SystemExit) as error:
-            raise UserError(f"env.{WRAPPERS}={place} failed: {said_where(error, place.rpartition(':')[0])}") from error
         if not is_a(made, "gymnasium", "Env"):
             raise UserError(f"env.{WRAPPERS}={place} gives {described(made)}, not a gymnasium.Env")
     return made

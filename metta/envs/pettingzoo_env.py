@@ -1,14 +1,12 @@
 """A PettingZoo ParallelEnv as an environment of all its possible agents, some of which may not be there."""
 
-from contextlib import suppress
-from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from metta.envs.env_spec import EnvName, EnvSpec
+from metta.envs.env_spec import EnvName
 from metta.envs.made import Adapter, put_reward
-from metta.envs.spaces import MASK, ObservationReader, action_converter, choices_of, describe_actions, say_left_out
+from metta.envs.spaces import MASK
 from metta.errors import UserError
 
 if TYPE_CHECKING:
@@ -23,16 +21,15 @@ class PettingZooEnv(Adapter):
     step has its last observation after it.
     """
 
+    agents_vary = True
+
     def __init__(self, made: "AECEnv | ParallelEnv", env: EnvName):
         self._env: Any = as_parallel(made, env)
         self._name = env
         self.names = list(getattr(self._env, "possible_agents", ()))
         if not self.names:
             raise UserError(f"env={env.short_name} has no possible_agents, which say how many agents there can be")
-        observations, actions = (self._common(kind) for kind in ("observation_space", "action_space"))
-        self._actions = describe_actions(env.short_name, actions)
-        self._reader = ObservationReader(env.short_name, observations, choices_of(self._actions))
-        self._convert = action_converter(actions)
+        self._read_spaces(env, *(self._common(kind) for kind in ("observation_space", "action_space")))
 
     def _common(self, kind: str) -> Any:
         """Return the space that all agents have."""
@@ -47,15 +44,8 @@ class PettingZooEnv(Adapter):
                 )
         return space_of(first)
 
-    @cached_property
-    def spec(self) -> EnvSpec:
-        """What its spaces say, and the first infos of an episode: whether there are action masks."""
-        say_left_out(self._name.short_name, tuple(self._reader.texts))
-        masked = self._reader.gives_mask
-        if self._reader.num_choices and not masked:
-            with suppress(Exception, SystemExit):  # raised again, and said, in the first episode
-                masked = any(MASK in info for info in self._begin(0)[1].values())
-        return EnvSpec(self._name, len(self.names), **self._reader.fields(masked, agents_vary=True), **self._actions)
+    def _infos_mask(self) -> bool:
+        return any(MASK in info for info in self._begin(0)[1].values())
 
     def bind(
         self, observations: np.ndarray, rewards: np.ndarray, terminated: np.ndarray, truncated: np.ndarray

@@ -10,8 +10,8 @@ from typing import Any
 from metta.envs.env_spec import WRAPPERS, EnvName
 from metta.envs.made import Made
 from metta.envs.settings import NO_DEFAULT, arguments_of, checked_settings
-from metta.errors import MettaError, UserError, enumeration
-from metta.user_code import found_place, load_place, said_where
+from metta.errors import UserError, enumeration
+from metta.user_code import failing, found_place, load_place
 
 PLACE = re.compile(r"(?P<module>.+?\.py|[\w.]+):(?P<name>\w+)(?:/(?P<entry>.+))?", re.DOTALL)
 MAX_STEPS = "max_episode_steps"
@@ -51,17 +51,8 @@ def make(env: EnvName, render_mode: str | None) -> Made:
 
 def called(env: EnvName, thing: Any, settings: dict[str, Any]) -> Any:
     """Call the class or function; copy what is an environment already, for several are needed."""
-    try:
+    with failing(f"env={env.short_name} cannot be made", PLACE.fullmatch(env.name)["module"]):  # type: ignore[index]
         return thing(**settings) if callable(thing) else copy.deepcopy(thing)
-    except MettaError:
-        raise
-    except (Exception, SystemExit) as error:
-        said = said_where(error, PLACE.fullmatch(env.name)["module"])  # type: ignore[index]
-        raise UserError(f"env={env.short_name} cannot be made: {said}") from error
-
-
-def has_step_limit(name: str) -> bool:
-    return False
 
 
 def parameters_of(thing: Any) -> tuple[dict[str, Any], bool]:

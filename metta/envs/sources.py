@@ -21,9 +21,6 @@ class Source(Protocol):
     def make(self, env: EnvName, render_mode: str | None, /) -> Made:
         """Make the environment of a canonical name. UserError if that fails."""
 
-    def has_step_limit(self, name: str, /) -> bool:
-        """Tell whether the episodes have a step limit by default."""
-
 
 class Games:
     """The games of MettaGrid that metta brings."""
@@ -35,9 +32,6 @@ class Games:
         from metta.envs.mettagrid.env import MettaGridEnv
 
         return Made(MettaGridEnv(env, render_mode))
-
-    def has_step_limit(self, name: str) -> bool:
-        return True
 
 
 def source_of(env: EnvName) -> tuple[Source, EnvName]:

@@ -4,9 +4,7 @@ Text is left out. A space that has no numbers of a fixed size is refused, with t
 """
 
 import math
-import sys
 from collections.abc import Callable, Iterator
-from functools import cache
 from typing import Any
 
 import numpy as np
@@ -155,12 +153,6 @@ def put(row: np.ndarray, space: spaces.Space, value: Any) -> None:
         raise ValueError(f"the observation {value} is not in {space}")
     row[:] = 0
     row[(np.cumsum(sizes) - sizes + chosen).astype(np.int64)] = 1
-
-
-@cache
-def say_left_out(name: str, texts: tuple[str, ...]) -> None:
-    if texts:
-        print(f"metta: env={name}: text is left out of the observations: {', '.join(texts)}", file=sys.stderr)
 
 
 def unreadable(name: str, space: spaces.Space, path: tuple[str | int, ...]) -> UserError:

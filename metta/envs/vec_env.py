@@ -152,9 +152,7 @@ class VecEnv:
         episodes = [self._finish(index, metrics) for index, metrics in ended]
         if ended:
             self._log.drop(int(self._starts.min(initial=self._log.next_step, where=self.active)))
-        self._note_present()
-        self._require_finite("an observation", self.observations)
-        self._require_choice()
+        self._check_observations()
         return episodes
 
     def state_dict(self) -> dict[str, Any]:
@@ -213,9 +211,7 @@ class VecEnv:
                 array[self._rows(index)] = 0
             self._took_part[self._rows(index)] = not self.spec.agents_vary
             self._began(index)
-        self._note_present()
-        self._require_finite("an observation", self.observations)
-        self._require_choice()
+        self._check_observations()
 
     def _began(self, index: int) -> None:
         """Note that environment `index` has begun the episode `_episode_index[index]`."""
@@ -228,10 +224,6 @@ class VecEnv:
         """Actions of so many steps, as they are remembered."""
         return np.zeros((count, *self._arrays.actions.shape), self._log_dtype)
 
-    def _note_present(self) -> None:
-        if self.spec.agents_vary:
-            self._took_part |= self.spec.present_in(self.observations)
-
     def _require_finite(self, what: str, array: np.ndarray) -> None:
         """Raise EnvError at a number that is not finite: one would spoil agent, statistics and checkpoints for good."""
         if array.dtype.kind != "f" or np.isfinite(array).all():
@@ -239,8 +231,11 @@ class VecEnv:
         place = tuple(np.argwhere(~np.isfinite(array))[0])
         self._fail(int(place[0]) // self.num_agents, f"gave {array[place]} in {what}")
 
-    def _require_choice(self) -> None:
-        """Raise EnvError at an action mask that forbids everything, for an action must be taken."""
+    def _check_observations(self) -> None:
+        """Note which agents are there. EnvError also at an action mask that forbids everything: one must be taken."""
+        if self.spec.agents_vary:
+            self._took_part |= self.spec.present_in(self.observations)
+        self._require_finite("an observation", self.observations)
         if not self.spec.masked:
             return
         starts = [0, *np.cumsum(self.spec.choices[:-1], dtype=int)]

@@ -16,7 +16,7 @@ class AgentFiles:
         self._manager: TinyCheckpointManager | None = None
         if train_dir is not None and RUN_NAME.fullmatch(run):
             self._manager = TinyCheckpointManager(run, train_dir)
-        self._crc = functools.cache(self._read_crc)
+        self._crc = functools.cache(lambda epoch: self._manager and file_crc(self._manager.file("agent", epoch)))
 
     def may_be(self, epoch: int, crc: str) -> bool:
         """Whether no other agent file lies in the place of the one with this fingerprint."""
@@ -26,11 +26,12 @@ class AgentFiles:
         """Whether it is there; of a run without any checkpoint, whose scores are all that is left, every one counts."""
         return self._crc(epoch) == crc or self._manager is None or not self._manager.exists()
 
-    def _read_crc(self, epoch: int) -> str | None:
-        """The fingerprint of the epoch's agent file, "" if it is damaged, None if there is none."""
-        try:
-            return None if self._manager is None else fingerprint(self._manager.file("agent", epoch))
-        except FileNotFoundError:
-            return None
-        except (OSError, zipfile.BadZipFile, NotImplementedError, UnicodeDecodeError):
-            return ""
+
+def file_crc(path: Path) -> str | None:
+    """The fingerprint of an agent file, "" if it is damaged, None if there is none."""
+    try:
+        return fingerprint(path)
+    except FileNotFoundError:
+        return None
+    except (OSError, zipfile.BadZipFile, NotImplementedError, UnicodeDecodeError):
+        return ""

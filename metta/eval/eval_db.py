@@ -60,11 +60,7 @@ class EvalDB:
             self._database = PostgreSQL(where)
         else:
             raise EvalDBError(f"{where}: scores are in a file, or in {URL_FORM}")
-
-    @property
-    def name(self) -> str:
-        """The path, or the URL without its password."""
-        return self._database.name
+        self.name = self._database.name  # the path, or the URL without its password
 
     def check_writable(self) -> None:
         """Raise EvalDBError if it is clear already that `record` would."""

@@ -2,10 +2,8 @@
 
 import operator
 import threading
-import zipfile
 from collections.abc import Callable
 from concurrent.futures import Executor
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
@@ -20,15 +18,15 @@ from metta.envs.env_spec import MOST_SEED, EnvName
 from metta.envs.make_env import spec_of
 from metta.envs.vec_env import Episode
 from metta.errors import CheckpointError, UserError
+from metta.eval.agent_files import file_crc
 from metta.eval.eval_db import EpisodeRow, open_scores, scored_env
 from metta.eval.statistics import Score
-from metta.files.pt_file import fingerprint
 from metta.rl.saved_config import newest_config
 from metta.rl.tiny_checkpoint_manager import TinyCheckpointManager
 from metta.run_folder import RunFolder, absolute
 from metta.sim.recording import recorded_name, recording_path, save_recordings
 from metta.sim.simulation import SimulationPool, default_num_envs
-from metta.user_code import GIVEN, said_where
+from metta.user_code import GIVEN, failing
 
 AnyEnv = EnvName | str | Callable[..., Any]  # a name, a class or a function
 
@@ -127,11 +125,9 @@ class PolicyEvaluator:
         if run is None:
             return loaded
         own = TinyCheckpointManager(run, self.train_dir).file("agent", epoch)
-        if own.exists():
-            if not zipfile.is_zipfile(own) or fingerprint(own) != agent_crc:
-                other = f"run={run} epoch={epoch} is another agent, {own}"
-                raise UserError(f"{other}: store the scores of {path} elsewhere")
-        elif open_scores(self.train_dir, self.eval_db).agents(run, epoch) - {agent_crc}:
+        if (own_crc := file_crc(own)) not in (None, agent_crc):
+            raise UserError(f"run={run} epoch={epoch} is another agent, {own}: store the scores of {path} elsewhere")
+        if own_crc is None and open_scores(self.train_dir, self.eval_db).agents(run, epoch) - {agent_crc}:
             raise UserError(f"run={run} epoch={epoch} has another agent's scores: store those of {path} elsewhere")
         return loaded
 
@@ -233,29 +229,15 @@ def load_with_crc(path: Path, load: Callable[[], nn.Module]) -> tuple[PolicyAgen
     CheckpointError if it holds something else.
     """
     while True:
-        before = identity(path)
-        agent = load()
+        before, agent = file_crc(path), load()
         if not isinstance(agent, PolicyAgent):
             raise CheckpointError(f"{path} holds a {type(agent).__name__}, which is no metta agent")
-        with suppress(FileNotFoundError, zipfile.BadZipFile):  # of a file that `load` did not see yet
-            agent_crc = fingerprint(path)
-            if identity(path) == before:
-                return agent, agent_crc
-
-
-def identity(path: Path) -> tuple[int, int, int] | None:
-    """Identify the file that is there now (saving makes a new one); None if there is none."""
-    try:
-        status = path.stat()
-    except OSError:
-        return None
-    return status.st_dev, status.st_ino, status.st_mtime_ns
+        if before and file_crc(path) == before:
+            return agent, before
 
 
 def check_acts(agent: PolicyAgent, path: str | Path) -> None:
     """Raise CheckpointError unless the agent can act: a trusted file may lack anything that an agent has."""
-    try:
+    with failing(f"{path} holds an agent that cannot act", kind=CheckpointError):
         observations = np.zeros((1, *agent.env.observation_shape), agent.env.observation_dtype)
         agent.act(observations, agent.initial_state(1), np.ones(1, dtype=bool))
-    except Exception as error:
-        raise CheckpointError(f"{path} holds an agent that cannot act: {said_where(error)}") from error

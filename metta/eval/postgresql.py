@@ -8,7 +8,7 @@ import weakref
 from collections.abc import Iterator
 from typing import Any
 
-from metta.errors import hide_password, one_line
+from metta.errors import hide_password, needed, one_line
 from metta.eval import databases
 from metta.eval.databases import APPLICATION, TABLE, VERSION, Database, EvalDBError
 
@@ -25,12 +25,7 @@ class PostgreSQL(Database):
 
     def __init__(self, url: str):
         self.name = hide_password(url)
-        try:
-            import psycopg
-        except ImportError:
-            needs = "needs psycopg (pip install 'metta[postgres]')"
-            raise EvalDBError(f"{self.name} {needs}; scores in a file need nothing") from None
-        self._psycopg: Any = psycopg
+        self._psycopg: Any = needed("psycopg", self.name, "postgres", "; scores in a file need nothing")
         self._url = URL.sub(r"postgresql://\1", url)
         self._turn = threading.Lock()  # of the threads that share the connection
         self._kept: Any = None

@@ -68,7 +68,7 @@ class Exchange:
             first = shard - self._first
             apart[first] = tree_sum(apart[first : first + width].unbind())
         self._meet(lambda: self._add_up_ranks(turn))
-        nodes = apart[:1] if self._among_ranks else apart[::width]
+        nodes = apart[::width] if self._ranks is None else apart[:1]
         self.turn = 1 - turn
         self.total.copy_(tree_sum(nodes.unbind()))
 
@@ -93,10 +93,6 @@ class Exchange:
         self._meet(between)
         self.turn = 1 - turn
         return table.clone()
-
-    @property
-    def _among_ranks(self) -> bool:
-        return len(self.dealt.block) < self.dealt.num_shards
 
     def _add_up_ranks(self, turn: int) -> None:
         """Finish the part of the tree that this rank has, and have the ranks add up theirs; in one of its processes."""

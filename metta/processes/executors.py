@@ -3,10 +3,8 @@
 A task is a function and its arguments, and may be done more than once: one whose machine was lost is started again.
 """
 
-import importlib
 import os
 import shutil
-import sys
 import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import Executor, Future
@@ -18,7 +16,7 @@ from typing import Any, Protocol
 
 import cloudpickle
 
-from metta.errors import EnvError, MettaError, UserError, one_line
+from metta.errors import EnvError, MettaError, needed, one_line, say
 from metta.processes.pool import outcome
 
 POLL_S = 0.5  # from one look at the tasks to the next; those that came meanwhile are started together
@@ -98,7 +96,7 @@ class RemoteExecutor(Executor):
             if task.attempt == ATTEMPTS:
                 task.future.set_exception(EnvError(f"a task was lost {ATTEMPTS} times: {one_line(str(lost))}"))
             else:
-                print(f"metta: a task was lost, and is started again: {one_line(str(lost))}", file=sys.stderr)
+                say(f"metta: a task was lost, and is started again: {one_line(str(lost))}")
                 self._new.put(Task(task.future, task.call, task.attempt + 1))
             return True
         if found is None:
@@ -117,13 +115,13 @@ class Slurm:
 
     def __init__(self, folder: Path):
         """folder: for calls, results and logs, seen by all nodes; it goes in the end, unless a task was lost."""
-        submitit = extra("submitit", "slurm")
+        submitit: Any = needed("submitit", "executor=slurm", "slurm")
         self._folder, self._lost = folder, False
         self._uncompleted = submitit.core.utils.UncompletedJobError
         self._executor: Any = submitit.AutoExecutor(folder)
         self._executor.update_parameters(name="metta", timeout_min=60, cpus_per_task=1)
         if self._executor.cluster == "local":
-            print("metta: no SLURM here, so the tasks run on this machine", file=sys.stderr)
+            say("metta: no SLURM here, so the tasks run on this machine")
 
     def start(self, calls: Sequence[bytes]) -> Sequence[Any]:
         return list(self._executor.map_array(outcome, calls))
@@ -151,7 +149,7 @@ class Ray:
     """Tasks of the Ray cluster of RAY_ADDRESS or of this machine; where there is none, of one that starts here."""
 
     def __init__(self) -> None:
-        self._ray: Any = extra("ray", "ray")
+        self._ray: Any = needed("ray", "executor=ray", "ray")
         self._own = not self._ray.is_initialized()
         if self._own:
             self._ray.init(include_dashboard=None, log_to_driver=False, logging_level="ERROR")
@@ -185,11 +183,3 @@ def open_executor(name: str, folder: Path) -> RemoteExecutor | None:
         case "ray":
             return RemoteExecutor(Ray())
     return None
-
-
-def extra(module: str, name: str) -> Any:
-    """Import a package that not everyone has. UserError where it is missing."""
-    try:
-        return importlib.import_module(module)
-    except ImportError:
-        raise UserError(f"executor={name} needs {module} (pip install 'metta[{name}]')") from None

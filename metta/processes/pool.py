@@ -25,10 +25,8 @@ class WorkerPool(ThreadPoolExecutor):
     it takes a call; if it fails, so do the calls.
     """
 
-    def __init__(
-        self, max_workers: int, holds: str, initializer: Callable[..., Any] | None = None, initargs: tuple = ()
-    ):
-        self._processes = Processes(holds, cloudpickle.dumps((initializer or bool, initargs, {})))
+    def __init__(self, max_workers: int, holds: str, initializer: Callable[..., Any] = bool, initargs: tuple = ()):
+        self._processes = Processes(holds, cloudpickle.dumps((initializer, initargs, {})))
         super().__init__(max_workers, holds, initializer=self._processes.start)
         self._finalizer = weakref.finalize(self, end_workers, self._processes.workers)
         self._ending = threading.Lock()  # whoever waits returns once the processes have ended, whoever ends them

@@ -22,9 +22,6 @@ class Inert:
     def __new__(cls, *args: Any, **kwargs: Any) -> Self:
         return super().__new__(cls)
 
-    def __init__(self, *args: Any, **kwargs: Any):
-        pass
-
     def __call__(self, *args: Any, **kwargs: Any) -> Self:
         return self
 

@@ -176,30 +176,27 @@ def typed_places(config: TrainConfig, given: frozenset[str]) -> list[Any]:
     return [getattr(config, name) for name in given & (CODE | {"env"})]
 
 
-def resume_config(saved: dict[str, Any], config: TrainConfig, given: frozenset[str]) -> TrainConfig:
-    """The configuration a run goes on with: its own, `saved`, with the given CHANGEABLE keys.
+Changed = dict[str, tuple[Any, Any]]  # key -> what a run has, and what is given now
 
+
+def going_on(
+    saved: dict[str, Any], epoch: int, config: TrainConfig, given: frozenset[str]
+) -> tuple[TrainConfig, Changed | None]:
+    """The configuration a run goes on with: its own, `saved`, with the given CHANGEABLE keys; and None.
+
+    A run that has learned nothing (epoch 0) and is told what to be begins anew: with the keys that changed. With env=
+    given its configuration is what a new run would have; without, its own with whatever is given in its place.
     UserError for any other key that is given (`given`: as typed, "env.max_steps" among them) with another value. A key
     that is younger than the run has its default.
     """
-    for name, (own, new) in changed_keys(saved, config, given).items():
+    changed = changed_keys(saved, config, given)
+    if epoch == 0 and not saved.get("fork") and ("env" in given or changed):
+        return config if "env" in given else _replaced(saved, config, given), changed
+    for name, (own, new) in changed.items():
         started = "without it" if own is None else f"with {name}={own}"
         raise UserError(f"{name}={new}: run {config.run} was started {started}, and keeps that to its end")
     # A file of the environment's that has moved since is found where it is now.
-    return _replaced(saved, config, given & (CHANGEABLE | {"env"}))
-
-
-def begins_anew(saved: dict[str, Any], epoch: int, changed: dict[str, Any], given: frozenset[str]) -> bool:
-    """Tell whether a run of the configuration `saved` starts again: it has learned nothing, and is told what to be."""
-    return epoch == 0 and not saved.get("fork") and ("env" in given or bool(changed))
-
-
-def restart_config(saved: dict[str, Any], config: TrainConfig, given: frozenset[str]) -> TrainConfig:
-    """The configuration of a run that has learned nothing yet and is given other values for what cannot change.
-
-    With env= given that is what a new run would have; without, its own with whatever is given in its place.
-    """
-    return config if "env" in given else _replaced(saved, config, given)
+    return _replaced(saved, config, given & (CHANGEABLE | {"env"})), None
 
 
 def fork_config(saved: dict[str, Any], config: TrainConfig, given: frozenset[str]) -> TrainConfig:
@@ -214,9 +211,9 @@ def fork_config(saved: dict[str, Any], config: TrainConfig, given: frozenset[str
     return replace(_replaced(saved, config, given), fork=config.fork, init=None)
 
 
-def changed_keys(saved: dict[str, Any], config: TrainConfig, given: frozenset[str]) -> dict[str, tuple[Any, Any]]:
+def changed_keys(saved: dict[str, Any], config: TrainConfig, given: frozenset[str]) -> Changed:
     """The given keys that a run keeps to its end and that have another value in `saved`: its own, and the new one."""
-    changed: dict[str, tuple[Any, Any]] = {}
+    changed: Changed = {}
     for name in sorted(given - CHANGEABLE - FOLDER):
         _, _, setting = name.partition(".")
         if setting:

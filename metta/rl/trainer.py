@@ -2,7 +2,6 @@
 
 import math
 import os
-import sys
 import time
 from collections.abc import Callable, Collection
 from contextlib import closing, nullcontext, suppress
@@ -38,17 +37,7 @@ from metta.rl.saving.checkpoint_saver import CheckpointSaver
 from metta.rl.saving.mirror import Mirror
 from metta.rl.saving.run_lock import RunLock
 from metta.rl.tiny_checkpoint_manager import TinyCheckpointManager
-from metta.rl.train_config import (
-    PLACES,
-    TrainConfig,
-    begins_anew,
-    changed_keys,
-    given_keys,
-    gone_keys,
-    restart_config,
-    resume_config,
-    typed_places,
-)
+from metta.rl.train_config import PLACES, TrainConfig, given_keys, going_on, gone_keys, typed_places
 from metta.run_folder import RunFolder
 from metta.user_code import code_digest
 
@@ -177,18 +166,18 @@ def load_trainer(manager: TinyCheckpointManager, config: TrainConfig, given: fro
     read = checked_state(state, manager.file("trainer", epoch))
     unpack(read["environment"], typed_places(config, given))
     saved = read["config"]
-    changed = changed_keys(saved, config, given)
-    if begins_anew(saved, epoch, changed, given):
+    new, changed = going_on(saved, epoch, config, given)
+    if changed is not None:
         if changed:
             values = " ".join(f"{name}={new}" for name, (_, new) in changed.items())
-            print(f"metta: run {config.run} has learned nothing yet, and begins anew with {values}", file=sys.stderr)
-        return new_trainer(restart_config(saved, config, given), given)
-    trainer = Trainer(resume_config(saved, config, given), agent)
+            say(f"metta: run {config.run} has learned nothing yet, and begins anew with {values}")
+        return new_trainer(new, given)
+    trainer = Trainer(new, agent)
     for name, value in gone_keys(saved).items():
         inexact(f"{name}={value}, with which run {config.run} was started, is no longer a key")
     if is_outdated(type(agent), trainer.config.agent):
         said = f"agent={trainer.config.agent} has changed since run {config.run} began, and the run keeps its own"
-        print(f"metta: {said}", file=sys.stderr)
+        say(f"metta: {said}")
     if read["epoch"] != epoch:
         inexact(f"{manager.file('trainer', epoch)} was saved as epoch {read['epoch']} and is {epoch} by its name")
     try:
@@ -384,7 +373,7 @@ class Trainer:
 
 
 def inexact(why: str) -> None:
-    print(f"metta: this resume is not exact: {why}", file=sys.stderr)
+    say(f"metta: this resume is not exact: {why}")
 
 
 def without_actions(shard: dict[str, Any]) -> dict[str, Any]:

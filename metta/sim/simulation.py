@@ -90,7 +90,7 @@ class SimulationPool:
         self, spec: EnvSpec, num_envs: int, num_workers: int | None, device: str, executor: Executor | None = None
     ):
         """executor: plays what `begin` is asked for, in place of processes here."""
-        self._executor = executor
+        self.spec, self._executor = spec, executor
         self._here = Simulation(spec, num_envs, device)
         self._task = pickle.dumps((pack(spec.env), (spec, num_envs, device)))
         self._at_once = num_workers is not None
@@ -98,10 +98,6 @@ class SimulationPool:
         self._pool: WorkerPool | None = None
         self._seconds = 0.0  # played here
         self.closed = False
-
-    @property
-    def spec(self) -> EnvSpec:
-        return self._here.envs.spec
 
     def begin(self, agent: PolicyAgent | None, seeds: range, sampled: bool = False) -> Callable[[], list[Episode]]:
         """Have the executor play an episode of each seed; returns what waits for them, and gives them in that order.

@@ -3,12 +3,11 @@
 It only reads, and never imports torch, so a run that is being trained is not disturbed.
 """
 
-import importlib.util
 import logging
 from collections.abc import Sequence
 from pathlib import Path
 
-from metta.errors import UserError, enumeration, one_line
+from metta.errors import UserError, enumeration, needed, one_line
 from metta.eval.comparison import EnvComparison, Group, compare
 from metta.eval.eval_db import EvalDB
 from metta.eval.event_files import read_curves, steps_per_epoch
@@ -77,8 +76,8 @@ def check_out(config: AnalyzeConfig) -> None:
         return
     if path.exists() and not path.is_dir():
         raise UserError(f"out={path}: is a file; format={config.format} writes a folder")
-    if config.format == "png" and importlib.util.find_spec("matplotlib") is None:
-        raise UserError("format=png needs matplotlib (pip install 'metta[png]'); format=html and format=csv do not")
+    if config.format == "png":
+        needed("matplotlib", "format=png", "png", "; format=html and format=csv do not")
 
 
 def make_report(db: EvalDB, train_dir: Path, groups: Sequence[Group], where: Sequence[str]) -> Report:

@@ -1,9 +1,8 @@
 """`metta pull`: brings runs from object storage, all that is not here already."""
 
-import sys
 from collections.abc import Sequence
 
-from metta.errors import UnsoundError, one_line
+from metta.errors import UnsoundError, one_line, say
 from metta.object_store import ObjectStore
 from metta.rl.saving.mirror import Mirror
 from metta.rl.saving.run_lock import RunLock
@@ -24,7 +23,7 @@ def main(argv: Sequence[str]) -> int:
             brought, unsound = pull(Mirror(config.mirror, run, config.train_dir))
         print(f"{run}: brought {brought} files to {folder.path}", flush=True)
         for error in unsound:
-            print(f"metta pull: {one_line(error)}", file=sys.stderr)
+            say(f"metta pull: {one_line(error)}")
             status = 1
     return status
 

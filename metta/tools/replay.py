@@ -1,7 +1,6 @@
 """`metta replay`: finds a recorded episode without torch, makes it again, and writes it as a file people can open."""
 
 import os
-import sys
 from collections.abc import Sequence
 from contextlib import chdir
 from pathlib import Path
@@ -9,7 +8,7 @@ from typing import Any
 
 from metta.envs.env_spec import EnvName
 from metta.envs.make_env import is_mettagrid
-from metta.errors import UserError, enumeration
+from metta.errors import UserError, enumeration, say
 from metta.eval.eval_db import scored_env
 from metta.rl.saved_config import newest_config, own_env
 from metta.rl.tiny_checkpoint_manager import TinyCheckpointManager
@@ -29,16 +28,17 @@ def main(argv: Sequence[str]) -> int:
     env = chosen_env(config, lambda: env_of(manager))
     format = chosen_format(config, env)
     check_format(format, env)
-    recordings = recording_path(RunFolder(config.train_dir, config.run), epoch, scored_env(env.label, config.sampled))
+    label = scored_env(env.label, config.sampled)
+    recordings = recording_path(RunFolder(config.train_dir, config.run), epoch, label)
     with chdir(home):  # the user's environment may have changed it
-        source = Source(config.run, epoch, env, find_recording(config, epoch, env, recordings))
+        source = Source(config.run, epoch, env, find_recording(config, epoch, label, recordings))
         path = chosen_path(config, recordings, format)
     os.environ.setdefault("SDL_VIDEODRIVER", "dummy")  # pictures are drawn into memory: no screen is needed
     os.environ.setdefault("PYGAME_HIDE_SUPPORT_PROMPT", "1")
     differing = write_replay(source, format, home / path)
     print(path)
     if differing is not None:
-        print(f"metta replay: this is not the episode that was recorded: {differing}", file=sys.stderr)
+        say(f"metta replay: this is not the episode that was recorded: {differing}")
         return 1
     return 0
 
@@ -70,7 +70,7 @@ def env_of(manager: TinyCheckpointManager) -> EnvName:
     return agent.env.env
 
 
-def find_recording(config: ReplayConfig, epoch: int, env: EnvName, recordings: Path) -> Recording:
+def find_recording(config: ReplayConfig, epoch: int, label: str, recordings: Path) -> Recording:
     """Load the recorded episode. UserError if there is none, with the command that records it."""
     command = f"{sim_command(config, config.run)} epoch={epoch}"
     try:
@@ -82,13 +82,10 @@ def find_recording(config: ReplayConfig, epoch: int, env: EnvName, recordings: P
     if not seeds:
         have = recorded_epochs(config)
         others = f" (of epoch {enumeration(have)} there are)" if have and epoch not in have else ""
-        which = f"no episode of epoch={epoch} in {scored_env(env.label, config.sampled)} is recorded{others}"
-        raise UserError(f"{which}: `{command}` records some")
+        raise UserError(f"no episode of epoch={epoch} in {label} is recorded{others}: `{command}` records some")
     more = f"episodes={config.seed + 1}" if config.seed < 1000 else f"seed={config.seed}"
-    raise UserError(
-        f"seed={config.seed} of epoch={epoch} in {scored_env(env.label, config.sampled)} is not recorded, "
-        f"seeds {seeds[0]} to {seeds[-1]} are: `{command} {more}` records it"
-    )
+    which = f"seed={config.seed} of epoch={epoch} in {label} is not recorded"
+    raise UserError(f"{which}, seeds {seeds[0]} to {seeds[-1]} are: `{command} {more}` records it")
 
 
 def chosen_format(config: ReplayConfig, env: EnvName) -> str:

@@ -3,7 +3,6 @@
 import fcntl
 import os
 import struct
-import sys
 from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -11,7 +10,7 @@ from pathlib import Path
 from rich.filesize import decimal
 
 from metta.envs.env_spec import EnvName
-from metta.errors import CheckpointError, UserError, one_line
+from metta.errors import UserError, one_line, say
 from metta.eval.eval_db import EvalDB
 from metta.rl.saved_config import newest_config
 from metta.rl.tiny_checkpoint_manager import TinyCheckpointManager
@@ -45,7 +44,8 @@ def describe(run: str, train_dir: str, scores: EvalDB) -> tuple[str, ...]:
     manager = TinyCheckpointManager(run, train_dir)
     folder = RunFolder(train_dir, run)
     epochs = manager.list_epochs()
-    saved = newest_config(manager, "env", "env_settings", "total_timesteps", unread=say)
+    needed = ("env", "env_settings", "total_timesteps")
+    saved = newest_config(manager, *needed, unread=lambda error: say(f"metta runs: {one_line(error)}"))
     env = steps = state = "-"
     newest = str(epochs[-1]) if epochs else "-"  # deleted meanwhile
     ancestry = ""
@@ -57,10 +57,6 @@ def describe(run: str, train_dir: str, scores: EvalDB) -> tuple[str, ...]:
     if is_locked(folder.lock):
         state = "training"
     return run, env, state, newest, steps, *latest_score(scores, run, env), decimal(size_of(folder.path)), ancestry
-
-
-def say(error: CheckpointError) -> None:
-    print(f"metta runs: {one_line(error)}", file=sys.stderr)
 
 
 def latest_score(scores: EvalDB, run: str, env: str) -> tuple[str, str]:

@@ -2,14 +2,13 @@
 
 import csv
 import fnmatch
-import importlib.util
 import io
 from collections.abc import Callable, Sequence
 from itertools import groupby
 from pathlib import Path
 from typing import IO
 
-from metta.errors import UserError, enumeration, one_line
+from metta.errors import UserError, enumeration, needed, one_line
 from metta.eval.databases import KINDS
 from metta.eval.eval_db import EvalDB
 from metta.files.durable import rename_over, written_beside
@@ -45,10 +44,7 @@ def writer(path: Path) -> Callable[[IO[bytes], EvalDB, Sequence[str]], None]:
         return write_csv
     if path.suffix != ".parquet":
         raise UserError(f"export={path}: must end in .csv or .parquet")
-    if importlib.util.find_spec("pyarrow") is None:
-        raise UserError(
-            f"export={path} needs pyarrow (pip install 'metta[parquet]'); a name that ends in .csv does not"
-        )
+    needed("pyarrow", f"export={path}", "parquet", "; a name that ends in .csv does not")
     return write_parquet
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 import time
 from collections import defaultdict
 from collections.abc import Callable, Sequence
@@ -12,8 +11,8 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-from metta.envs.env_spec import categories
-from metta.errors import CheckpointError, one_line
+from metta.envs.env_spec import EnvName, categories
+from metta.errors import CheckpointError, one_line, say
 from metta.eval.eval_db import open_scores, scored_env
 from metta.eval.statistics import Score
 from metta.processes.executors import open_executor
@@ -24,7 +23,6 @@ from metta.tools.cli.table import SCORE_HEADINGS, print_table, score_cells, scor
 from metta.tools.cli.targets import Target, chosen_env, find_targets, given_envs
 
 if TYPE_CHECKING:
-    from metta.envs.env_spec import EnvName
     from metta.eval.policy_evaluator import LoadedAgent, PolicyEvaluator
 
 WATCH_S = 1.0  # from one look for new checkpoints to the next
@@ -108,7 +106,7 @@ class Evaluation:
                     return
                 if not self.several:
                     raise
-                print(f"metta sim: {one_line(error)}", file=sys.stderr)
+                say(f"metta sim: {one_line(error)}")
                 self.unread.append(f"run={run} epoch={epoch}")
 
     def play_file(self, target: Target, file: Path) -> None:
@@ -153,7 +151,7 @@ class Evaluation:
         seen = {run: {n for n in manager.list_epochs() if n <= last[run]} for run, manager in managers.items()}
         for manager in managers.values():
             if not manager.exists():
-                print(f"metta sim: waiting for the first checkpoint in {manager.folder}", file=sys.stderr, flush=True)
+                say(f"metta sim: waiting for the first checkpoint in {manager.folder}")
         while True:
             for run, epochs in waiting.items():
                 for epoch in epochs:
@@ -170,7 +168,7 @@ class Evaluation:
                 time.sleep(WATCH_S)
 
     def announce(self, who: str, label: str) -> None:
-        print(f"{one_line(who)}: {self.config.episodes} episodes of {label}", file=sys.stderr, flush=True)
+        say(f"{one_line(who)}: {self.config.episodes} episodes of {label}")
 
     def print_scores(self) -> None:
         rows = [(*about, *score_cells(score)) for *about, score in self.rows]
@@ -180,7 +178,7 @@ class Evaluation:
             which = "lies above" if agent.score.low > random.score.high else "does not lie above"
             print(f"The 95% interval of {one_line(agent.agent)} {which} the random agent's.")
         for said in filter(None, self.hints.values()):
-            print(f"metta sim: {said}", file=sys.stderr)
+            say(f"metta sim: {said}")
 
 
 def suite_means(rows: Sequence[Row]) -> list[tuple[str, ...]]:

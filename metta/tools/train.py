@@ -12,11 +12,12 @@ from typing import TYPE_CHECKING, TypeVar
 from metta.envs.by_value import unpack
 from metta.envs.make_env import check_env
 from metta.errors import MettaError, UserError, one_line
+from metta.eval.eval_db import EvalDB, open_scores
 from metta.rl.defaults import help_table
 from metta.rl.saved_config import newest_config
 from metta.rl.saving.ancestors import check_ancestor
 from metta.rl.tiny_checkpoint_manager import TinyCheckpointManager
-from metta.rl.train_config import TrainConfig, begins_anew, changed_keys, restart_config, resume_config
+from metta.rl.train_config import TrainConfig, going_on
 from metta.run_folder import absolute
 from metta.tools.cli.arguments import parse
 from metta.tools.cli.table import score_text
@@ -24,7 +25,6 @@ from metta.tools.cli.targets import open_run
 from metta.user_code import GIVEN, check_place
 
 if TYPE_CHECKING:
-    from metta.eval.eval_db import EvalDB
     from metta.rl.learning.user_functions import OnEpoch
 
 T = TypeVar("T")
@@ -72,8 +72,6 @@ def check(config: TrainConfig, given: frozenset[str]) -> None:
     """Raise UserError for every mistake that shows before torch is imported or a file is made."""
     manager = open_run(config.run, config.train_dir)
     if config.eval_db is not None:
-        from metta.eval.eval_db import open_scores
-
         open_scores(config.train_dir, config.eval_db)
     if not manager.exists():
         check_new(config, given)
@@ -81,12 +79,12 @@ def check(config: TrainConfig, given: frozenset[str]) -> None:
     newest = newest_config(manager)  # the trainer says which file is damaged, and falls back to the same one
     if newest is None:
         return
-    saved = newest["config"]
     unpack(newest["environment"])
-    if begins_anew(saved, newest["epoch"], changed_keys(saved, config, given), given):
-        check_new(restart_config(saved, config, given), given)
+    config, changed = going_on(newest["config"], newest["epoch"], config, given)
+    if changed is None:
+        check_code(config)
     else:
-        check_code(resume_config(saved, config, given))
+        check_new(config, given)
 
 
 def check_new(config: TrainConfig, given: frozenset[str]) -> None:
@@ -162,8 +160,6 @@ class RunScores:
         return f"epoch {epoch}: " + ", ".join(f"{env} {score_text(score)}" for env, score in by_env.items())
 
     def _ask(self, question: Callable[[EvalDB], T], otherwise: T) -> T:
-        from metta.eval.eval_db import open_scores
-
         try:
             self._db = self._db or open_scores(*self._where)
             return question(self._db)

@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 
 from metta.envs.env_spec import EnvName
-from metta.envs.made import say_unclosed
 from metta.envs.make_env import spec_of
 from metta.envs.vec_env import EpisodeSeeds, VecEnv
+from metta.errors import say_once
 from metta.rl.train_config import TrainConfig
 from metta.rl.trainer import Trainer
 from metta.sim.simulation import SimulationPool
@@ -59,7 +59,7 @@ def test_a_close_that_fails_is_said_once(
     env: EnvName, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], error: BaseException
 ) -> None:
     """A traceback before training begins, or a command that ends with 0 and no word, for what no longer matters."""
-    say_unclosed.cache_clear()
+    say_once.cache_clear()
     monkeypatch.setattr(NoteEnv, "close", MagicMock(side_effect=error))
     envs = VecEnv(spec_of(env), 3, EpisodeSeeds(0))
     envs.close()

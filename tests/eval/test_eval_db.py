@@ -16,7 +16,7 @@ import numpy as np
 import psycopg
 import pytest
 
-from metta.errors import one_line
+from metta.errors import UserError, one_line
 from metta.eval import databases, sqlite_file, statistics
 from metta.eval.databases import EvalDBError
 from metta.eval.eval_db import EpisodeRow, EvalDB
@@ -613,7 +613,7 @@ def test_another_kind_of_url_gets_one_line(url):
 def test_without_psycopg_a_url_names_the_extra(monkeypatch):
     """A traceback of an import, where one line says what to install."""
     monkeypatch.setitem(sys.modules, "psycopg", None)
-    with pytest.raises(EvalDBError, match=r"needs psycopg \(pip install 'metta\[postgres\]'\)"):
+    with pytest.raises(UserError, match=r"needs psycopg \(pip install 'metta\[postgres\]'\)"):
         EvalDB("postgresql://me@host/db")
 
 

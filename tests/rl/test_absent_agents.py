@@ -109,7 +109,7 @@ def test_statistics_are_of_who_is_there() -> None:
     there = np.broadcast_to(np.arange(ROWS) < 6, rewards.shape)
     with_absent, without = RewardScaler([ROWS], 0.9), RewardScaler([6], 0.9)
     (scaled,) = with_absent([(rewards, done)], np.asarray, [there])
-    (few_scaled,) = without([(np.ascontiguousarray(rewards[:, :6]), done[:, :6])], np.asarray)
+    (few_scaled,) = without([(np.ascontiguousarray(rewards[:, :6]), done[:, :6])], np.asarray, [...])
     assert np.array_equal(scaled[:, :6], few_scaled)
 
 

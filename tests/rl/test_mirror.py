@@ -14,8 +14,8 @@ import pytest
 import torch
 
 from metta import object_store
-from metta.errors import CheckpointError, MettaError, RunLockedError
-from metta.object_store import ObjectStore, StoreError
+from metta.errors import CheckpointError, MettaError, RunLockedError, UserError
+from metta.object_store import ObjectStore
 from metta.rl.saving import mirror as mirror_module
 from metta.rl.saving.checkpoint_saver import CheckpointSaver
 from metta.rl.saving.mirror import Mirror, NotUploadedError
@@ -345,7 +345,7 @@ def test_mistakes_get_one_line(tmp_path, s3, capsys, monkeypatch, case):
 def test_without_obstore_the_extra_is_named(monkeypatch):
     """A traceback of an import, where one line says what to install."""
     monkeypatch.setitem(sys.modules, "obstore", None)
-    with pytest.raises(StoreError, match=r"s3://bucket needs obstore \(pip install 'metta\[mirror\]'\)"):
+    with pytest.raises(UserError, match=r"s3://bucket needs obstore \(pip install 'metta\[mirror\]'\)"):
         ObjectStore("s3://bucket")
 
 

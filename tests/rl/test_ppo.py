@@ -178,10 +178,10 @@ def test_reward_scaler_divides_by_the_discounted_returns_deviation():
     """Statistics that run across episode ends, or over rewards in place of returns, scale by the wrong number."""
     scaler = RewardScaler([1], gamma=0.5)
     rewards, done = column(1, 1, 4), column(0, 1, 0).astype(bool)
-    (scaled,) = scaler([(rewards, done)], np.asarray)
+    (scaled,) = scaler([(rewards, done)], np.asarray, [...])
     history = np.array([1, 1.5, 4])
     assert scaled[:, 0] == pytest.approx(rewards[:, 0] / history.std(), rel=1e-5)
-    (again,) = scaler([(column(2), column(0).astype(bool))], np.asarray)
+    (again,) = scaler([(column(2), column(0).astype(bool))], np.asarray, [...])
     history = np.append(history, 0.5 * 4 + 2)
     assert again[0, 0] == pytest.approx(2 / history.std(), rel=1e-5)
 

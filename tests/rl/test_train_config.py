@@ -13,9 +13,8 @@ from metta.rl.train_config import (
     TrainConfig,
     changed_keys,
     given_keys,
+    going_on,
     gone_keys,
-    restart_config,
-    resume_config,
 )
 from tests.helpers.configs import run_config
 
@@ -53,22 +52,22 @@ def test_a_run_that_lacks_a_key_has_its_default() -> None:
     """KeyError for every run that began before a key was added."""
     saved = asdict(run_config(gamma=0.9))
     del saved["max_grad_norm"], saved["vf_coef"], saved["env_settings"], saved["keep_last"]
-    resumed = resume_config(saved, TrainConfig(run="a", max_grad_norm=0.5), frozenset({"run", "max_grad_norm"}))
+    resumed, _ = going_on(saved, 1, TrainConfig(run="a", max_grad_norm=0.5), frozenset({"run", "max_grad_norm"}))
     assert (resumed.run, resumed.gamma, resumed.max_grad_norm, resumed.vf_coef) == ("a", 0.9, 0.5, None)
     for name, started in [("max_grad_norm", "with max_grad_norm=0.5"), ("vf_coef", "without it")]:
         with pytest.raises(UserError) as error:
-            resume_config(saved, TrainConfig(run="a", max_grad_norm=0.7, vf_coef=0.7), frozenset({name}))
+            going_on(saved, 1, TrainConfig(run="a", max_grad_norm=0.7, vf_coef=0.7), frozenset({name}))
         assert str(error.value) == f"{name}=0.7: run a was started {started}, and keeps that to its end"
     settings = TrainConfig(run="a", env_settings={"max_episode_steps": 3})
     with pytest.raises(UserError, match=r"^env\.max_episode_steps=3: run a was started without it"):
-        resume_config(saved, settings, given_keys(settings))
+        going_on(saved, 1, settings, given_keys(settings))
 
 
 def test_a_key_that_is_gone() -> None:
     """TypeError for every run that began before a key was removed."""
     saved = {**asdict(run_config()), "old": 3}
     assert gone_keys(saved) == {"old": 3}
-    assert resume_config(saved, TrainConfig(run="r"), frozenset()) == TrainConfig(**asdict(run_config()))
+    assert going_on(saved, 1, TrainConfig(run="r"), frozenset()) == (TrainConfig(**asdict(run_config())), None)
 
 
 def test_the_values_that_are_no_defaults_were_given() -> None:
@@ -94,10 +93,10 @@ def test_a_run_that_learned_nothing_begins_anew() -> None:
     """A wrong value that can never be taken back; or one of the first attempt that survives in the second."""
     saved = asdict(run_config(clip_coef=5, hidden_size=8))
     again = TrainConfig(run="r", env="CartPole-v1", clip_coef=0.1)
-    assert restart_config(saved, again, given_keys(again)) == again
+    assert going_on(saved, 0, again, given_keys(again))[0] == again
     again = TrainConfig(run="r", clip_coef=0.1, env_settings={"sutton_barto_reward": True})
     expected = {**saved, "clip_coef": 0.1, "env_settings": {"sutton_barto_reward": True}}
-    assert restart_config(saved, again, given_keys(again)) == TrainConfig(**expected)
+    assert going_on(saved, 0, again, given_keys(again))[0] == TrainConfig(**expected)
 
 
 def test_another_environment_with_settings_of_its_own() -> None:

@@ -5,6 +5,7 @@ import json
 import re
 import shutil
 import sqlite3
+import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -276,7 +277,7 @@ def test_pictures(train_dir: Path) -> None:
 
 def test_pictures_without_matplotlib(train_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A traceback, or minutes of reading before it is said."""
-    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
     text = "format=png needs matplotlib (pip install 'metta[png]'); format=html and format=csv do not"
     with pytest.raises(UserError, match=f"^{re.escape(text)}$"):
         analyze_main(["runs=a", "format=png", f"train_dir={train_dir}"])

@@ -7,7 +7,7 @@ import pytest
 
 from metta.errors import UserError
 from metta.keys import keys, kinds
-from metta.rl.train_config import CHANGEABLE, TrainConfig, resume_config
+from metta.rl.train_config import CHANGEABLE, TrainConfig, going_on
 from metta.tools.cli.arguments import help_text, literal, parse
 from metta.tools.cli.config import AnalyzeConfig, PlayConfig, ReplayConfig, RunsConfig, SimConfig
 from metta.tools.cli.epochs import epoch_text
@@ -161,7 +161,9 @@ def saved(**values: Any) -> dict[str, Any]:
 
 
 def resumed(*argv: str) -> TrainConfig:
-    return resume_config(saved(), *parse_train("run=a", *argv))
+    config, anew = going_on(saved(), 1, *parse_train("run=a", *argv))
+    assert anew is None
+    return config
 
 
 def test_a_run_goes_on_with_its_own_configuration() -> None:

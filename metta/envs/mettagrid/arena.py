@@ -28,12 +28,12 @@ class Arena(Game):
 
     limits: ClassVar[dict[str, tuple[int, int]]] = Game.limits | {"mines": (0, 10_000), "walls": (0, 10_000)}
     looks: ClassVar[dict[str, Look]] = Game.looks | {
-        "mine": Look((170, 110, 60), "m", "🗻", "mine"),
-        "generator": Look((90, 140, 230), "g", "⚡", "generator"),
-        "altar": Look((120, 60, 90), "a", "💟", "altar"),
+        "mine": Look((170, 110, 60), "🗻", "mine"),
+        "generator": Look((90, 140, 230), "⚡", "generator"),
+        "altar": Look((120, 60, 90), "💟", "altar"),
         # On the terminal what an agent carries is the colour behind it.
-        "agent.ore": Look((90, 190, 110), "@", "\x1b[43m🤖\x1b[0m", "carries ore"),
-        "agent.battery": Look((90, 190, 110), "@", "\x1b[42m🤖\x1b[0m", "carries a battery"),
+        "agent.ore": Look((90, 190, 110), "\x1b[43m🤖\x1b[0m", "carries ore"),
+        "agent.battery": Look((90, 190, 110), "\x1b[42m🤖\x1b[0m", "carries a battery"),
     }
 
     def furnish(self, grid: np.ndarray, rng: np.random.Generator) -> None:

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from metta.envs.mettagrid.game import Game, Look, with_map
+from metta.envs.mettagrid.game import Game, Look
 from metta.errors import UserError
 
 if TYPE_CHECKING:
@@ -52,13 +52,6 @@ class ConfigGame:
         self.height, self.width = grid.shape
         return grid
 
-    def episode_config(self, seed: int) -> "MettaGridConfig":
-        """Configure one episode, map included, for MettaGrid's own Simulation."""
-        grid = self.draw_map(seed)
-        config = self._config.model_copy(deep=True)
-        with_map(config.game, grid)
-        return config
-
     def look_of(self, kind: str, held: list[str]) -> str:
         return kind if kind in self.looks else "agent" if kind.startswith("agent") else "wall"
 
@@ -67,14 +60,11 @@ class ConfigGame:
 
 
 def looks(game: "GameConfig") -> dict[str, Look]:
-    """Choose a colour, a letter and a symbol for each kind of object."""
+    """Choose a colour and a symbol for each kind of object."""
     kinds = sorted({thing.name for thing in game.objects.values()} - {"wall", "agent"})
-    taken = {"#", "@", "."}
     chosen = {}
     for number, kind in enumerate(kinds):
-        letter = next((c for c in (*kind, *kind.upper(), *"0123456789") if c.isalnum() and c not in taken), "?")
-        taken.add(letter)
         red, green, blue = COLORS[number % len(COLORS)]
         symbol = f"\x1b[38;2;{red};{green};{blue}m{kind[:2]:<2}\x1b[0m"
-        chosen[kind] = Look((red, green, blue), letter, symbol, kind)
+        chosen[kind] = Look((red, green, blue), symbol, kind)
     return chosen

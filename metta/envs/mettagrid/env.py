@@ -7,7 +7,7 @@ import numpy as np
 
 from metta.envs.env_spec import EnvName, EnvSpec, TokenSpec
 from metta.envs.mettagrid.config_game import ConfigGame
-from metta.envs.mettagrid.game import Game, Look
+from metta.envs.mettagrid.game import Game
 from metta.envs.mettagrid.games import GAMES
 from metta.errors import UserError
 
@@ -22,7 +22,7 @@ class MettaGridEnv:
     configuration once, not at each reset (1.6 ms instead of 7).
     """
 
-    metadata: ClassVar[dict[str, Any]] = {"render_modes": ["rgb_array", "ansi"], "render_fps": 10}
+    metadata: ClassVar[dict[str, Any]] = {"render_modes": ["rgb_array"], "render_fps": 10}
 
     def __init__(self, env: EnvName, render_mode: str | None = None, game: ConfigGame | None = None):
         """game: the user's own, called `env`; None: the one of that name in GAMES."""
@@ -34,7 +34,6 @@ class MettaGridEnv:
         self._vibe_actions = np.zeros(num_agents, np.int32)
         names = self.spec.tokens.action_names if self.spec.tokens else ()
         self._is_vibe = np.array([name.startswith("change_vibe") for name in names])
-        self._any_vibe, self._no_vibes = self._is_vibe.any(), np.zeros_like(self._vibe_actions)
 
     def _configure(self) -> None:
         """Make MettaGrid's configuration of the game as it is now, and describe it."""
@@ -99,8 +98,6 @@ class MettaGridEnv:
 
     def divided(self, actions: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """The actions as MettaGrid wants them: those that change an agent's vibe apart; 0 in either is none."""
-        if not self._any_vibe:
-            return actions, self._no_vibes
         vibes = self._is_vibe[actions]
         return np.where(vibes, 0, actions), np.where(vibes, actions, 0)
 
@@ -121,14 +118,9 @@ class MettaGridEnv:
         """Choose among the game's `looks` for one of `objects`, as it is now."""
         return self.game.look_of(thing["type_name"], [self.resources[resource] for resource in thing["inventory"]])
 
-    def render(self) -> np.ndarray | str | None:
-        """Draw the whole map: a picture, uint8 `[height, width, 3]`, for rgb_array; a text for ansi; else None."""
+    def render(self) -> np.ndarray | None:
+        """Draw the whole map: a picture, uint8 `[height, width, 3]`, for rgb_array; else None."""
         height, width = self.game.height, self.game.width
-        if self._render_mode == "ansi":
-            text = np.full((height, width), ".")
-            for thing in self.objects():
-                text[thing["r"], thing["c"]] = self._look(thing).letter
-            return "\n".join("".join(row) for row in text)
         if self._render_mode != "rgb_array":
             return None
         picture = np.full((height, width, 3), FLOOR_COLOR, np.uint8)
@@ -136,11 +128,8 @@ class MettaGridEnv:
             picture[thing["r"], thing["c"]] = self._color(thing)
         return picture.repeat(CELL, 0).repeat(CELL, 1)
 
-    def _look(self, thing: dict[str, Any]) -> Look:
-        return self.game.looks[self.look_of(thing)]
-
     def _color(self, thing: dict[str, Any]) -> tuple[int, int, int]:
-        red, green, blue = self._look(thing).color
+        red, green, blue = self.game.looks[self.look_of(thing)].color
         return (red, green + 12 * (thing["agent_id"] % 10 - 5), blue) if "agent_id" in thing else (red, green, blue)
 
     def close(self) -> None:

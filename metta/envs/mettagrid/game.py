@@ -27,7 +27,6 @@ class Look:
     """How a thing is shown: in pictures, as text, and on the terminal's map."""
 
     color: tuple[int, int, int]
-    letter: str
     symbol: str  # two columns wide
     words: str
 
@@ -47,8 +46,8 @@ class Game(ABC):
     tokens_per_object: ClassVar[int] = 1  # at most: its tag, and one for each resource that it can hold
     # By a map cell's name (but "agent" for "agent.agent"), and by whatever else `look_of` returns.
     looks: ClassVar[dict[str, Look]] = {
-        "wall": Look((90, 90, 100), "#", "\x1b[90m██\x1b[0m", "wall"),
-        "agent": Look((90, 190, 110), "@", "🤖", "agent"),
+        "wall": Look((90, 90, 100), "\x1b[90m██\x1b[0m", "wall"),
+        "agent": Look((90, 190, 110), "🤖", "agent"),
     }
 
     @abstractmethod
@@ -133,22 +132,17 @@ class Game(ABC):
         objects = min(self.most_objects(), self.tokens_per_object * (WINDOW * WINDOW - agents))
         return max(USUAL_TOKENS, GLOBAL_TOKENS + each * agents + objects)
 
-    def episode_config(self, seed: int) -> "MettaGridConfig":
-        """Configure one episode, map included, for MettaGrid's own Simulation."""
-        from mettagrid.config.mettagrid_config import MettaGridConfig
 
-        return MettaGridConfig(game=with_map(self.config(), self.draw_map(seed)))
-
-
-def with_map(game: "GameConfig", grid: np.ndarray) -> "GameConfig":
-    """Have MettaGrid's configuration build the map that was drawn."""
+def with_map(game: "GameConfig", grid: np.ndarray) -> "MettaGridConfig":
+    """Configure one episode, with the map that was drawn, for MettaGrid's own Simulation."""
+    from mettagrid.config.mettagrid_config import MettaGridConfig
     from mettagrid.map_builder.ascii import AsciiMapBuilderConfig
 
     chars = {name: chr(ord("0") + number) for number, name in enumerate(sorted({*grid.flat}))}
     rows = [[chars[cell] for cell in row] for row in grid]
     legend = {char: name for name, char in chars.items()}
-    game.map_builder = AsciiMapBuilderConfig(map_data=rows, char_to_map_name=legend)
-    return game
+    builder = AsciiMapBuilderConfig(map_data=rows, char_to_map_name=legend)
+    return MettaGridConfig(game=game.model_copy(deep=True, update={"map_builder": builder}))
 
 
 def place(grid: np.ndarray, free: np.ndarray, counts: dict[str, int], rng: np.random.Generator) -> None:

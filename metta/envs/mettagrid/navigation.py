@@ -24,8 +24,8 @@ class Navigation(Game):
     limits: ClassVar[dict[str, tuple[int, int]]] = Game.limits | {"room_size": (4, 1000)}
     tokens_per_object: ClassVar[int] = 2
     looks: ClassVar[dict[str, Look]] = Game.looks | {
-        "altar": Look((250, 200, 60), "a", "💟", "altar"),
-        "altar.dark": Look((120, 60, 90), "d", "🌑", "dark altar"),
+        "altar": Look((250, 200, 60), "💟", "altar"),
+        "altar.dark": Look((120, 60, 90), "🌑", "dark altar"),
     }
 
     def furnish(self, grid: np.ndarray, rng: np.random.Generator) -> None:
@@ -37,25 +37,18 @@ class Navigation(Game):
         place(grid, ~near_wall, {"altar": lit, "altar.dark": self.altars - lit}, rng)
 
     def rules(self) -> dict[str, Any]:
+        from mettagrid.config import handler_config as config
         from mettagrid.config.game_value import InventoryValue
-        from mettagrid.config.handler_config import (
-            Handler,
-            isNot,
-            query,
-            queryDelta,
-            targetHas,
-            updateActor,
-            updateTarget,
-        )
         from mettagrid.config.mettagrid_config import AgentConfig, GridObjectConfig, InventoryConfig
         from mettagrid.config.reward_config import reward
         from mettagrid.config.tag import typeTag
 
-        dark = query(typeTag("altar"), [isNot(targetHas({"flame": 1}))])
+        dark = config.query(typeTag("altar"), [config.isNot(config.targetHas({"flame": 1}))])
         dark.order_by, dark.max_items = "random", 1
-        touch = Handler(
-            filters=[targetHas({"flame": 1})],
-            mutations=[queryDelta(dark, {"flame": 1}), updateTarget({"flame": -1}), updateActor({"heart": 1})],
+        goes_dark, lights = config.updateTarget({"flame": -1}), config.queryDelta(dark, {"flame": 1})
+        touch = config.Handler(
+            filters=[config.targetHas({"flame": 1})],
+            mutations=[lights, goes_dark, config.updateActor({"heart": 1})],
         )
         lit = InventoryConfig(initial={"flame": 1})
         return {

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 from urllib.parse import quote
 
 from metta.eval.comparison import FEW_SEEDS, Comparison, Curve
@@ -16,6 +16,7 @@ from metta.html_page import html_page
 from metta.run_folder import RunFolder
 
 SCRIPTS = ("charts.js", "page.js")
+Axes: TypeAlias = dict[bytes, list[float]]  # the x values of all curves
 MAIN_PLOTS = {f"training_{file_name(name)}" for name in MAIN_CURVES}
 METHODS = f"""\
 Scores are of fixed episodes: each evaluation plays the same seeds, with the whole agent of one checkpoint file. \
@@ -50,7 +51,7 @@ def page(report: Report, path: Path) -> str:
 
 def page_data(report: Report, path: Path) -> dict[str, Any]:
     comparison, made = report.comparison, datetime.now().astimezone()
-    axes = Axes()
+    axes: Axes = {}
     return {
         "title": title([group.name for group in comparison.groups]),
         "about": f"{report.train_dir} · {made:%Y-%m-%d %H:%M %Z}",
@@ -62,7 +63,7 @@ def page_data(report: Report, path: Path) -> dict[str, Any]:
             {"title": section.title, "plots": [plot_data(plot, axes) for plot in section.plots]}
             for section in report.sections
         ],
-        "xs": axes.values,
+        "xs": [*axes.values()],
         "runs": [{**run, "folder": folder_link(run["name"], report.train_dir, path)} for run in report.runs],
         "methods": METHODS.splitlines(),
     }
@@ -100,19 +101,10 @@ def interval_over(runs: int) -> str:
     return f"{runs} seeds" + (" (too few)" if runs < FEW_SEEDS else "")
 
 
-class Axes:
-    """Stores the x values of all curves, each list once: the curves of a run mostly share theirs."""
-
-    def __init__(self) -> None:
-        self.values: list[list[float]] = []
-        self._index: dict[bytes, int] = {}
-
-    def number(self, x: Floats) -> int:
-        key = x.tobytes()
-        if key not in self._index:
-            self._index[key] = len(self.values)
-            self.values.append([int(value) if value.is_integer() else value for value in x.tolist()])
-        return self._index[key]
+def axis(x: Floats, axes: Axes) -> int:
+    """The number of these x values among all, each of them once: the curves of a run mostly share theirs."""
+    axes.setdefault(x.tobytes(), [int(value) if value.is_integer() else value for value in x.tolist()])
+    return list(axes).index(x.tobytes())
 
 
 def plot_data(plot: Plot, axes: Axes) -> dict[str, Any]:
@@ -143,7 +135,7 @@ def curve_data(curve: Curve, axes: Axes, rounded: bool) -> dict[str, Any]:
             return None
         return [float(f"{value:.5g}") for value in column.tolist()] if rounded else column.tolist()
 
-    return {"x": axes.number(curve.x), "y": values(curve.y), "low": values(curve.low), "high": values(curve.high)}
+    return {"x": axis(curve.x, axes), "y": values(curve.y), "low": values(curve.low), "high": values(curve.high)}
 
 
 def folder_link(run: str, train_dir: Path, path: Path) -> str:

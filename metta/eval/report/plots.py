@@ -19,12 +19,18 @@ MAIN_CURVES = (RETURN, LENGTH)
 
 
 @dataclass(frozen=True)
-class Lines:
-    """Curves with bands: a curve for each group, None where a group has none."""
+class Titled:
+    """What every plot has."""
 
     id: str
     title: str
     caption: str
+
+
+@dataclass(frozen=True)
+class Lines(Titled):
+    """Curves with bands: a curve for each group, None where a group has none."""
+
     x: str
     y: str
     curves: list[Curve | None]
@@ -42,12 +48,9 @@ class Row:
 
 
 @dataclass(frozen=True)
-class Intervals:
+class Intervals(Titled):
     """Estimates with their intervals, one below the other."""
 
-    id: str
-    title: str
-    caption: str
     x: str
     rows: list[Row]
     reference: float | None = None  # a value to compare with
@@ -55,12 +58,9 @@ class Intervals:
 
 
 @dataclass(frozen=True)
-class Matrix:
+class Matrix(Titled):
     """P(row beats column) for every pair of groups, None where they share no episode."""
 
-    id: str
-    title: str
-    caption: str
     labels: list[str]
     cells: list[list[Estimate | None]]
 

@@ -21,10 +21,7 @@ class Display:
 
     def start(self) -> None:
         self._attempt("progress", self.progress.start)
-        self._attempt("curves", self._open_curves)
-
-    def _open_curves(self) -> None:
-        self._curves = CurveWriter(self._run, self._resumed_at)
+        self._curves = self._attempt("curves", CurveWriter, self._run, self._resumed_at)
 
     def update(self, epoch: int, agent_steps: int, scalars: dict[str, float], seconds: Mapping[str, float]) -> None:
         """Show an epoch's scalars; seconds: by phase, since the start."""
@@ -42,11 +39,11 @@ class Display:
     def fail(self, why: str) -> None:
         self._attempt("progress", self.progress.fail, why)
 
-    def _attempt(self, what: str, show: Callable[..., None], *arguments: Any) -> None:
+    def _attempt(self, what: str, show: Callable[..., Any], *arguments: Any) -> Any:
         if what in self._failed:
-            return
+            return None
         try:
-            show(*arguments)
+            return show(*arguments)
         except Exception as error:  # noqa: BLE001 (a terminal that is gone, a full disk, what rich or TensorBoard raise)
             self._failed.add(what)
             say(f"run={self._run.name} shows no {what} from now on, and trains on: {one_line(error)}")

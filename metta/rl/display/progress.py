@@ -1,13 +1,12 @@
 """What is known of a run in training, and the lines that say it on stderr."""
 
 import math
-import sys
 import time
 from collections import deque
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
-from metta.errors import one_line
+from metta.errors import one_line, say
 from metta.rl.display.health import Learned, verdict
 from metta.rl.train_config import RunConfig
 
@@ -69,7 +68,7 @@ class Progress:
             self.say(self.health)
 
     def say(self, text: str) -> None:
-        print(f"run={self.config.run} {text}", file=sys.stderr, flush=True)
+        say(f"run={self.config.run} {text}")
 
     @property
     def health(self) -> str | None:

@@ -29,13 +29,8 @@ class Collector:
         self.rollout = rollout
         self.params = torch.zeros(*rollout.values.shape, agent.distribution.num_params, device=self.device)
         # By step, since to index a tensor costs as much as a small product.
-        self._by_step = list(
-            zip(
-                *(t.unbind() for t in (rollout.observations, rollout.actions, rollout.values)),
-                self.params.unbind(),
-                strict=True,
-            )
-        )
+        written = (rollout.observations, rollout.actions, rollout.values, self.params)
+        self._by_step = list(zip(*(array.unbind() for array in written), strict=True))
 
     @torch.inference_mode()
     def collect(self, seed: int) -> list[Episode]:

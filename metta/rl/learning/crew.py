@@ -13,13 +13,14 @@ from metta.agent.policy_agent import PolicyAgent
 from metta.envs.by_value import pack
 from metta.errors import UserError
 from metta.files import portable_pickle
-from metta.processes.exchange import Dealt
+from metta.processes.exchange import Dealt, Exchange
 from metta.processes.ranks import Ranks
 from metta.processes.shared_arrays import shared_memory_file, shares
 from metta.processes.worker import Worker, end_workers
 from metta.rl.learning.random_state import DRAWING
 from metta.rl.learning.replica import Replica, meet_all, start_replica
 from metta.rl.learning.rollout import Rollout
+from metta.rl.learning.summed_gradients import SummedGradients
 from metta.rl.train_config import RunConfig
 
 
@@ -59,7 +60,7 @@ class Crew:
         local = tuple(range(block.start + part.start, block.start + part.stop) for part in parts)
         require_memory(config, agent, len(block) * ranks_here)
         dealt = [Dealt(config.num_shards, local, mine) for mine in local]
-        num_bytes = Replica.memory_bytes(agent, dealt[0])
+        num_bytes = Exchange.memory_bytes(dealt[0], SummedGradients.size(agent))
         with shared_memory_file(num_bytes) as file:
             memory = mmap.mmap(file.fileno(), num_bytes)
             for theirs in dealt[1:]:

@@ -91,10 +91,6 @@ class Replica:
         self.rollouts = [collector.rollout for collector in self.collectors.values()]
         self.scaler = RewardScaler([rollout.values.shape[1] for rollout in self.rollouts], config.gamma)
 
-    @staticmethod
-    def memory_bytes(agent: PolicyAgent, dealt: Dealt) -> int:
-        return Exchange.memory_bytes(dealt, SummedGradients.size(agent))
-
     def collect(self, epoch: int) -> list[Episode]:
         """Write these shards' rollouts; returns the episodes that ended."""
         episodes = []
@@ -217,7 +213,7 @@ def set_up(memory_fd: int, connection: Connection, pickled: bytes, threads: int,
         await_message(connection)
         connection.recv_bytes()
 
-    memory = mmap.mmap(memory_fd, Replica.memory_bytes(agent, dealt))
+    memory = mmap.mmap(memory_fd, Exchange.memory_bytes(dealt, SummedGradients.size(agent)))
     return Replica(config, agent, dealt, helpers, memory, meet)
 
 

@@ -7,6 +7,8 @@ import numpy as np
 
 from metta.moments import Moments, merged
 
+CLIP = 10.0
+
 
 class RewardScaler:
     """Divides rewards by the running standard deviation of the discounted return, so that one learning rate fits all.
@@ -14,9 +16,9 @@ class RewardScaler:
     Engstrom et al. 2020 (arXiv 2005.12729, section 3); the statistics are training's own and never touch a score.
     """
 
-    def __init__(self, rows: Sequence[int], gamma: float, clip: float = 10.0):
+    def __init__(self, rows: Sequence[int], gamma: float):
         """rows: of each of this process's shards."""
-        self.gamma, self.clip = gamma, clip
+        self.gamma = gamma
         self.discounted = [np.zeros(count) for count in rows]
         self.moments = Moments(0.0, 0.0, 0.0)
 
@@ -24,7 +26,7 @@ class RewardScaler:
         self,
         rollouts: Sequence[tuple[np.ndarray, np.ndarray]],
         gather: Callable[[np.ndarray], np.ndarray],
-        present: Sequence[Any] | None = None,
+        present: Sequence[Any],
     ) -> list[np.ndarray]:
         """Take rollouts, (rewards, done) `[T, B]` of each shard, into the statistics; returns the rewards scaled.
 
@@ -32,13 +34,11 @@ class RewardScaler:
         """
         own = [
             Moments.of(discounted_returns(discounted, rewards, done, self.gamma)[where])
-            for discounted, (rewards, done), where in zip(
-                self.discounted, rollouts, present or [...] * len(rollouts), strict=True
-            )
+            for discounted, (rewards, done), where in zip(self.discounted, rollouts, present, strict=True)
         ]
         self.moments = self.moments.merge(merged(gather(np.array(own))))
         scale = 1 / np.sqrt(self.moments.m2 / self.moments.count + 1e-8)
-        return [np.clip(rewards * scale, -self.clip, self.clip).astype(np.float32) for rewards, _ in rollouts]
+        return [np.clip(rewards * scale, -CLIP, CLIP).astype(np.float32) for rewards, _ in rollouts]
 
     def state_dict(self) -> dict[str, Any]:
         """Return the statistics, which all shards have in common."""

@@ -1,7 +1,6 @@
 """Where the time goes: seconds by phase."""
 
 import time
-from types import TracebackType
 
 
 class Timers:
@@ -19,9 +18,7 @@ class Timers:
     def __enter__(self) -> None:
         self._open.append((self._phase, time.perf_counter()))
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         phase, began = self._open.pop()
         elapsed = time.perf_counter() - began
         self.seconds[phase] = self.seconds.get(phase, 0.0) + elapsed

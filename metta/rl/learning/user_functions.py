@@ -3,6 +3,7 @@
 import copy
 from collections.abc import Callable
 from contextlib import AbstractContextManager
+from inspect import unwrap
 from typing import Any
 
 import numpy as np
@@ -11,12 +12,24 @@ from torch import Tensor
 
 from metta.agent.policy_agent import PolicyAgent
 from metta.errors import UserCodeError, UserError
-from metta.rl.learning.adam import Adam
 from metta.rl.learning.ppo import Statistics
 from metta.rl.train_config import RunConfig
 from metta.user_code import code_name, file_in, load_function, said_where, users_code
 
 OnEpoch = Callable[[Any, dict[str, float]], Any]  # of the trainer and the epoch's scalars; True ends training
+
+
+class Adam(torch.optim.Adam):
+    """torch's Adam without torch's compiler, which its methods load only to be left out of it: 1.8 s of each start.
+
+    The same computation and the same state; `torch.compile` would not find its way around it.
+    """
+
+    add_param_group = unwrap(torch.optim.Adam.add_param_group)
+    load_state_dict = unwrap(torch.optim.Adam.load_state_dict)
+    state_dict = unwrap(torch.optim.Adam.state_dict)
+    zero_grad = unwrap(torch.optim.Adam.zero_grad)
+    step = torch.no_grad()(unwrap(torch.optim.Adam.step))
 
 
 class EpochCallback:

@@ -14,6 +14,7 @@ import numpy as np
 from metta.envs.env_spec import EnvName
 from metta.envs.make_env import Env, is_mettagrid, make_env
 from metta.envs.mettagrid.env import MettaGridEnv
+from metta.envs.mettagrid.game import with_map
 from metta.envs.mettagrid.games import GAMES
 from metta.errors import UserError
 from metta.files.durable import rename_over, written_beside
@@ -126,7 +127,8 @@ def write_mettascope(source: Source, file: IO[bytes]) -> str | None:
     recording = source.recording
     env = make_env(source.env)
     assert isinstance(env, MettaGridEnv)
-    simulation = Simulation(env.game.episode_config(recording.seed), recording.seed)
+    grid = env.game.draw_map(recording.seed)  # which says what the configuration is
+    simulation = Simulation(with_map(env.game.config(), grid), recording.seed)
     log, core = EpisodeReplay(simulation), simulation._c_sim
     single = SingleEnv(env)
     differing = None

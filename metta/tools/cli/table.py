@@ -1,16 +1,11 @@
 """A table on stdout, as plain aligned text; on a terminal a row is never wider than it."""
 
-from __future__ import annotations
-
 import shutil
 import sys
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
 from metta.errors import one_line
-
-if TYPE_CHECKING:
-    from metta.eval.statistics import Estimate, Score
+from metta.eval.statistics import Estimate, Score
 
 LEAST_WIDTH = 12  # of a text that is shortened, so that it still says something
 SCORE_HEADINGS = ("mean reward", "95% interval", "IQM", "episodes")
