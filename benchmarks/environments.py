@@ -33,9 +33,9 @@ from mettagrid.map_builder.random_map import RandomMapBuilder
 from metta.envs.env_spec import EnvSpec
 from metta.errors import MettaError, UserError
 from metta.eval.policy_evaluator import PolicyEvaluator
+from metta.rl.one_run import Trainer, load_trainer
 from metta.rl.tiny_checkpoint_manager import TinyCheckpointManager
 from metta.rl.train_config import TrainConfig
-from metta.rl.trainer import Trainer, load_trainer
 
 RESULTS = Path(__file__).with_name("environments.md")
 EPISODES = 10

@@ -28,8 +28,8 @@ from benchmarks.training_speed import CASES
 from metta.envs.env_spec import EnvName
 from metta.envs.make_env import spec_of
 from metta.envs.vec_env import EpisodeSeeds, VecEnv
+from metta.rl.one_run import Trainer
 from metta.rl.train_config import TrainConfig
-from metta.rl.trainer import Trainer
 
 CARTPOLE = {"env": "CartPole-v1", "horizon": 128, "update_epochs": 4}
 ARENA = {"env": "arena", "num_envs": 1, "horizon": 64, "update_epochs": 1, "minibatch_size": 4096}

@@ -87,8 +87,8 @@ def predicted(alone: dict[str, float], ranks: int, fixed: float, gigabits: float
 def measure(case: str, ranks: int) -> int:
     """Measure in the first of the ranks that torchrun has started, and print it."""
     from metta.rl.learning.summed_gradients import SummedGradients
+    from metta.rl.one_run import Trainer
     from metta.rl.train_config import TrainConfig
-    from metta.rl.trainer import Trainer
 
     own, _ = CASES[case]
     settings = {**own, "num_envs": own["num_envs"] * ranks, "num_shards": ranks, "num_workers": 0}

@@ -112,8 +112,8 @@ def timed(step: Callable[[], int]) -> float:
 
 
 def measure_metta(settings: dict[str, Any]) -> dict[str, float]:
+    from metta.rl.one_run import Trainer
     from metta.rl.train_config import TrainConfig
-    from metta.rl.trainer import Trainer
 
     trainer = Trainer(TrainConfig(run="speed", total_timesteps=10**9, device="cpu", **settings))
 

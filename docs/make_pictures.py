@@ -23,9 +23,9 @@ from metta.eval.policy_evaluator import PolicyEvaluator
 from metta.keys import Config, key
 from metta.rl.display.panel import panel
 from metta.rl.display.progress import Progress
+from metta.rl.one_run import Trainer
 from metta.rl.tiny_checkpoint_manager import TinyCheckpointManager
 from metta.rl.train_config import RunConfig
-from metta.rl.trainer import Trainer
 from metta.run_folder import RunFolder
 from metta.tools.cli.arguments import parse
 from metta.tools.cli.config import TRAIN_DIR

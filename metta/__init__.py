@@ -10,9 +10,9 @@ if TYPE_CHECKING:
     from metta.agent.policy_agent import PolicyAgent
     from metta.eval.eval_db import EvalDB
     from metta.eval.policy_evaluator import PolicyEvaluator
+    from metta.rl.one_run import Trainer
     from metta.rl.tiny_checkpoint_manager import TinyCheckpointManager, load_latest_agent, run_exists, save_checkpoint
     from metta.rl.train_config import TrainConfig
-    from metta.rl.trainer import Trainer
     from metta.tools.train import train
 
 __all__ = [
@@ -37,7 +37,7 @@ _MODULES = {  # importing these at once would take the seconds that torch takes
     "PolicyEvaluator": "metta.eval.policy_evaluator",
     "TinyCheckpointManager": _CHECKPOINTS,
     "TrainConfig": "metta.rl.train_config",
-    "Trainer": "metta.rl.trainer",
+    "Trainer": "metta.rl.one_run",
     "load_latest_agent": _CHECKPOINTS,
     "run_exists": _CHECKPOINTS,
     "save_checkpoint": _CHECKPOINTS,

@@ -14,7 +14,7 @@ import numpy as np
 from metta.eval import statistics
 from metta.eval.comparison import Curve
 from metta.eval.statistics import Floats
-from metta.rl.saved_config import newest_config
+from metta.rl.saving.saved_config import newest_config
 from metta.rl.tiny_checkpoint_manager import TinyCheckpointManager
 from metta.run_folder import Folder, RunFolder
 

@@ -21,7 +21,7 @@ from metta.errors import CheckpointError, UserError
 from metta.eval.agent_files import file_crc
 from metta.eval.eval_db import EpisodeRow, open_scores, scored_env
 from metta.eval.statistics import Score
-from metta.rl.saved_config import newest_config
+from metta.rl.saving.saved_config import newest_config
 from metta.rl.tiny_checkpoint_manager import TinyCheckpointManager
 from metta.run_folder import RunFolder, absolute
 from metta.sim.recording import recorded_name, recording_path, save_recordings

@@ -10,7 +10,7 @@ from metta.envs.env_spec import EnvName
 from metta.envs.make_env import is_mettagrid
 from metta.errors import UserError, enumeration, say
 from metta.eval.eval_db import scored_env
-from metta.rl.saved_config import newest_config, own_env
+from metta.rl.saving.saved_config import newest_config, own_env
 from metta.rl.tiny_checkpoint_manager import TinyCheckpointManager
 from metta.run_folder import RunFolder
 from metta.sim.recording import Recording, Source, load_recording, recorded_epoch, recorded_seeds, recording_path

@@ -12,7 +12,7 @@ from rich.filesize import decimal
 from metta.envs.env_spec import EnvName
 from metta.errors import UserError, one_line, say
 from metta.eval.eval_db import EvalDB
-from metta.rl.saved_config import newest_config
+from metta.rl.saving.saved_config import newest_config
 from metta.rl.tiny_checkpoint_manager import TinyCheckpointManager
 from metta.run_folder import RunFolder
 from metta.tools.cli.arguments import parse

@@ -14,8 +14,8 @@ from metta.envs.make_env import check_env
 from metta.errors import MettaError, UserError, one_line
 from metta.eval.eval_db import EvalDB, open_scores
 from metta.rl.defaults import help_table
-from metta.rl.saved_config import newest_config
 from metta.rl.saving.ancestors import check_ancestor
+from metta.rl.saving.saved_config import newest_config
 from metta.rl.tiny_checkpoint_manager import TinyCheckpointManager
 from metta.rl.train_config import TrainConfig, going_on
 from metta.run_folder import absolute

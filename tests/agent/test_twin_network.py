@@ -15,8 +15,8 @@ from metta.envs.env_spec import EnvName, EnvSpec
 from metta.rl.learning.minibatches import Minibatches
 from metta.rl.learning.ppo import ppo_loss, update
 from metta.rl.learning.rollout import Rollout
+from metta.rl.one_run import Trainer
 from metta.rl.train_config import TrainConfig
-from metta.rl.trainer import Trainer
 from tests.helpers.configs import an_exchange, run_config
 
 CONFIG = run_config(clip_coef=0.2, vf_coef=0.7, ent_coef=0.05, update_epochs=2, minibatch_size=40)

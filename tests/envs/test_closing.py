@@ -13,8 +13,8 @@ from metta.envs.env_spec import EnvName
 from metta.envs.make_env import spec_of
 from metta.envs.vec_env import EpisodeSeeds, VecEnv
 from metta.errors import say_once
+from metta.rl.one_run import Trainer
 from metta.rl.train_config import TrainConfig
-from metta.rl.trainer import Trainer
 from metta.sim.simulation import SimulationPool
 
 NAME = "test/Note-v0"

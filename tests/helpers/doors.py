@@ -7,9 +7,9 @@ from typing import Any
 
 from metta.envs.make_env import make_env
 from metta.eval.policy_evaluator import PolicyEvaluator
+from metta.rl.one_run import Trainer, load_trainer
 from metta.rl.tiny_checkpoint_manager import TinyCheckpointManager
 from metta.rl.train_config import TrainConfig
-from metta.rl.trainer import Trainer, load_trainer
 from metta.run_folder import RunFolder
 from metta.sim.recording import load_recording, recording_path
 from metta.sim.single_env import SingleEnv, difference, replay_steps

@@ -7,7 +7,7 @@ import numpy as np
 import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from metta.rl.trainer import Trainer
+from metta.rl.one_run import Trainer
 
 
 def differences(a: Any, b: Any, at: str = "") -> list[str]:

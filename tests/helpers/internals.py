@@ -8,7 +8,7 @@ import torch
 
 from metta.agent.distributions import Categorical, Gaussian
 from metta.rl.learning.minibatches import Minibatches
-from metta.rl.trainer import Trainer
+from metta.rl.one_run import Trainer
 
 ARRAYS = (
     *("observations", "actions", "values", "log_probs", "advantages", "returns", "rewards"),

@@ -5,9 +5,9 @@ from pathlib import Path
 from typing import Any
 
 from metta.eval.eval_db import EvalDB
+from metta.rl.one_run import Trainer
 from metta.rl.tiny_checkpoint_manager import TinyCheckpointManager
 from metta.rl.train_config import TrainConfig
-from metta.rl.trainer import Trainer
 from metta.tools.main import main
 from tests.helpers.commands import run_in
 from tests.helpers.exact import differences, run_epochs

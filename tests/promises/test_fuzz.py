@@ -18,7 +18,7 @@ from metta.errors import MettaError
 from metta.eval.eval_db import EpisodeRow, EvalDB
 from metta.eval.event_files import read_curves
 from metta.rl.display.curves import CurveWriter
-from metta.rl.saved_config import newest_config
+from metta.rl.saving.saved_config import newest_config
 from metta.run_folder import RunFolder
 from metta.sim.recording import recording_path, save_recordings
 from metta.tools import replay

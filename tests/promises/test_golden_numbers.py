@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 import pytest
 
+from metta.rl.one_run import Trainer
 from metta.rl.train_config import TrainConfig
-from metta.rl.trainer import Trainer
 from tests.helpers.internals import use_portable_noise
 from tests.helpers.small_envs import Lengths, env_id
 

@@ -22,7 +22,7 @@ TORCH_FREE = [
     "metta.errors",
     "metta.eval.eval_db",
     "metta.rl.saving.run_lock",
-    "metta.rl.saved_config",
+    "metta.rl.saving.saved_config",
     "metta.rl.tiny_checkpoint_manager",
     "metta.rl.train_config",
     "metta.tools.analyze",

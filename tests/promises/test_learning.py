@@ -9,8 +9,8 @@ from typing import Any
 import gymnasium
 import numpy as np
 
+from metta.rl.one_run import Trainer
 from metta.rl.train_config import TrainConfig
-from metta.rl.trainer import Trainer
 from tests.helpers.small_envs import Arms, Cue, Door, First, Fork, env_id
 
 SMALL: dict[str, Any] = {

@@ -15,9 +15,10 @@ from metta.envs.make_env import spec_of
 from metta.eval.eval_db import EvalDB
 from metta.eval.policy_evaluator import PolicyEvaluator
 from metta.rl.learning.random_state import seed_everything
+from metta.rl.one_run import Trainer, load_trainer
 from metta.rl.tiny_checkpoint_manager import TinyCheckpointManager
 from metta.rl.train_config import TrainConfig
-from metta.rl.trainer import Trainer, load_trainer, train
+from metta.rl.trainer import train
 from tests.helpers.exact import curves, differences, run_epochs
 
 N = 3  # epochs before the interruption, and after it

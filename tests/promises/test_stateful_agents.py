@@ -7,9 +7,9 @@ import pytest
 import torch
 
 from metta.errors import MettaError, UserError
+from metta.rl.one_run import Trainer, load_trainer
 from metta.rl.tiny_checkpoint_manager import TinyCheckpointManager
 from metta.rl.train_config import TrainConfig
-from metta.rl.trainer import Trainer, load_trainer
 from tests.helpers import stateful_agents
 from tests.helpers.exact import differences, run_epochs
 

@@ -13,8 +13,8 @@ from metta.rl.learning.minibatches import Minibatches
 from metta.rl.learning.ppo import backward
 from metta.rl.learning.reward_scaler import RewardScaler
 from metta.rl.learning.rollout import Batch
+from metta.rl.one_run import Trainer
 from metta.rl.train_config import TrainConfig
-from metta.rl.trainer import Trainer
 from tests.helpers.configs import an_exchange, run_config
 
 LEAVES = (Leaf((), "vector", (3,), "float32"),)

@@ -9,10 +9,11 @@ import pytest
 import torch
 
 from metta.errors import MettaError, UserError
-from metta.rl.saved_config import newest_config
+from metta.rl.one_run import Trainer
+from metta.rl.saving.saved_config import newest_config
 from metta.rl.tiny_checkpoint_manager import TinyCheckpointManager
 from metta.rl.train_config import TrainConfig
-from metta.rl.trainer import Trainer, train
+from metta.rl.trainer import train
 from metta.tools import runs
 from tests.helpers.commands import result_of
 from tests.helpers.exact import curves, differences

@@ -7,8 +7,8 @@ import pytest
 
 from metta.rl.display.health import Learned, verdict
 from metta.rl.display.progress import Progress
+from metta.rl.one_run import Trainer
 from metta.rl.train_config import TrainConfig
-from metta.rl.trainer import Trainer
 from tests.helpers.small_envs import Arms, Cue, Fork, Lengths, env_id
 
 NOISE = np.random.RandomState(0).standard_normal(60)

@@ -10,9 +10,10 @@ import torch
 
 from metta.errors import UserCodeError, UserError
 from metta.rl.learning.user_functions import EpochCallback
+from metta.rl.one_run import Trainer
 from metta.rl.tiny_checkpoint_manager import TinyCheckpointManager
 from metta.rl.train_config import TrainConfig
-from metta.rl.trainer import Trainer, train
+from metta.rl.trainer import train
 from tests.helpers.commands import result_of
 from tests.helpers.exact import curves, differences
 

@@ -17,8 +17,8 @@ from metta.rl.learning.minibatches import Minibatches, Part
 from metta.rl.learning.ppo import backward
 from metta.rl.learning.rollout import Rollout
 from metta.rl.learning.summed_gradients import SummedGradients
+from metta.rl.one_run import Trainer
 from metta.rl.train_config import TrainConfig
-from metta.rl.trainer import Trainer
 from tests.helpers.configs import an_exchange, run_config
 
 CONFIG = run_config(vf_coef=0.5, ent_coef=0.01)

@@ -13,8 +13,8 @@ import pytest
 import torch
 
 from metta.envs.vec_env import EpisodeSeeds
+from metta.rl.one_run import Trainer
 from metta.rl.train_config import TrainConfig
-from metta.rl.trainer import Trainer
 from tests.helpers.internals import rollout_of
 from tests.helpers.plain_distributions import distribution
 from tests.helpers.small_envs import Lengths, env_id

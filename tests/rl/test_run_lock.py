@@ -19,11 +19,12 @@ import pytest
 import torch
 
 from metta.errors import MettaError, RunLockedError
+from metta.rl.one_run import Trainer
 from metta.rl.saving.checkpoint_saver import CheckpointSaver
 from metta.rl.saving.run_lock import RunLock
 from metta.rl.tiny_checkpoint_manager import TinyCheckpointManager, save_checkpoint
 from metta.rl.train_config import TrainConfig
-from metta.rl.trainer import Trainer, train
+from metta.rl.trainer import train
 from metta.tools.main import main
 
 ROOT = Path(__file__).parents[2]

@@ -12,8 +12,8 @@ import torch
 from torch import nn
 
 from metta.errors import CheckpointError
-from metta.rl import saved_config
-from metta.rl.saved_config import newest_config, read_saved_config
+from metta.rl.saving import saved_config
+from metta.rl.saving.saved_config import newest_config, read_saved_config
 from metta.rl.tiny_checkpoint_manager import TinyCheckpointManager
 from tests.helpers.small_checkpoints import flip
 
@@ -65,7 +65,7 @@ def test_without_torch(tmp_path: Path) -> None:
     """Prevents a bad argument of a run that exists from being answered only after torch is imported."""
     code = """
 import sys
-from metta.rl.saved_config import read_saved_config
+from metta.rl.saving.saved_config import read_saved_config
 print(read_saved_config(sys.argv[1])["config"]["env"], "torch" in sys.modules, "numpy" in sys.modules)
 """
     done = subprocess.run(
@@ -161,7 +161,7 @@ def test_a_number_in_the_file_does_not_choose_the_memory(tmp_path: Path) -> None
     file = tmp_path / "trainer_epoch_1.pt"
     with zipfile.ZipFile(file, "w") as archive:
         archive.writestr("archive/data.pkl", b"\x80\x02}r" + (1 << 27).to_bytes(4, "little") + b".")
-    code = "import resource, sys; from metta.rl.saved_config import read_saved_config\n"
+    code = "import resource, sys; from metta.rl.saving.saved_config import read_saved_config\n"
     code += "resource.setrlimit(resource.RLIMIT_AS, (1 << 30, 1 << 30)); read_saved_config(sys.argv[1])"
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     done = subprocess.run(

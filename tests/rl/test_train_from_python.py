@@ -15,9 +15,10 @@ import torch
 
 import metta
 from metta.errors import MettaError, UserError
+from metta.rl.one_run import Trainer, load_trainer
 from metta.rl.tiny_checkpoint_manager import TinyCheckpointManager
 from metta.rl.train_config import TrainConfig
-from metta.rl.trainer import Trainer, load_trainer, train
+from metta.rl.trainer import train
 from tests.helpers.commands import result_of
 
 SMALL: dict[str, Any] = {

@@ -18,9 +18,10 @@ from metta.agent.policy_agent import PolicyAgent
 from metta.envs.make_env import spec_of
 from metta.errors import UserError
 from metta.rl.display.curves import CurveWriter
+from metta.rl.one_run import Trainer, load_trainer
 from metta.rl.tiny_checkpoint_manager import TinyCheckpointManager
 from metta.rl.train_config import TrainConfig
-from metta.rl.trainer import Trainer, load_trainer, train
+from metta.rl.trainer import train
 from metta.run_folder import RunFolder
 from tests.helpers.commands import metta_in, result_of
 from tests.helpers.exact import curves, run_epochs

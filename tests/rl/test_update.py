@@ -9,8 +9,8 @@ import pytest
 import torch
 from torch import nn
 
+from metta.rl.one_run import Trainer
 from metta.rl.train_config import TrainConfig
-from metta.rl.trainer import Trainer
 from tests.helpers.internals import record_passes, rollout_of
 from tests.helpers.plain_distributions import distribution
 from tests.helpers.small_envs import Lengths, env_id

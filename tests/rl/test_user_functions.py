@@ -12,9 +12,10 @@ import torch
 from metta.agent.policy_agent import PolicyAgent
 from metta.errors import MettaError, UserError
 from metta.rl.learning.ppo import ppo_loss
+from metta.rl.one_run import Trainer
 from metta.rl.tiny_checkpoint_manager import TinyCheckpointManager
 from metta.rl.train_config import TrainConfig
-from metta.rl.trainer import Trainer, train
+from metta.rl.trainer import train
 from tests.helpers.commands import result_of
 from tests.helpers.exact import differences
 from tests.helpers.small_envs import ONE_STEP

@@ -7,8 +7,8 @@ import pytest
 
 from metta.errors import MettaError
 from metta.keys import keys, kinds
+from metta.rl.one_run import Trainer
 from metta.rl.train_config import TrainConfig
-from metta.rl.trainer import Trainer
 from metta.tools.main import main
 from tests.tools.test_options import COMMANDS
 

@@ -14,7 +14,7 @@ from torch import nn
 
 from metta.eval.eval_db import EvalDB
 from metta.eval.policy_evaluator import LoadedAgent, PolicyEvaluator
-from metta.rl import saved_config
+from metta.rl.saving import saved_config
 from metta.rl.saving.run_lock import RunLock
 from metta.rl.tiny_checkpoint_manager import TinyCheckpointManager, save_checkpoint
 from metta.tools.main import main

@@ -8,7 +8,7 @@ from typing import Any, TypeAlias
 from metta.errors import enumeration
 from metta.eval.comparison import Group
 from metta.keys import BY_ENVIRONMENT, keys
-from metta.rl.saved_config import newest_config
+from metta.rl.saving.saved_config import newest_config
 from metta.rl.tiny_checkpoint_manager import TinyCheckpointManager
 from metta.rl.train_config import CHANGEABLE, FOLDER, TrainConfig
 

@@ -14,7 +14,7 @@ from metta.envs.by_value import unpack
 from metta.envs.env_spec import check_fit
 from metta.envs.make_env import check_env, spec_of
 from metta.errors import CheckpointError, UserError, enumeration, say
-from metta.rl.saved_config import checked_state, read_saved_config
+from metta.rl.saving.saved_config import checked_state, read_saved_config
 from metta.rl.tiny_checkpoint_manager import TinyCheckpointManager, run_exists
 from metta.rl.train_config import TrainConfig, fork_config, typed_places
 from metta.run_folder import TrainDir
