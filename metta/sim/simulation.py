@@ -8,6 +8,7 @@ import functools
 import math
 import os
 import pickle
+import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import Executor, Future
@@ -26,6 +27,7 @@ from metta.sim.players import Player, make_player
 
 AGENTS, GAMES = 256, 64  # that play at once, at most: enough to pay for a call of the network, and little memory
 MOST_STEPS = 500_000  # of an episode: far more than any has that ends
+PLAYING = threading.Lock()  # the threads of an executor share what is kept in their process
 HELP_AFTER_S = 2.0  # of playing: about what it costs to start a process
 
 
@@ -167,7 +169,8 @@ class SimulationPool:
 
 def play_batch(task: bytes, agent: bytes, sampled: bool, seeds: range) -> list[Episode]:
     """Play in a worker process, which keeps the environments and the agent for the next batch."""
-    return kept_simulation(task).play(kept_player(task, agent, sampled), seeds)
+    with PLAYING:
+        return kept_simulation(task).play(kept_player(task, agent, sampled), seeds)
 
 
 @functools.lru_cache(maxsize=1)

@@ -350,3 +350,12 @@ def test_an_agent_is_evaluated_as_it_acts_and_not_as_it_learns(tmp_path: Path) -
             observation, _, terminated, truncated, _ = alone.step(action)
             length, over = length + 1, terminated or truncated
         assert row.length == length
+
+
+def test_threads_of_an_executor_share_what_they_play_in(tmp_path: Path) -> None:
+    """Wrong scores, other ones each time, where several threads step the same environments."""
+    save_agent(tmp_path, "CartPole-v1")
+    with PolicyEvaluator(tmp_path, num_envs=4) as evaluator:
+        alone = evaluator.evaluate("run", 0, episodes=64)
+    with ThreadPoolExecutor(4) as executor, PolicyEvaluator(tmp_path, num_envs=4, executor=executor) as evaluator:
+        assert evaluator.evaluate("run", 0, episodes=64) == alone
