@@ -53,13 +53,18 @@ class PettingZooEnv(Adapter):
         self._rows, self._rewards, self._terminated, self._truncated = observations, rewards, terminated, truncated
 
     def reset(self, seed: int) -> None:
-        self._write(*self._begin(seed))
+        observations, infos = self._begin(seed)
+        self._present, self._over = list(self._env.agents), set[Any]()
+        self._write(observations, infos)
 
     def step(self, actions: np.ndarray) -> None:
-        acting = list(self._env.agents)
-        chosen = {name: self._convert(actions[i : i + 1]) for i, name in enumerate(self.names) if name in acting}
+        acting, asked = self._present, self._env.agents
+        chosen = {name: self._convert(actions[i : i + 1]) for i, name in enumerate(self.names) if name in asked}
         observations, rewards, terminations, truncations, infos = self._env.step(chosen)
-        present = self._env.agents
+        # Some environments leave those whose episode has ended among their agents.
+        self._over |= {name for name in acting if terminations.get(name) or truncations.get(name)}
+        self._over &= {*self._env.agents}
+        self._present = present = [name for name in self._env.agents if name not in self._over]
         for i, name in enumerate(self.names):
             was = name in acting
             put_reward(self._rewards, i, rewards.get(name, 0) if was else 0)
@@ -72,7 +77,7 @@ class PettingZooEnv(Adapter):
 
     def _write(self, observations: dict[Any, Any], infos: dict[Any, Any]) -> None:
         """Write a row for each agent: what it sees if it does, and whether it is there."""
-        present = self._env.agents
+        present = self._present
         for name, row in zip(self.names, self._rows, strict=True):
             row[:] = 1  # nothing is forbidden to who is not there
             if name in observations:

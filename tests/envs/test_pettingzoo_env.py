@@ -12,7 +12,7 @@ from metta.envs.env_spec import EnvName
 from metta.envs.make_env import spec_of
 from metta.envs.vec_env import DealtSeeds, EpisodeSeeds, VecEnv
 from metta.errors import EnvError, UserError
-from tests.helpers.parallel_envs import Shift, Table, Turns, Unlike
+from tests.helpers.parallel_envs import Lingers, Shift, Table, Turns, Unlike
 
 
 def named(kind: type) -> EnvName:
@@ -25,7 +25,7 @@ def allowed(spec: Any, observations: np.ndarray) -> np.ndarray:
     return np.stack([part.argmax(1) for part in parts], 1).reshape(-1, *spec.action_shape)
 
 
-@pytest.mark.parametrize("kind", [Shift, Table])
+@pytest.mark.parametrize("kind", [Shift, Table, Lingers])
 def test_rows_follow_their_agents(kind: type) -> None:
     """An agent's step given to another, a death taken for a time-out, rewards of who is not there, no end."""
     spec = spec_of(named(kind))

@@ -89,3 +89,22 @@ class Turns(AECEnv):
 
     metadata: ClassVar[dict[str, Any]] = {"name": "turns", "is_parallelizable": False}
     possible_agents: ClassVar[list[str]] = ["a", "b"]
+
+
+class Lingers(Shift):
+    """The same, but who has ended stays among `agents`, with rewards that nobody earned, as do all in the end."""
+
+    def reset(self, seed: int | None = None, options: Any = None) -> tuple[dict[str, Any], dict[str, Any]]:
+        self.gone: list[str] = []
+        return super().reset(seed, options)
+
+    def step(self, actions: dict[str, Any]) -> tuple[dict, dict, dict, dict, dict]:
+        assert actions.keys() == set(self.agents)
+        self.agents = [name for name in self.agents if name not in self.gone]
+        before = [*self.agents]
+        seen, rewards, terminations, truncations, infos = super().step({name: actions[name] for name in before})
+        for name in self.gone:
+            seen[name], rewards[name], terminations[name] = np.zeros(3, np.float32), 9.0, True
+        self.gone += [name for name in before if name not in self.agents]
+        self.agents = [*self.agents, *self.gone]
+        return seen, rewards, terminations, truncations, infos
