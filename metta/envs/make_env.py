@@ -122,6 +122,10 @@ def adapted(made: Made, env: EnvName, render_mode: str | None) -> Env:
     if is_a(what, "gymnasium", "Env"):
         from metta.envs.gymnasium_env import GymnasiumEnv
 
+        if env.wrappers and made.max_steps is not None:  # inside, so that they see the end
+            from gymnasium.wrappers import TimeLimit
+
+            return GymnasiumEnv(wrapped(TimeLimit(what, made.max_steps), env), env)
         return GymnasiumEnv(wrapped(what, env), env, made.max_steps)
     for key in (WRAPPERS, "max_episode_steps"):
         if key in env.settings:

@@ -327,3 +327,31 @@ def test_minigrid_gives_its_image() -> None:
     assert make_env(EnvName("MiniGrid-Empty-5x5-v0")).spec.observation_shape == (7, 7, 3)
     whole = make_env(EnvName("MiniGrid-Empty-5x5-v0", {"preprocessing": False})).spec
     assert [(leaf.path, leaf.shape) for leaf in whole.leaves] == [(("direction",), (4,)), (("image",), (7, 7, 3))]
+
+
+class AtTheEnd(gymnasium.Wrapper):
+    """All rewards at once, in the last step."""
+
+    def reset(self, **options: Any) -> Any:
+        self.sum = 0.0
+        return super().reset(**options)
+
+    def step(self, action: Any) -> Any:
+        observation, reward, terminated, truncated, info = super().step(action)
+        self.sum += float(reward)
+        return observation, self.sum if terminated or truncated else 0.0, terminated, truncated, info
+
+
+def test_wrappers_see_the_end_of_an_episode() -> None:
+    """A time limit around all wrappers, which gymnasium.make has inside: what they do at the end is never done."""
+    returns = []
+    for settings in ({"max_episode_steps": 9}, {"max_episode_steps": 9, "wrappers": AtTheEnd}):
+        env = make_env(EnvName("Pendulum-v1", settings))
+        arrays, rewards = Arrays(env), []
+        env.reset(0)
+        for step in range(9):
+            env.step(np.ones((1, 1), np.float32))
+            rewards.append(float(arrays.rewards[0]))
+            assert arrays.truncated[0] == (step == 8)
+        returns.append(sum(rewards))
+    assert returns[0] == pytest.approx(returns[1]) and rewards[:-1] == [0.0] * 8
