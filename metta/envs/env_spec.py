@@ -1,5 +1,6 @@
 """What an agent must know about its environment: plain data, small enough to live in every agent file."""
 
+import numbers
 import re
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
@@ -29,12 +30,13 @@ class EnvName:
     @classmethod
     def of(cls, env: Any, settings: dict[str, Any] | None = None) -> Self:
         """Name what `env=` was given: a name, or from Python a class or a function. UserError for anything else."""
+        settings = {key: kept(key, value) for key, value in (settings or {}).items()}
         if isinstance(env, EnvName):
-            return cls(env.name, env.settings).with_(settings or {})
+            return cls(env.name, env.settings).with_(settings)
         if isinstance(env, str):
-            return cls(env, settings or {})
+            return cls(env, settings)
         if callable(env) and hasattr(env, "__qualname__"):
-            return cls(place_of(env), settings or {})
+            return cls(place_of(env), settings)
         if not hasattr(env, "reset"):
             raise UserError(f"env={one_line(repr(env))}: not text, nor a class or a function")
         kind = type(env).__name__
@@ -69,6 +71,21 @@ class EnvName:
 
     def __hash__(self) -> int:
         return hash(self.label)
+
+
+def kept(key: str, value: Any) -> Any:
+    """Copy the value of a setting. UserError for what no run can keep, and compare, as what it is."""
+    if isinstance(value, dict):
+        return {name: kept(key, part) for name, part in value.items()}
+    if isinstance(value, list | tuple):
+        parts = [kept(key, part) for part in value]
+        return tuple(parts) if isinstance(value, tuple) else parts
+    if key == WRAPPERS or value is None or isinstance(value, bool | int | float | str):
+        return value
+    if isinstance(value, numbers.Real):  # numpy's
+        return int(value) if isinstance(value, numbers.Integral) else float(value)
+    what = f"env.{key} is a {type(value).__name__}, and settings are numbers, text, true, false, None, lists and dicts"
+    raise UserError(f"{what}: give as env= a function that makes the environment with it")
 
 
 def without_folders(places: str) -> str:

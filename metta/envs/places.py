@@ -52,7 +52,7 @@ def make(env: EnvName, render_mode: str | None) -> Made:
 def called(env: EnvName, thing: Any, settings: dict[str, Any]) -> Any:
     """Call the class or function; copy what is an environment already, for several are needed."""
     with failing(f"env={env.short_name} cannot be made", PLACE.fullmatch(env.name)["module"]):  # type: ignore[index]
-        return thing(**settings) if callable(thing) else copy.deepcopy(thing)
+        return thing(**copy.deepcopy(settings)) if callable(thing) else copy.deepcopy(thing)
 
 
 def parameters_of(thing: Any) -> tuple[dict[str, Any], bool]:

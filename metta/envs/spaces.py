@@ -27,6 +27,10 @@ class ObservationReader:
     """
 
     def __init__(self, name: str, space: spaces.Space, choices: tuple[int, ...]):
+        if not isinstance(space, spaces.Space):
+            raise UserError(
+                f"env={name}: its observation_space is a {type(space).__name__}, not a space of Gymnasium's"
+            )
         self.space, self.num_choices = space, sum(choices)
         self.texts: list[str] = []  # what is left out
         self.gives_mask = bool(choices) and isinstance(space, spaces.Dict) and MASK in space.spaces

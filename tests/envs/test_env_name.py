@@ -4,11 +4,14 @@ from pathlib import Path
 from typing import Any
 
 import gymnasium
+import numpy as np
 import pytest
 
 from metta.envs.env_spec import EnvName
 from metta.envs.make_env import check_env, make_env
+from metta.errors import UserError
 from metta.files.durable import rename_over, written_beside
+from metta.rl.train_config import TrainConfig
 from metta.run_folder import RunFolder
 from metta.sim.recording import recorded_epoch, recording_path
 from metta.sim.replay.films import SUFFIXES, replay_path
@@ -113,3 +116,21 @@ def test_the_files_of_a_long_name_can_be_written(tmp_path: Path) -> None:
             rename_over(partial, path)
         assert recorded_epoch(path.name) == 10**9
     assert len({*paths, *films}) == 2 * (1 + len(SUFFIXES))
+
+
+def test_settings_are_copied() -> None:
+    """One dict of settings that all runs of a loop share, and that an environment empties for the next one."""
+    given: dict[str, Any] = {"config": {"sizes": [3], "pair": (1, np.float32(0.5))}}
+    names = [EnvName.of("arena", given)]
+    given["config"]["sizes"].append(4)
+    names.append(EnvName.of("arena", given))
+    assert [name.settings["config"]["sizes"] for name in names] == [[3], [3, 4]]
+    assert names[0].settings["config"]["pair"] == (1, 0.5)
+
+
+@pytest.mark.parametrize("value", [object(), np.zeros(3), lambda reward: reward, {"inside": [np.zeros(3)]}])
+def test_what_no_run_can_keep_is_no_setting(value: Any) -> None:
+    """A run that trains once, and that no command and no resume finds the environment of."""
+    said = "^env.key is a .*, and settings are numbers, .*: give as env= a function that makes the environment with it$"
+    with pytest.raises(UserError, match=said):
+        TrainConfig(run="r", env="arena", env_settings={"key": value})

@@ -252,3 +252,10 @@ def test_a_part_that_is_missing_is_named() -> None:
     for value, missing in (({"c": 1}, "a"), ({"a": {}}, "b"), (np.zeros(2), "a")):
         with pytest.raises(ValueError, match=f"^an observation without '{missing}': its space has a.b$"):
             reader.write(np.zeros(2), value)
+
+
+@pytest.mark.parametrize("space", [None, (2,)])
+def test_an_observation_space_that_is_none_is_named(space: Any) -> None:
+    """A traceback of an attribute that it has not."""
+    with pytest.raises(UserError, match="^env=mine: its observation_space is a .*, not a space of Gymnasium's$"):
+        ObservationReader("mine", space, ())
