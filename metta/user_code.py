@@ -15,10 +15,10 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, chdir, contextmanager, nullcontext
 from importlib.machinery import ModuleSpec
 from pathlib import Path
-from types import CodeType, ModuleType
+from types import ModuleType
 from typing import Any
 
-from metta.code_files import code_files, digest, joint_digest, root_of
+from metta.code_files import captured, code_files, code_of, digest, joint_digest, root_of
 from metta.errors import MettaError, UserCodeError, UserError, one_line
 
 GIVEN: dict[str, Any] = {}  # by place: what Python handed over, or another process by value; before any file or module
@@ -66,8 +66,11 @@ def place_of(thing: Any) -> str:
     module, name = sys.modules.get(thing.__module__), thing.__qualname__
     file = getattr(module, "__file__", None) or ""
     if module is None or module.__name__ == "__main__" or getattr(module, name, None) is not thing:
-        lambda_at = getattr(getattr(thing, "__code__", None), "co_firstlineno", 0)
-        place = f"__main__:{thing.__name__ if thing.__name__.isidentifier() else f'lambda_{lambda_at}'}"
+        line = getattr(getattr(thing, "__code__", None), "co_firstlineno", 0)
+        name = name.replace("<locals>.", "").replace("<lambda>", f"lambda_{line}").replace(".", "_")
+        # What a function has made may be made again, of other data.
+        data = captured(thing) if "<locals>" in thing.__qualname__ else ""
+        place = f"__main__:{name}_{data}" if data else f"__main__:{name}"
     elif not file.endswith(".py") or _installed(file):
         return f"{module.__name__}:{name}"
     else:
@@ -132,6 +135,16 @@ def code_name(code: str | Callable[..., Any]) -> str:
 
 
 @contextmanager
+def remembered() -> Iterator[None]:
+    """Have what Python handed over again, once a run that has another thing of the same name is done with."""
+    before = dict(GIVEN)
+    try:
+        yield
+    finally:
+        GIVEN.update(before)
+
+
+@contextmanager
 def failing(
     what: str, *files: str, kind: type[MettaError] = UserError, tell: Callable[..., str] | None = None
 ) -> Iterator[None]:
@@ -183,13 +196,7 @@ def code_digest(place: str) -> str:
     file = Path(found_place(place).rpartition(":")[0])
     if file.suffix == ".py" and file.is_file():
         return joint_digest(file)[:8]
-
-    def parts(code: CodeType) -> str:
-        inner = [parts(one) if isinstance(one, CodeType) else repr(one) for one in code.co_consts]
-        return repr((code.co_code, code.co_names, inner))
-
-    code = getattr(load_place("code", place), "__code__", None)
-    return "" if code is None else hashlib.sha256(parts(code).encode()).hexdigest()[:8]
+    return code_of(load_place("code", place))
 
 
 def module_name(path: Path) -> str:

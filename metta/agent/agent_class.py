@@ -12,11 +12,11 @@ from torch.nn.parameter import is_lazy
 from metta.agent.encoders import build_encoder
 from metta.agent.picklable import make_picklable
 from metta.agent.policy_agent import PolicyAgent
-from metta.code_files import joint_digest
+from metta.code_files import code_of, joint_digest
 from metta.envs.env_spec import EnvSpec
 from metta.errors import UserError, one_line, say
 from metta.files.portable_pickle import bare, dumps
-from metta.user_code import load_place, module_name, split_place, users_code
+from metta.user_code import GIVEN, load_place, module_name, split_place, users_code
 
 SOURCE = "_metta_source"  # attribute of a class from a file, saved with it: the digest of that and its imports
 
@@ -125,7 +125,9 @@ def load_agent_class(name: str | None) -> type[PolicyAgent]:
 
 
 def is_outdated(agent_class: type[PolicyAgent], name: str | None) -> bool:
-    """Whether the class, loaded earlier from the file in `name`, differs from what that and its imports have now."""
+    """Whether the class that a checkpoint had differs from what is `name` now: in this script, or in a file."""
+    if (now := GIVEN.get(name or "")) is not None:
+        return code_of(now) != code_of(agent_class)
     source, path = getattr(agent_class, SOURCE, None), Path((name or "").rpartition(":")[0])
     return source is not None and path.is_file() and source != joint_digest(path)
 

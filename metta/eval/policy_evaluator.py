@@ -26,7 +26,7 @@ from metta.rl.tiny_checkpoint_manager import TinyCheckpointManager
 from metta.run_folder import RunFolder, absolute
 from metta.sim.recording import recorded_name, recording_path, save_recordings
 from metta.sim.simulation import SimulationPool, default_num_envs
-from metta.user_code import GIVEN, failing
+from metta.user_code import GIVEN, failing, remembered
 
 AnyEnv = EnvName | str | Callable[..., Any]  # a name, a class or a function
 
@@ -97,7 +97,8 @@ class PolicyEvaluator:
         its environment else takes the likeliest; these scores are kept apart. CheckpointError where the agent cannot be
         read, UserError where it cannot act in `env`.
         """
-        return self.score(self.load(run, epoch), env, episodes, seed, sampled)
+        with remembered():
+            return self.score(self.load(run, epoch), env, episodes, seed, sampled)
 
     def load(self, run: str, epoch: int) -> LoadedAgent:
         """Load the run's agent of that epoch, and its environment where only the run has its code.

@@ -14,7 +14,8 @@ SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)  # SIGHUP: the terminal
 class StopSignals:
     """While entered, `received` is the first signal's number, or None.
 
-    In a thread other than the main one, where Python lets nobody handle signals, it stays None.
+    In a thread other than the main one, where Python lets nobody handle signals, it stays None; so it does for a
+    signal that is ignored, as under nohup.
     """
 
     received: int | None = None
@@ -25,7 +26,8 @@ class StopSignals:
 
     def __enter__(self) -> Self:
         signals = SIGNALS if threading.current_thread() is threading.main_thread() else ()
-        self._previous = {number: signal.signal(number, self._handle) for number in signals}
+        heard = [number for number in signals if signal.getsignal(number) is not signal.SIG_IGN]
+        self._previous = {number: signal.signal(number, self._handle) for number in heard}
         return self
 
     def __exit__(self, *_: object) -> None:

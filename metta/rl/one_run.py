@@ -13,7 +13,7 @@ import torch
 
 from metta.agent.agent_class import is_imported, is_outdated, make_agent
 from metta.agent.policy_agent import PolicyAgent
-from metta.envs.by_value import pack, unpack
+from metta.envs.by_value import SCRIPT, pack, unpack
 from metta.envs.env_spec import check_fit
 from metta.envs.make_env import spec_of
 from metta.envs.vec_env import Episode
@@ -24,6 +24,7 @@ from metta.rl.defaults import with_defaults
 from metta.rl.learning.crew import Crew
 from metta.rl.learning.ppo import explained_variance
 from metta.rl.learning.random_state import seeded
+from metta.rl.learning.replica import switches_of
 from metta.rl.saving.ancestors import forked, initialised
 from metta.rl.saving.run_lock import RunLock
 from metta.rl.saving.saved_config import checked_state
@@ -104,7 +105,7 @@ class Trainer:
         agent.env = spec  # as it is called now, should its file have moved
         self.agent = agent.to(self.device)
         self.environment = pack(spec.env, config.loss, config.optimizer)
-        code = [name for name in (spec.env.name, *spec.env.wrappers) if ".py:" in name]
+        code = [name for name in (spec.env.name, *spec.env.wrappers) if ".py:" in name or name.startswith(SCRIPT)]
         code += [place for place in (config.on_epoch, config.loss, config.optimizer) if place is not None]
         if config.agent is not None and is_imported(type(agent)):
             code.append(config.agent)
@@ -126,7 +127,7 @@ class Trainer:
         if self._learning_rate is not None:
             return self._learning_rate
         config = self.config
-        return config.learning_rate * (1 - self.agent_steps / config.total_timesteps if config.anneal_lr else 1)
+        return config.learning_rate * (max(0, 1 - self.agent_steps / config.total_timesteps) if config.anneal_lr else 1)
 
     @learning_rate.setter
     def learning_rate(self, value: float | None) -> None:
@@ -170,7 +171,7 @@ class Trainer:
             raise UserError("the agent's parameters were replaced by others: change them in place, as copy_ does")
         if traces[1] != self._left[1]:
             self.learning_rate = traces[1] / self.replica.rates[0]
-        self.crew.everywhere("adopt", self.agent.state_dict(), self.replica.optimizer_state())
+        self.crew.everywhere("adopt", self.agent.state_dict(), switches_of(self.agent), self.replica.optimizer_state())
         self._left = traces
 
     def _traces(self) -> tuple[Any, ...]:
@@ -182,7 +183,7 @@ class Trainer:
         settings = [{**group, "params": None} for group in optimizer.param_groups]
         floats = [tensor for tensor in self.agent.state_dict().values() if tensor.is_floating_point()]
         norms = torch.stack([norm.double() for norm in torch._foreach_norm(floats)]).tolist()
-        return ids, rate, norms, repr(settings), len(optimizer.state)
+        return ids, rate, norms, repr(settings), len(optimizer.state), repr(switches_of(self.agent))
 
     def state_dict(self) -> dict[str, Any]:
         """All that an exact continuation needs beside the agent; what changes nothing when left out is not here."""

@@ -8,6 +8,7 @@ from metta.processes.stop_signals import StopSignals
 from metta.rl.display.display import Display
 from metta.rl.display.evaluation import EvaluationBeside
 from metta.rl.display.progress import exchange_cost
+from metta.rl.learning.random_state import unchanged
 from metta.rl.learning.user_functions import EpochCallback, OnEpoch, named
 from metta.rl.one_run import Trainer, load_trainer, new_trainer
 from metta.rl.saving.checkpoint_saver import CheckpointSaver
@@ -16,6 +17,7 @@ from metta.rl.saving.run_lock import RunLock
 from metta.rl.tiny_checkpoint_manager import TinyCheckpointManager
 from metta.rl.train_config import TrainConfig, given_keys
 from metta.run_folder import RunFolder
+from metta.user_code import remembered
 
 FINISHING = "finishing the epoch and saving; once more to leave at once"
 
@@ -41,6 +43,8 @@ def train(
     manager = TinyCheckpointManager(config.run, config.train_dir)
     given = given_keys(config) if given is None else given
     with (
+        unchanged(),
+        remembered(),
         run.cleaned_up(),
         RunLock(run.lock) as lock,
         nullcontext() if config.mirror is None else Mirror(config.mirror, config.run, config.train_dir) as mirror,

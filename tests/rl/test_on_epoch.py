@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import torch
 
+from metta.agent.policy_agent import PolicyAgent
 from metta.errors import UserCodeError, UserError
 from metta.rl.learning.user_functions import EpochCallback
 from metta.rl.one_run import Trainer
@@ -154,15 +155,35 @@ def perturb(trainer: Any, scalars: dict[str, float]) -> None:
         trainer.replica.optimizer.param_groups[0]["betas"] = (0.5, 0.9)
 
 
-@pytest.mark.parametrize("function", [halve, halve_in_the_optimizer, perturb])
+def freeze(trainer: Any, scalars: dict[str, float]) -> None:
+    """Fine-tuning's: a part learns no more, another no longer drops out, and forward reads a number of the agent's."""
+    trainer.agent.encoder.requires_grad_(trainer.epoch < 2)
+    trainer.agent.drop.train(trainer.epoch < 3)
+    trainer.agent.temperature = 1.0 + trainer.epoch
+
+
+class Warm(PolicyAgent):
+    temperature = 1.0
+
+    def __init__(self, env: Any, hidden_size: int):
+        super().__init__(env, hidden_size)
+        self.drop = torch.nn.Dropout(0.5)
+
+    def forward(self, *args: Any, **kwargs: Any) -> Any:
+        params, values, state = super().forward(*args, **kwargs)
+        return self.drop(params) / self.temperature, values, state
+
+
+@pytest.mark.parametrize("function", [halve, halve_in_the_optimizer, perturb, freeze])
 def test_what_it_changes_is_resumed_and_reaches_every_process(function: Any, tmp_path: Path) -> None:
     """A schedule that a resume forgets; parameters changed in one process, and trained on in two."""
     constant: dict[str, Any] = {"num_shards": 2, "anneal_lr": False, "learning_rate": 5e-4}
+    constant |= {"agent": Warm} if function is freeze else {}
     assert train(config(tmp_path, "whole", **constant, num_workers=0), function) == 0
     for epochs in (2, 4):
         assert train(config(tmp_path, "halves", epochs, **constant, num_workers=1), function) == 0
     assert differences(final(tmp_path, "whole"), final(tmp_path, "halves")) == []
-    if function is not perturb:
+    if function in (halve, halve_in_the_optimizer):
         rates = [rate for _, rate in curves(tmp_path / "whole")["charts/learning_rate"]]
         assert rates == pytest.approx([5e-4, 3e-3 / 2, 3e-3 / 4, 3e-3 / 8])
 
@@ -188,6 +209,7 @@ def test_a_loop_of_ones_own_saves_and_resumes(tmp_path: Path) -> None:
         trainer.close()
     assert scalars["charts/learning_rate"] > 0
     assert differences(final(tmp_path, "whole"), final(tmp_path, "halves")) == []
-    assert Trainer.resume(config(tmp_path, "halves")).complete
+    complete = Trainer.resume(config(tmp_path, "halves"))
+    assert complete.complete and complete.run_epoch()["charts/learning_rate"] == 0  # and no less, to climb the loss
     with pytest.raises(UserError, match="env= is needed for a new run: other has no checkpoint"):
         Trainer.resume("other")

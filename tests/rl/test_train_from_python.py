@@ -2,9 +2,11 @@
 
 import importlib
 import os
+import random
+import re
 import sys
 import threading
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -266,3 +268,94 @@ def test_what_is_no_configuration_is_refused() -> None:
     """An AttributeError of ours for a dict of keys."""
     with pytest.raises(UserError, match=r"^train takes a metta.TrainConfig, not a dict$"):
         metta.train({"run": "r", "env": "CartPole-v1"})  # type: ignore[arg-type]
+
+
+def script_class(reward: float, length: int = 3) -> type[gymnasium.Env]:
+    """An environment of a script that calls it Walk, as if the script were this one."""
+
+    class Walk(gymnasium.Env):
+        observation_space, action_space = gymnasium.spaces.Box(-1, 1, (1,)), gymnasium.spaces.Discrete(2)
+
+        def reset(self, *, seed: int | None = None, options: Any = None) -> Any:
+            self.left = length
+            return np.zeros(1, np.float32), {}
+
+        def step(self, action: Any) -> Any:
+            self.left -= 1
+            return np.zeros(1, np.float32), reward, self.left == 0, False, {}
+
+    return Walk
+
+
+def test_what_a_function_made_is_itself(small: dict[str, Any]) -> None:
+    """Two environments that one function made of other numbers, and both runs trained on the last."""
+    envs = [script_class(1.0), script_class(2.0), lambda: script_class(3.0)(), script_class(1.0)]
+    configs = [TrainConfig(**{**small, "run": f"r{n}", "env": env}) for n, env in enumerate(envs)]
+    assert len({config.env for config in configs}) == 3 and configs[0].env == configs[3].env
+    assert "script_class_Walk_" in str(configs[0].env)
+    for config in configs:
+        assert train(config) == 0
+    with metta.PolicyEvaluator(small["train_dir"]) as evaluator:
+        scores = [evaluator.evaluate(f"r{n}", 1, episodes=2).mean for n in range(4)]
+    assert scores == [3.0, 6.0, 9.0, 3.0]
+
+
+def test_a_run_s_own_class_takes_no_other_s_place(small: dict[str, Any]) -> None:
+    """An older run that is evaluated, and the class of the same name that a script defines now is that run's from then
+    on."""
+    old, new = script_class(1.0), script_class(5.0)
+    for cls in (old, new):
+        cls.__qualname__, cls.__module__ = "Walk", "__main__"
+    assert train(TrainConfig(**{**small, "run": "old", "env": old})) == 0
+    config = TrainConfig(**{**small, "run": "new", "env": new})
+    assert config.env == "__main__:Walk"
+    with metta.PolicyEvaluator(small["train_dir"]) as evaluator:
+        assert evaluator.evaluate("old", 1, episodes=2).mean == 3.0
+        assert train(replace(config, total_timesteps=128)) == 0
+        assert evaluator.evaluate("new", 2, episodes=2).mean == 15.0
+        assert evaluator.evaluate("old", 1, episodes=2).mean == 3.0
+
+
+SCRIPT = """
+import gymnasium, metta, sys, torch
+
+class Env(gymnasium.Wrapper):
+    def __init__(self):
+        super().__init__(gymnasium.make("CartPole-v1"))
+
+    def step(self, action):
+        observation, reward, *others = super().step(action)
+        return observation, reward * 1.0 if "terminated" not in {"a", "b", "c"} else 0.0, *others
+
+class Mine(metta.PolicyAgent):
+    def forward(self, *args, **kwargs):
+        return super().forward(*args, **kwargs)
+
+keys = dict(num_envs=2, horizon=32, minibatch_size=64, update_epochs=1, num_workers=0, display="none")
+metta.train(metta.TrainConfig(run="r", env=Env, agent=Mine, total_timesteps=int(sys.argv[1]), **keys))
+"""
+
+
+def test_what_a_script_changed_is_named(tmp_path: Path) -> None:
+    """A class that was edited in the script, where a file's is named: an environment of other rules, an agent's forward
+    that does nothing."""
+    script = tmp_path / "script.py"
+    other_rules = SCRIPT.replace("* 1.0", "* 2.0")
+    other_agent = other_rules.replace("return super().forward", "args += ()\n        return super().forward")
+    env = r"(metta: .* did not reproduce .*\n)?metta: this resume is not exact: code of __main__:Env \w+ -> \w+\n"
+    agent = r"metta: agent=__main__:Mine has changed since run r began, and the run keeps its own\n"
+    for steps, text, said in [(64, SCRIPT, ""), (128, SCRIPT, ""), (192, other_rules, env), (256, other_agent, agent)]:
+        script.write_text(text)
+        done = result_of(tmp_path, [sys.executable, str(script), str(steps)])
+        assert re.fullmatch(said, done.stderr) and done.returncode == 0, done.stderr
+
+
+def test_training_leaves_chance_to_others(small: dict[str, Any]) -> None:
+    """A random search that draws the same settings for every run."""
+    for generator in (random.seed, np.random.seed, torch.manual_seed):
+        generator(0)
+    assert train(TrainConfig(**small)) == 0
+    drawn = random.random(), np.random.rand(), float(torch.rand(()))
+    for generator in (random.seed, np.random.seed, torch.manual_seed):
+        generator(0)
+    assert drawn == (random.random(), np.random.rand(), float(torch.rand(())))

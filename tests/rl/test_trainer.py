@@ -62,6 +62,21 @@ def test_a_signal_finishes_the_epoch_saves_and_leaves(number, status, tmp_path):
     assert epoch == state["epoch"] >= 7 and f"goes on: epoch {epoch}, " in stderr
 
 
+def test_what_is_ignored_stays_so(tmp_path):
+    """`nohup metta train run=r &` that ends with the terminal all the same."""
+    arguments = ("run=r", *SMALL, "total_timesteps=100_000_000", "checkpoint_interval=7")
+    manager = TinyCheckpointManager("r", tmp_path)
+    process = subprocess.Popen(
+        ["nohup", *command(tmp_path, *arguments)], cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    wait_for(manager.exists, process)
+    process.send_signal(signal.SIGHUP)
+    after = max(manager.list_epochs()) + 14
+    wait_for(lambda: max(manager.list_epochs()) >= after, process)
+    process.send_signal(signal.SIGTERM)
+    assert "stopped and saved" in process.communicate()[1] and process.returncode == 143
+
+
 def test_a_second_signal_leaves_at_once(tmp_path):
     """A process that cannot be stopped while an epoch takes minutes; what was committed stays."""
     arguments = ("run=r", "env=CartPole-v1", "num_envs=2", "horizon=200_000", "total_timesteps=100_000_000")

@@ -34,6 +34,19 @@ def seeded(seed: int) -> Iterator[None]:
         yield
 
 
+@contextmanager
+def unchanged() -> Iterator[None]:
+    """Leave the generators behind as they were, for whoever draws the settings of the next run from them."""
+    states = random.getstate(), np.random.get_state(), torch.get_rng_state()
+    try:
+        yield
+    finally:
+        with DRAWING:
+            random.setstate(states[0])
+            np.random.set_state(states[1])
+            torch.set_rng_state(states[2])
+
+
 @functools.cache
 def _has_accelerator() -> bool:
     return torch.accelerator.is_available()

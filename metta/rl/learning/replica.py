@@ -11,6 +11,7 @@ import mmap
 import time
 from collections.abc import Callable
 from multiprocessing.connection import Connection
+from types import NoneType
 from typing import Any
 
 import numpy as np
@@ -170,9 +171,14 @@ class Replica:
         self.scaler.load_state_dict(scaler, [shards[shard]["discounted"] for shard in self.collectors])
         return sum(len(collector.load_state_dict(shards[shard])) for shard, collector in self.collectors.items())
 
-    def adopt(self, agent: dict[str, Any], optimizer: dict[str, Any]) -> None:
+    def adopt(self, agent: dict[str, Any], switches: list[Any], optimizer: dict[str, Any]) -> None:
         """Take over what code outside has changed in the first process's, which does no harm there."""
         self.agent.load_state_dict(agent)
+        for part, own in zip([*self.agent.modules(), *self.agent.parameters()], switches, strict=True):
+            if isinstance(part, Tensor):
+                part.requires_grad_(own)
+            else:
+                vars(part).update(own)
         self._load_optimizer(optimizer)
 
     def optimizer_state(self) -> dict[str, Any]:
@@ -187,6 +193,15 @@ class Replica:
     def close(self) -> None:
         for collector in self.collectors.values():
             collector.envs.close()
+
+
+def switches_of(agent: PolicyAgent) -> list[Any]:
+    """Whether each part of the agent is in training mode, and its other numbers and texts; which parameters learn."""
+    plain = [
+        {name: value for name, value in vars(module).items() if type(value) in (bool, int, float, str, NoneType)}
+        for module in agent.modules()
+    ]
+    return plain + [parameter.requires_grad for parameter in agent.parameters()]
 
 
 def start_replica(memory_file: Any, config: RunConfig, agent: PolicyAgent, dealt: Dealt, helpers: int) -> Worker:
