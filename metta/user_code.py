@@ -37,10 +37,11 @@ def split_place(key: str, text: str, example: str = "Name") -> tuple[str, str]:
 
 def check_place(key: str, text: str, example: str = "Name") -> None:
     """UserError unless there is such a file or module; whether the name is in it is seen when it is loaded."""
-    place, _ = split_place(key, text, example)
+    place, name = split_place(key, text, example)
     if place.endswith(".py"):
         if not Path(place).is_file():
-            raise UserError(f"{key}={text}: no file {place}")
+            moved = f"; where it has moved, give {key}=new/place/{Path(place).name}:{name}"
+            raise UserError(f"{key}={text}: no file {place}{moved if Path(place).is_absolute() else ''}")
     elif not place.replace(".", "").isidentifier() or _spec(place.partition(".")[0]) is None:
         raise UserError(f"{key}={text}: no module {place}")
 

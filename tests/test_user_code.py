@@ -21,7 +21,8 @@ def test_file_or_module_must_be_there(tmp_path: Path) -> None:
     (tmp_path / "mine.py").touch()
     check_place("agent", f"{tmp_path}/mine.py:Mine")
     check_place("agent", "metta.agent.policy_agent:PolicyAgent")
-    with pytest.raises(UserError, match=f"no file {tmp_path}/other.py$"):
+    moved = "; where it has moved, give agent=new/place/other.py:Mine"
+    with pytest.raises(UserError, match=f"no file {tmp_path}/other.py{moved}$"):
         check_place("agent", f"{tmp_path}/other.py:Mine")
     with pytest.raises(UserError, match="no module no_such$"):
         check_place("agent", "no_such:Mine")

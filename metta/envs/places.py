@@ -78,11 +78,6 @@ def load(name: str) -> tuple[Any, dict[str, Any]]:
     found = PLACE.fullmatch(name)
     assert found is not None
     place, entry = f"{found['module']}:{found['name']}", found["entry"]
-    file = Path(found["module"])
-    if file.suffix == ".py" and file.is_absolute() and not file.is_file():
-        raise UserError(
-            f"env={name}: no file {file}; where it has moved, give env=new/place/{file.name}:{found['name']}"
-        )
     thing = load_place("env", place, looks_like_one, "environment")
     if entry is None:
         if isinstance(thing, Mapping):

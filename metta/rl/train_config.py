@@ -6,8 +6,9 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
-from metta.envs.env_spec import EnvName
+from metta.envs.env_spec import EnvName, without_folders
 from metta.envs.make_env import check_env
+from metta.envs.settings import wrapper_places
 from metta.errors import UserError
 from metta.keys import Config, above, at_least, between, key, keys, kinds, shown
 from metta.user_code import found_place, place_of, resolved_place
@@ -34,6 +35,7 @@ PLACES = frozenset({"eval_db", "mirror"})  # of copies and scores: no checkpoint
 FOLDER = frozenset({"run", "train_dir"}) | PLACES  # where things lie: not a matter of the run, which can be moved
 EVAL_DB = "where the scores are: a file, or postgresql://user@host/database"
 CODE = frozenset({"agent", "loss", "optimizer", "on_epoch"})  # keys that name code of the user's own
+MOVABLE = CODE | {"env", "env.wrappers"}  # whose files are found where they are now
 OF_PYTHON = ("agent", "loss", "optimizer")  # of them those that Python may give as they are
 LARGE = 1e30  # a factor or a bound that is as good as infinite, and still a float32
 
@@ -195,8 +197,7 @@ def going_on(
     for name, (own, new) in changed.items():
         started = "without it" if own is None else f"with {name}={own}"
         raise UserError(f"{name}={new}: run {config.run} was started {started}, and keeps that to its end")
-    # A file of the environment's that has moved since is found where it is now.
-    return _replaced(saved, config, given & (CHANGEABLE | {"env"})), None
+    return _replaced(saved, config, given & (CHANGEABLE | MOVABLE)), None
 
 
 def fork_config(saved: dict[str, Any], config: TrainConfig, given: frozenset[str]) -> TrainConfig:
@@ -234,12 +235,15 @@ def changed_keys(saved: dict[str, Any], config: TrainConfig, given: frozenset[st
 
 def is_same(name: str, own: Any, new: Any) -> bool:
     """Tell whether two values of a key name one thing in the user's code, or in a file that has moved."""
-    if own is None or new is None or not (name in CODE or name == "env"):
+    if own is None or new is None or name not in MOVABLE:
         return False
+    if name == "env.wrappers":
+        olds, news = own.split(","), wrapper_places(new).split(",")
+        return len(olds) == len(news) and all(is_same("env", *pair) for pair in zip(olds, news, strict=True))
     if resolved_place(own) == resolved_place(new) or (name == "env" and found_place(own) == found_place(new)):
         return True
     file = own.partition(".py:")[0] + ".py"
-    return name == "env" and EnvName(own).label == EnvName(new).label and not Path(file).exists()
+    return without_folders(own) == without_folders(new) and not Path(file).exists()
 
 
 def gone_keys(saved: dict[str, Any]) -> dict[str, Any]:

@@ -84,10 +84,9 @@ def test_on_the_command_line(tmp_path: Path) -> None:
     (tmp_path / "own.py").unlink()
     more = ("run=r", "train_dir=.", f"total_timesteps={STEPS * 5}")
     lost = command(tmp_path, *more)
-    assert (lost.returncode, lost.stderr) == (
-        2,
-        f"metta train: on_epoch={tmp_path}/own.py:f: no file {tmp_path}/own.py\n",
-    )
+    moved = "where it has moved, give on_epoch=new/place/own.py:f"
+    said = f"metta train: on_epoch={tmp_path}/own.py:f: no file {tmp_path}/own.py; {moved}\n"
+    assert (lost.returncode, lost.stderr) == (2, said)
     without = command(tmp_path, *more, "on_epoch=None")
     assert (without.returncode, without.stdout) == (0, "")
 

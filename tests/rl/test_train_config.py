@@ -77,8 +77,9 @@ def test_the_values_that_are_no_defaults_were_given() -> None:
 
 
 def test_an_agents_file_is_the_same_from_anywhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """./mine.py:A refused, for the run was started with mine.py:A."""
+    """./mine.py:A refused, for the run was started with mine.py:A; and wherever it lies, once that file has moved."""
     (tmp_path / "folder").mkdir()
+    (tmp_path / "mine.py").touch()
     monkeypatch.chdir(tmp_path)
     saved = asdict(run_config(agent="mine.py:A"))
     for same in ("mine.py:A", "./mine.py:A", f"{tmp_path}/folder/../mine.py:A"):
@@ -87,6 +88,10 @@ def test_an_agents_file_is_the_same_from_anywhere(tmp_path: Path, monkeypatch: p
     assert changed_keys(saved, TrainConfig(run="r", agent="../mine.py:A"), frozenset({"agent"})) == {}
     for other in ("mine.py:A", "../mine.py:B", "mine:A"):
         assert changed_keys(saved, TrainConfig(run="r", agent=other), frozenset({"agent"})).keys() == {"agent"}
+    (tmp_path / "mine.py").rename(tmp_path / "folder/mine.py")
+    moved = TrainConfig(run="r", agent="mine.py:A")
+    assert going_on(saved, 1, moved, frozenset({"agent"}))[0].agent == "mine.py:A"
+    assert changed_keys(saved, TrainConfig(run="r", agent="mine.py:B"), frozenset({"agent"})).keys() == {"agent"}
 
 
 def test_a_run_that_learned_nothing_begins_anew() -> None:

@@ -110,10 +110,42 @@ def test_code_that_changed_is_named(tmp_path: Path) -> None:
     edited = command(tmp_path, "run=r", "train_dir=.", f"total_timesteps={STEPS * 2}")
     assert edited.returncode == 0
     assert "metta: this resume is not exact: code of own.py:reinforce " in edited.stderr
-    (tmp_path / "own.py").unlink()
-    gone = command(tmp_path, "run=r", "train_dir=.", f"total_timesteps={STEPS * 3}")
-    said = f"metta train: loss={tmp_path}/own.py:reinforce: no file {tmp_path}/own.py\n"
-    assert (gone.returncode, gone.stderr) == (2, said)
+
+
+MOVED = f"""{OWN}
+from gymnasium.wrappers import TransformReward
+
+def twice(env):
+    return TransformReward(env, lambda reward: 2 * reward)
+
+def less(env):
+    return TransformReward(env, lambda reward: reward - 1)
+"""
+
+
+def test_a_run_goes_on_with_files_that_have_moved(tmp_path: Path) -> None:
+    """A run lost with a renamed folder, for want of its loss, optimiser or wrappers; or another's taken for them."""
+    (tmp_path / "old").mkdir()
+    (tmp_path / "old/own.py").write_text(MOVED)
+    code = "loss=old/own.py:reinforce", "optimizer=old/own.py:noisy", "env.wrappers=old/own.py:twice,old/own.py:less"
+    keys = ("train_dir=.", "anneal_lr=false", *code)
+    for run, epochs in (("whole", 3), ("halves", 1)):
+        done = command(tmp_path, f"run={run}", f"total_timesteps={STEPS * epochs}", *keys)
+        assert (done.returncode, done.stderr) == (0, "")
+    (tmp_path / "old").rename(tmp_path / "new")
+    more, moved = ("run=halves", f"total_timesteps={STEPS * 3}"), [key.replace("old/", "new/") for key in keys]
+    for given, lost in ((keys[:1], "loss"), (moved[:-1], "env.wrappers")):
+        done = command(tmp_path, *more, *given)
+        file, hint = f"{tmp_path}/old/own.py", f"where it has moved, give {lost}=new/place/own.py:"
+        assert re.fullmatch(f"metta train: {lost}={file}:(\\w+): no file {file}; {hint}\\1\n", done.stderr)
+    for other in ("twice", "less,new/own.py:twice", "twice,new/own.py:noisy"):
+        done = command(tmp_path, *more, *moved[:-1], f"env.wrappers=new/own.py:{other}")
+        assert (done.returncode, "and keeps that to its end" in done.stderr) == (2, True)
+    done = command(tmp_path, *more, *moved)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert differences(final(tmp_path, "whole"), final(tmp_path, "halves")) == []
+    done = command(tmp_path, "run=halves", "train_dir=.", f"total_timesteps={STEPS * 4}")
+    assert (done.returncode, done.stderr) == (0, "")  # it remembers
 
 
 def test_ppo_s_own_loss_and_adam_given_as_functions_change_nothing_but_speed(tmp_path: Path) -> None:
