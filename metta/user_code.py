@@ -14,6 +14,7 @@ import traceback
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, chdir, contextmanager, nullcontext
 from importlib.machinery import ModuleSpec
+from operator import attrgetter
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -28,9 +29,9 @@ FORMS = "path/to/file.py:{0} or package.module:{0}"
 
 
 def split_place(key: str, text: str, example: str = "Name") -> tuple[str, str]:
-    """Read `file.py:Name` or `package.module:Name`. UserError where `key=text` is neither."""
-    place, colon, name = text.rpartition(":")
-    if not (colon and place and name.isidentifier()):
+    """Read `file.py:Name` or `package.module:Name`, also `Outer.Inner`. UserError where `key=text` is neither."""
+    place, _, name = text.rpartition(":")
+    if not (place and all(map(str.isidentifier, name.split(".")))):
         raise UserError(f"{key}={text}: expected {FORMS.format(example)}")
     return place, name
 
@@ -93,13 +94,15 @@ def load_place(key: str, text: str, fits: Callable[[Any], bool] = callable, kind
         check_place(key, text)
     with failing(f"{key}={text}: cannot import {place}"):
         module = import_place(place)
-    if not hasattr(module, name):
+    try:
+        return attrgetter(name)(module)
+    except AttributeError:
         fit = {other: value for other, value in vars(module).items() if not other.startswith("_") and fits(value)}
         have = [
             other for other, value in fit.items() if getattr(value, "__module__", place) in (place, module.__name__)
         ]
-        raise UserError(f"{key}={text}: no {name} in {place}; it has {', '.join(have) or f'no {kind}'}")
-    return getattr(module, name)
+        said = f"{key}={text}: no {name} in {place}; it has {', '.join(have) or f'no {kind}'}"
+        raise UserError(said) from None
 
 
 def import_place(place: str) -> ModuleType:

@@ -9,7 +9,7 @@ from metta.errors import UserError
 from metta.user_code import check_place, load_place, resolved_place
 
 
-@pytest.mark.parametrize("name", ["Mine", ":Mine", "mine.py:", "mine.py:not a name", "mine.py:3"])
+@pytest.mark.parametrize("name", ["Mine", ":Mine", "mine.py:", "mine.py:not a name", "mine.py:3", "mine.py:A..B"])
 def test_what_names_no_class_is_refused(name: str) -> None:
     """Prevents a mistyped agent= from being found out seconds later, when torch is there."""
     with pytest.raises(UserError, match="expected path/to/file.py:MyAgent or package.module:MyAgent$"):
@@ -53,6 +53,15 @@ def test_what_one_file_names_is_one_module(tmp_path: Path) -> None:
     assert issubclass(other, mine)
     file.write_text("class Mine: edited = True\n")
     assert load_place("agent", f"{file}:Mine").edited
+
+
+def test_a_name_inside_a_class(tmp_path: Path) -> None:
+    """Prevents a nested class from being refused as no name at all."""
+    file = tmp_path / "mine.py"
+    file.write_text("class Outer:\n    class Mine: pass\n")
+    assert load_place("agent", f"{file}:Outer.Mine").__qualname__ == "Outer.Mine"
+    with pytest.raises(UserError, match="no Outer.Other in .*mine.py; it has Outer$"):
+        load_place("agent", f"{file}:Outer.Other")
 
 
 def test_files_of_two_folders_import_each_what_lies_beside_it(tmp_path: Path) -> None:

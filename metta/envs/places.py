@@ -13,7 +13,7 @@ from metta.envs.settings import NO_DEFAULT, arguments_of, checked_settings
 from metta.errors import UserError, enumeration
 from metta.user_code import failing, found_place, load_place
 
-PLACE = re.compile(r"(?P<module>.+?\.py|[\w.]+):(?P<name>\w+)(?:/(?P<entry>.+))?", re.DOTALL)
+PLACE = re.compile(r"(?P<module>.+?\.py|[\w.]+):(?P<name>[\w.]+)(?:/(?P<entry>.+))?", re.DOTALL)
 MAX_STEPS = "max_episode_steps"
 
 

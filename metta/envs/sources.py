@@ -9,7 +9,7 @@ from metta.envs import places
 from metta.envs.env_spec import EnvName
 from metta.envs.made import Made
 from metta.envs.mettagrid.games import GAMES
-from metta.user_code import GIVEN, import_place, load_place
+from metta.user_code import GIVEN, import_place, load_place, split_place
 
 
 class Source(Protocol):
@@ -39,6 +39,8 @@ def source_of(env: EnvName) -> tuple[Source, EnvName]:
     if env.name in GAMES:
         return Games(), env
     found = places.PLACE.fullmatch(env.name)
+    if found is None and ".py:" in f"{env.name}:":
+        split_place("env", env.name)
     if found is None or is_registered(found):
         from metta.envs import gymnasium_ids
 

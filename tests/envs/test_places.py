@@ -57,7 +57,8 @@ def twice(env):
 
 
 class Puddle:
-    pass
+    class Deep(Pond):
+        pass
 
 
 def dry():
@@ -160,13 +161,16 @@ def test_a_place_has_all_that_a_built_in_environment_has(
 @pytest.mark.parametrize(
     ("name", "settings", "text"),
     [
+        ("pond.py", {}, "env=pond.py: expected path/to/file.py:Name or package.module:Name"),
+        ("pond.py:Pond-v0", {}, "env=pond.py:Pond-v0: expected path/to/file.py:Name or package.module:Name"),
         ("none.py:Pond", {}, "env=none.py:Pond: no file none.py"),
+        ("pond.py:Pond.Pont", {}, "env=pond.py:Pond.Pont: no Pond.Pont in pond.py; it has Pond, shallow, twice, "),
         ("none:Pond", {}, "env=none:Pond: no module none"),
         ("pond.py:Pont", {}, "env=pond.py:Pont: no Pont in pond.py; it has Pond, shallow, twice, Puddle, dry, gone, "),
         ("pond.py:Puddle", {}, "env=pond.py:Puddle gives a Puddle, which is no environment: wanted a gymnasium.Env, "),
-        ("pond.py:dry", {}, "env=pond.py:dry cannot be made: ArithmeticError: no water (pond.py:45)"),
-        ("pond.py:gone", {}, "env=pond.py:gone cannot be made: SystemExit: 0 (pond.py:49)"),
-        ("pond.py:Pond", {"wrappers": "pond.py:gone"}, "env.wrappers=pond.py:gone failed: SystemExit: 0 (pond.py:49)"),
+        ("pond.py:dry", {}, "env=pond.py:dry cannot be made: ArithmeticError: no water (pond.py:46)"),
+        ("pond.py:gone", {}, "env=pond.py:gone cannot be made: SystemExit: 0 (pond.py:50)"),
+        ("pond.py:Pond", {"wrappers": "pond.py:gone"}, "env.wrappers=pond.py:gone failed: SystemExit: 0 (pond.py:50)"),
         ("pond.py:Blind", {}, "env=pond.py:Blind has no observation_space"),
         ("pond.py:Lame", {}, "env=pond.py:Lame has no action_space"),
         ("pond.py:Pond", {"pad": 3}, "env.pad is not a setting of pond.py:Pond (did you mean pads?); it has max"),
@@ -188,6 +192,13 @@ def test_what_is_wrong_is_one_line(folder: Path, name: str, settings: dict[str, 
     with pytest.raises(UserError) as caught:
         make_env(EnvName(name, settings))
     assert str(caught.value).replace(f"{folder}/", "").startswith(text) and "\n" not in str(caught.value)
+
+
+def test_a_class_inside_a_class(folder: Path) -> None:
+    """A place that is taken for an id of Gymnasium's, and no word of what is wrong with it."""
+    for name in ("pond.py:Puddle.Deep", "pond:Puddle.Deep"):
+        env = make_env(EnvName(name, {"pads": 5}))
+        assert (env.spec.env.label, env.spec.num_actions) == ("pond.py:Puddle.Deep[pads=5]", 3)
 
 
 def test_settings_that_are_equal_are_equal(folder: Path) -> None:
