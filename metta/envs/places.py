@@ -33,7 +33,7 @@ def make(env: EnvName, render_mode: str | None) -> Made:
     settings.pop(WRAPPERS, None)
     max_steps = None if MAX_STEPS in parameters else settings.pop(MAX_STEPS, None)
     of_seed: Callable[[int], Any] | None = None
-    if render_mode is not None and "render_mode" in parameters:
+    if "render_mode" in parameters and (render_mode is not None or parameters["render_mode"] is NO_DEFAULT):
         settings["render_mode"] = render_mode
     if "seed" in parameters and "seed" not in settings:
 

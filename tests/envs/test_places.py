@@ -61,6 +61,11 @@ class Puddle:
         pass
 
 
+class Drawn(Pond):
+    def __init__(self, render_mode):
+        super().__init__(render_mode=render_mode)
+
+
 def dry():
     raise ArithmeticError("no water")
 
@@ -166,11 +171,11 @@ def test_a_place_has_all_that_a_built_in_environment_has(
         ("none.py:Pond", {}, "env=none.py:Pond: no file none.py"),
         ("pond.py:Pond.Pont", {}, "env=pond.py:Pond.Pont: no Pond.Pont in pond.py; it has Pond, shallow, twice, "),
         ("none:Pond", {}, "env=none:Pond: no module none"),
-        ("pond.py:Pont", {}, "env=pond.py:Pont: no Pont in pond.py; it has Pond, shallow, twice, Puddle, dry, gone, "),
+        ("pond.py:Pont", {}, "env=pond.py:Pont: no Pont in pond.py; it has Pond, shallow, twice, Puddle, Drawn, "),
         ("pond.py:Puddle", {}, "env=pond.py:Puddle gives a Puddle, which is no environment: wanted a gymnasium.Env, "),
-        ("pond.py:dry", {}, "env=pond.py:dry cannot be made: ArithmeticError: no water (pond.py:46)"),
-        ("pond.py:gone", {}, "env=pond.py:gone cannot be made: SystemExit: 0 (pond.py:50)"),
-        ("pond.py:Pond", {"wrappers": "pond.py:gone"}, "env.wrappers=pond.py:gone failed: SystemExit: 0 (pond.py:50)"),
+        ("pond.py:dry", {}, "env=pond.py:dry cannot be made: ArithmeticError: no water (pond.py:51)"),
+        ("pond.py:gone", {}, "env=pond.py:gone cannot be made: SystemExit: 0 (pond.py:55)"),
+        ("pond.py:Pond", {"wrappers": "pond.py:gone"}, "env.wrappers=pond.py:gone failed: SystemExit: 0 (pond.py:55)"),
         ("pond.py:Blind", {}, "env=pond.py:Blind has no observation_space"),
         ("pond.py:Lame", {}, "env=pond.py:Lame has no action_space"),
         ("pond.py:Pond", {"pad": 3}, "env.pad is not a setting of pond.py:Pond (did you mean pads?); it has max"),
@@ -199,6 +204,12 @@ def test_a_class_inside_a_class(folder: Path) -> None:
     for name in ("pond.py:Puddle.Deep", "pond:Puddle.Deep"):
         env = make_env(EnvName(name, {"pads": 5}))
         assert (env.spec.env.label, env.spec.num_actions) == ("pond.py:Puddle.Deep[pads=5]", 3)
+
+
+def test_a_render_mode_that_must_be_given(folder: Path) -> None:
+    """An environment that nothing can make: what its constructor needs is no setting."""
+    modes = [make_env(EnvName("pond.py:Drawn"), mode)._env.render_mode for mode in (None, "rgb_array")]  # type: ignore
+    assert modes == [None, "rgb_array"]
 
 
 def test_settings_that_are_equal_are_equal(folder: Path) -> None:
