@@ -8,9 +8,8 @@ from typing import Any
 
 from metta.envs.env_spec import WRAPPERS, EnvName
 from metta.errors import UserError
-from metta.user_code import place_of, resolved_place
+from metta.user_code import FORMS, place_of, resolved_place
 
-PLAIN = (bool, int, float, str)  # types of settings that can be compared
 NO_DEFAULT = inspect.Parameter.empty
 
 
@@ -38,15 +37,15 @@ def checked_settings(env: EnvName, defaults: Mapping[str, Any], takes_any: bool 
             raise UserError(
                 f"env.{key} is not a setting of {name}{hint}; it has {', '.join(sorted(defaults)) or 'none'}"
             )
-        default = defaults.get(key)
+        default = defaults.get(key, NO_DEFAULT)
         if key == "max_episode_steps":
             wanted = "" if type(value) is int and value >= 1 else "a whole number from 1 on"
         else:
-            wanted = misfit(value, default)
+            wanted = "" if value is None else misfit(value, default)
         if wanted:
             raise UserError(f"env.{key} of {name} must be {wanted}, not {value!r}")
         value = converted(value, default)
-        if not (type(value) in PLAIN and type(value) is type(default) and value == default):
+        if type(value) is not type(default) or repr(value) != repr(default):
             settings[key] = value
     if missing := [key for key, default in defaults.items() if default is NO_DEFAULT and key not in settings]:
         raise UserError(f"env={name} needs {' '.join(f'env.{key}=' for key in missing)}")
@@ -54,8 +53,13 @@ def checked_settings(env: EnvName, defaults: Mapping[str, Any], takes_any: bool 
 
 
 def wrapper_places(value: Any) -> str:
-    """The places of one or several functions, given as text or, from Python, as one or several functions."""
+    """The places of one or several functions, given as text or, from Python, as one or several functions.
+
+    UserError for anything else.
+    """
     given = value.split(",") if isinstance(value, str) else value if isinstance(value, list | tuple) else [value]
+    if not all(isinstance(each, str) or hasattr(each, "__qualname__") for each in given):
+        raise UserError(f"env.{WRAPPERS}={value}: expected functions, {FORMS.format('f')}, comma between")
     return ",".join(resolved_place(each) if isinstance(each, str) else place_of(each) for each in given)
 
 
@@ -67,6 +71,8 @@ def misfit(value: Any, default: Any) -> str:
         return "" if isinstance(value, int | float) and not isinstance(value, bool) else "a number"
     if isinstance(default, str):
         return "" if isinstance(value, str) else "text"
+    if isinstance(default, tuple | list | dict) and isinstance(value, str):
+        return f"a {type(default).__name__}, as in {default}"
     return ""
 
 

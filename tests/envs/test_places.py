@@ -62,7 +62,7 @@ class Puddle:
 
 
 class Drawn(Pond):
-    def __init__(self, render_mode):
+    def __init__(self, render_mode, goal=(0, 0), limit=None, depth=3, **others):
         super().__init__(render_mode=render_mode)
 
 
@@ -176,6 +176,8 @@ def test_a_place_has_all_that_a_built_in_environment_has(
         ("pond.py:dry", {}, "env=pond.py:dry cannot be made: ArithmeticError: no water (pond.py:51)"),
         ("pond.py:gone", {}, "env=pond.py:gone cannot be made: SystemExit: 0 (pond.py:55)"),
         ("pond.py:Pond", {"wrappers": "pond.py:gone"}, "env.wrappers=pond.py:gone failed: SystemExit: 0 (pond.py:55)"),
+        ("pond.py:Pond", {"wrappers": 3}, "env.wrappers=3: expected functions, path/to/file.py:f or package.m"),
+        ("pond.py:Drawn", {"goal": "1,2"}, "env.goal of pond.py:Drawn must be a tuple, as in (0, 0), not '1,2'"),
         ("pond.py:Blind", {}, "env=pond.py:Blind has no observation_space"),
         ("pond.py:Lame", {}, "env=pond.py:Lame has no action_space"),
         ("pond.py:Pond", {"pad": 3}, "env.pad is not a setting of pond.py:Pond (did you mean pads?); it has max"),
@@ -217,6 +219,8 @@ def test_settings_that_are_equal_are_equal(folder: Path) -> None:
     names: list[tuple[str, dict[str, Any]]] = [("pond.py:Pond", {}), (f"{folder}/pond.py:Pond", {"pads": 6})]
     names += [("./pond.py:Pond", {}), ("pond:Pond", {"wet": 0.2})]
     assert {check_env(EnvName(name, settings)) for name, settings in names} == {EnvName(f"{folder}/pond.py:Pond")}
+    settings = {"goal": (0, 0), "limit": None, "other": None, "depth": None}
+    assert check_env(EnvName("pond.py:Drawn", settings)).label == "pond.py:Drawn[depth=None,other=None]"
 
 
 def test_each_episode_of_a_config_of_the_seed_is_its_own(folder: Path) -> None:

@@ -41,10 +41,15 @@ def test_env_settings_are_collected_with_their_types() -> None:
 
 @pytest.mark.parametrize(
     ("text", "value"),
-    [("3", 3), ("2_000", 2000), ("-0.5", -0.5), ("True", True), ("1e400", "1e400"), ("inf", "inf"), ("a=b", "a=b")],
+    [("3", 3), ("2_000", 2000), ("-0.5", -0.5), ("True", True), ("1e400", "1e400"), ("inf", "inf"), ("a=b", "a=b")]
+    + [("None", None), ("(1, 2)", (1, 2)), ("[[1],'a']", [[1], "a"]), ("{'a': None}", {"a": None}), ("'3'", "3")]
+    + [("1,2", "1,2"), ("(a)", "(a)"), ("[" * 500, "[" * 500), ("{[]}", "{[]}"), ("f(1)", "f(1)"), ("none", "none")],
 )
 def test_literals(text: str, value: Any) -> None:
-    """NaN and infinity stay text: NaN is not equal to itself, and a resumed run compares its settings."""
+    """NaN and infinity stay text: NaN is not equal to itself, and a resumed run compares its settings.
+
+    And a tuple, or None, that reaches the environment as a text, which it takes without a word.
+    """
     assert literal(text) == value and type(literal(text)) is type(value)
 
 

@@ -1,5 +1,6 @@
 """From `key=value` arguments to a configuration (metta/keys.py); a user's mistake becomes one line."""
 
+import ast
 import inspect
 import math
 import textwrap
@@ -67,14 +68,17 @@ def _split(argv: Sequence[str]) -> dict[str, str]:
     return values
 
 
-def literal(text: str) -> bool | int | float | str:
-    """Read the value of env.KEY=text: true or false, a whole number, a finite number, else the text itself."""
+def literal(text: str) -> Any:
+    """Read env.KEY=text: true, false, a finite number, Python's None or literal in brackets or quotes; else text."""
     if text.lower() in ("true", "false"):
         return text.lower() == "true"
     for kind in (int, float):
         with suppress(ValueError, OverflowError):
             if math.isfinite(number := kind(text)):
                 return number
+    if text == "None" or text[0] in "([{'\"":
+        with suppress(ValueError, SyntaxError, TypeError, MemoryError, RecursionError):
+            return ast.literal_eval(text)
     return text
 
 
