@@ -4,6 +4,7 @@ Any other error keeps its traceback: it is a fault of ours, or of the user's own
 """
 
 import importlib
+import io
 import os
 import signal
 import sys
@@ -34,6 +35,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
         if getattr(sys, name) is None:  # closed, as by `>&-`; the next file opened would get its number
             setattr(sys, name, open(os.devnull, mode))  # noqa: SIM115 (it stays open)
+    if isinstance(sys.stdout, io.TextIOWrapper):  # as stderr is: a letter that its encoding lacks is no error
+        sys.stdout.reconfigure(errors="backslashreplace")
     prog = " ".join(["metta", *argv[:1]]) if argv and argv[0] in TOOLS else "metta"
     try:
         with warnings.catch_warnings():

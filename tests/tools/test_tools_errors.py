@@ -233,3 +233,12 @@ def test_closed_input_is_no_traceback(trained: Path) -> None:
         ["sh", "-c", shell], cwd=trained, env=environment, capture_output=True, text=True, check=False
     )
     assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_output_that_is_not_utf_8_is_no_traceback(tmp_path: Path) -> None:
+    """A name with a letter that the output's encoding lacks (PYTHONIOENCODING=ascii): UnicodeEncodeError."""
+    (tmp_path / "Ünï").mkdir()
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "PYTHONIOENCODING": "ascii"}
+    command = [sys.executable, "-m", "metta.tools.main", "runs", "train_dir=Ünï"]
+    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (0, "") and done.stdout.startswith(r"no runs in \xdcn\xef yet: ")
