@@ -10,7 +10,8 @@ from metta.errors import UserError
 
 Folder = str | Path
 CURVES = re.compile(r"events\.out\.tfevents\..+?(?:\.part(\d+))?")  # TensorBoard's, with our suffix
-RUN_NAME = re.compile(r"(?!\.+$)[A-Za-z0-9._-]{1,200}")  # so that names made from it fit into 255 bytes
+TAKEN = r"(?i:eval\.db(-wal|-shm|-journal)?|report\.html)"  # files of train_dir
+RUN_NAME = re.compile(rf"(?!(\.+|{TAKEN})$)[A-Za-z0-9._-]{{1,200}}")  # so that names made from it fit into 255 bytes
 
 
 def absolute(place: Folder) -> str:
@@ -36,7 +37,9 @@ class RunFolder:
 
     def __init__(self, train_dir: Folder, name: str):
         if not RUN_NAME.fullmatch(name):
-            raise UserError(f"run={name!r} is not a run name: use letters, digits, '.', '_' and '-', at most 200")
+            why = "use letters, digits, '.', '_' and '-', at most 200"
+            why = "train_dir has a file of that name" if re.fullmatch(TAKEN, name) else why
+            raise UserError(f"run={name!r} is not a run name: {why}")
         self.name = name
         self.path = Path(train_dir) / name
         self.checkpoints = self.path / "checkpoints"

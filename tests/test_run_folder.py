@@ -25,6 +25,16 @@ def test_a_name_that_leads_elsewhere_is_refused(tmp_path: Path, name: str) -> No
         RunFolder(tmp_path, name)
 
 
+@pytest.mark.parametrize("name", ["eval.db", "Eval.DB", "eval.db-wal", "eval.db-shm", "eval.db-journal", "report.html"])
+def test_a_file_of_train_dir_is_no_run(tmp_path: Path, name: str) -> None:
+    """Prevents a run's folder from lying where the scores or the report are to be: every tool failed from then on."""
+    with pytest.raises(UserError, match="is not a run name: train_dir has a file of that name"):
+        RunFolder(tmp_path, name)
+    (tmp_path / name).mkdir()
+    assert TrainDir(tmp_path).runs() == []
+    assert RunFolder(tmp_path, f"{name}.2").name == f"{name}.2"
+
+
 def test_runs_are_the_folders_that_can_be_one(tmp_path: Path) -> None:
     """Prevents a stray file, or a folder with another kind of name, from breaking what lists the runs."""
     assert TrainDir(tmp_path / "none").runs() == []
