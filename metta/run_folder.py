@@ -14,16 +14,21 @@ TAKEN = r"(?i:eval\.db(-wal|-shm|-journal)?|report\.html)"  # files of train_dir
 RUN_NAME = re.compile(rf"(?!(\.+|{TAKEN})$)[A-Za-z0-9._-]{{1,200}}")  # so that names made from it fit into 255 bytes
 
 
+def expanded(place: Folder) -> Path:
+    """A path in which ~ is the home folder, as in a shell."""
+    return Path(os.path.expanduser(place))
+
+
 def absolute(place: Folder) -> str:
     """A path as it is meant now, for the user's environment may change the current folder; a URL as it is."""
-    return str(place) if "://" in str(place) else os.path.abspath(place)
+    return str(place) if "://" in str(place) else os.path.abspath(expanded(place))
 
 
 class TrainDir:
     """The folder of all runs, with the scores of all of them."""
 
     def __init__(self, path: Folder):
-        self.path = Path(path)
+        self.path = expanded(path)
         self.eval_db = self.path / "eval.db"
 
     def runs(self) -> list["RunFolder"]:
@@ -41,7 +46,7 @@ class RunFolder:
             why = "train_dir has a file of that name" if re.fullmatch(TAKEN, name) else why
             raise UserError(f"run={name!r} is not a run name: {why}")
         self.name = name
-        self.path = Path(train_dir) / name
+        self.path = expanded(train_dir) / name
         self.checkpoints = self.path / "checkpoints"
         self.replays = self.path / "replays"  # recorded episodes, and the films and pages made of them
         self.lock = self.path / "trainer.lock"  # held by the process that trains the run

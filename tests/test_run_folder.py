@@ -5,7 +5,9 @@ from pathlib import Path
 import pytest
 
 from metta.errors import UserError
-from metta.run_folder import RunFolder, TrainDir
+from metta.eval.eval_db import EvalDB
+from metta.run_folder import RunFolder, TrainDir, absolute
+from tests.helpers.commands import metta_in
 
 
 def test_every_path_of_a_run(tmp_path: Path) -> None:
@@ -33,6 +35,27 @@ def test_a_file_of_train_dir_is_no_run(tmp_path: Path, name: str) -> None:
     (tmp_path / name).mkdir()
     assert TrainDir(tmp_path).runs() == []
     assert RunFolder(tmp_path, f"{name}.2").name == f"{name}.2"
+
+
+def test_a_tilde_is_the_home_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Prevents train_dir='~/runs', which many shells leave as it is, from making a folder that is called "~"."""
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    assert absolute("~/runs") == str(tmp_path / "home/runs")
+    assert RunFolder("~/runs", "a").path == tmp_path / "home/runs/a"
+    assert TrainDir("~/runs").eval_db == EvalDB("~/runs/eval.db").path == tmp_path / "home/runs/eval.db"
+    tiny = ("env=CartPole-v1", "total_timesteps=16", "num_envs=2", "horizon=8", "minibatch_size=16", "display=none")
+    for tool, *keys in (
+        ("train", "run=a", *tiny),
+        ("sim", "run=a", "episodes=2"),
+        ("replay", "run=a"),
+        ("play", "run=a"),
+        ("runs",),
+        ("analyze", "runs=a"),
+        ("scores", "copy_to=~/runs/copy.db"),
+    ):
+        metta_in(tmp_path, tool, *keys, "train_dir=~/runs")
+    assert [path.name for path in tmp_path.iterdir()] == ["home"]
+    assert {path.name for path in (tmp_path / "home/runs").iterdir()} == {"a", "copy.db", "eval.db", "report.html"}
 
 
 def test_runs_are_the_folders_that_can_be_one(tmp_path: Path) -> None:

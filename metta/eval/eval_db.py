@@ -19,7 +19,7 @@ from metta.eval.databases import COLUMNS, KEY, UPSERT, URL_FORM, Database, EvalD
 from metta.eval.postgresql import URL, PostgreSQL
 from metta.eval.sqlite_file import SQLite
 from metta.eval.statistics import Score
-from metta.run_folder import Folder, TrainDir
+from metta.run_folder import Folder, TrainDir, expanded
 
 SAMPLED = " sampled"  # ends the env of scores whose actions were drawn on demand, so no query mixes the two
 
@@ -53,7 +53,7 @@ class EvalDB:
         self.path: Path | None = None  # of a file
         self._train_dir = None if train_dir is None else Path(train_dir)
         if isinstance(where, Path) or "://" not in where:
-            self.path = Path(where)
+            self.path = expanded(where)
             self._database: Database = SQLite(self.path)
             self._train_dir = self._train_dir or self.path.parent
         elif URL.fullmatch(where):

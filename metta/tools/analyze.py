@@ -16,7 +16,7 @@ from metta.eval.report.plots import MOST_PAIRS, Lines, over_steps, sections
 from metta.eval.report.run_files import run_files
 from metta.eval.report.settings import Settings, read_settings
 from metta.eval.statistics import Estimate
-from metta.run_folder import RunFolder
+from metta.run_folder import RunFolder, expanded
 from metta.tools.cli.arguments import parse
 from metta.tools.cli.config import AnalyzeConfig
 from metta.tools.cli.table import interval_text, print_table
@@ -27,7 +27,7 @@ MOST_COLUMNS = 6  # groups whose settings are printed side by side; the report h
 
 def main(argv: Sequence[str]) -> int:
     config, _ = parse(AnalyzeConfig, argv, "metta analyze")
-    train_dir = Path(config.train_dir)
+    train_dir = expanded(config.train_dir)
     db = kept_scores(config)
     groups = group_runs(config, sorted({*list_runs(config.train_dir), *db.runs()}))
     check_out(config)
@@ -60,7 +60,7 @@ def out_path(config: AnalyzeConfig) -> Path:
     """Choose where to write: the report, or the folder of pictures or tables."""
     if config.out is not None:
         return Path(config.out)
-    return Path(config.train_dir) / ("report.html" if config.format == "html" else f"report_{config.format}")
+    return expanded(config.train_dir) / ("report.html" if config.format == "html" else f"report_{config.format}")
 
 
 def check_out(config: AnalyzeConfig) -> None:

@@ -14,7 +14,7 @@ from metta.errors import UserError, one_line, say
 from metta.eval.eval_db import EvalDB
 from metta.rl.saving.saved_config import newest_config
 from metta.rl.tiny_checkpoint_manager import TinyCheckpointManager
-from metta.run_folder import RunFolder
+from metta.run_folder import RunFolder, expanded
 from metta.tools.cli.arguments import parse
 from metta.tools.cli.config import RunsConfig
 from metta.tools.cli.table import print_table, score_text
@@ -26,7 +26,7 @@ FLOCK = struct.Struct("hhlli0l")  # C's struct flock: type, whence, start, lengt
 
 def main(argv: Sequence[str]) -> int:
     config, given = parse(RunsConfig, argv, "metta runs")
-    train_dir = Path(config.train_dir)
+    train_dir = expanded(config.train_dir)
     if "train_dir" in given and not train_dir.is_dir():
         raise UserError(f"train_dir={train_dir} is not a folder")
     scores = kept_scores(config)

@@ -17,6 +17,7 @@ from metta.eval.eval_db import open_scores, scored_env
 from metta.eval.statistics import Score
 from metta.processes.executors import open_executor
 from metta.rl.tiny_checkpoint_manager import TinyCheckpointManager
+from metta.run_folder import expanded
 from metta.tools.cli.arguments import parse
 from metta.tools.cli.config import SimConfig
 from metta.tools.cli.table import SCORE_HEADINGS, print_table, score_cells, score_text
@@ -43,7 +44,7 @@ def evaluate(config: SimConfig, targets: Sequence[Target]) -> int:
 
     Returns the exit status; 1: one of several checkpoints could not be read.
     """
-    with open_executor(config.executor, Path(config.train_dir) / ".tasks") or nullcontext() as executor:
+    with open_executor(config.executor, expanded(config.train_dir) / ".tasks") or nullcontext() as executor:
         from metta.eval.policy_evaluator import PolicyEvaluator
         from metta.machine import pick_device
 

@@ -13,7 +13,7 @@ from metta.envs.sources import members
 from metta.errors import UserError, enumeration, hide_password
 from metta.eval.eval_db import EvalDB, open_scores
 from metta.rl.tiny_checkpoint_manager import AGENT_FILE, TinyCheckpointManager
-from metta.run_folder import RunFolder, TrainDir
+from metta.run_folder import RunFolder, TrainDir, expanded
 from metta.tools.cli.config import AnalyzeConfig, PlayConfig, ReplayConfig, RunsConfig, ScoresConfig, SimConfig
 from metta.tools.cli.epochs import epoch_text
 
@@ -35,7 +35,7 @@ class Target:
 
 def open_run(run: str, train_dir: str) -> TinyCheckpointManager:
     """Open the run's checkpoints, which need not exist yet. UserError for a bad name, or a file in the way."""
-    for folder in (Path(train_dir), RunFolder(train_dir, run).path):
+    for folder in (TrainDir(train_dir).path, RunFolder(train_dir, run).path):
         if folder.exists() and not folder.is_dir():
             raise UserError(f"{folder} is not a folder")
     return TinyCheckpointManager(run, train_dir)
@@ -114,7 +114,7 @@ def file_target(asked: AgentAsked, path: Path, watch: bool = False) -> Target:
 
 def run_of(path: Path, train_dir: str) -> str | None:
     """Name the run whose checkpoint the file is; None for a file from elsewhere."""
-    runs = TrainDir(Path(train_dir).resolve()).runs()
+    runs = TrainDir(expanded(train_dir).resolve()).runs()
     return next((run.name for run in runs if run.checkpoints == path.resolve().parent), None)
 
 
