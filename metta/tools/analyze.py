@@ -66,13 +66,13 @@ def out_path(config: AnalyzeConfig) -> Path:
 def check_out(config: AnalyzeConfig) -> None:
     """Raise UserError, before any work is done, if out= cannot be written or matplotlib is missing."""
     path = out_path(config)
+    if not path.parent.is_dir():
+        raise UserError(f"out={path}: no folder {path.parent}")
     if config.format == "html":
         if path.is_dir():
             raise UserError(f"out={path}: is a folder; format=html writes one file")
         if path.suffix != ".html":
             raise UserError(f"out={path}: a file of format=html is named *.html")
-        if not path.parent.is_dir():
-            raise UserError(f"out={path}: no folder {path.parent}")
         return
     if path.exists() and not path.is_dir():
         raise UserError(f"out={path}: is a file; format={config.format} writes a folder")

@@ -25,6 +25,8 @@ def main(argv: Sequence[str]) -> int:
     runs = chosen_runs(config, db)
     if config.copy_to is not None:
         copy = EvalDB(config.copy_to)
+        if copy.path is not None and not copy.path.parent.is_dir():
+            raise UserError(f"copy_to={copy.name}: no folder {copy.path.parent}")
         print(one_line(f"copied {db.copy_to(copy, runs):,} rows from {db.name} to {copy.name}"))
     if write is not None:
         path = Path(str(config.export))

@@ -322,6 +322,7 @@ MISTAKES = {
     "runs=a format=pdf": "format=pdf: not one of html, png, csv",
     "runs=a out=train_dir": "out=train_dir: is a folder; format=html writes one file",
     "runs=a out=no/report.html": "out=no/report.html: no folder no",
+    "runs=a format=csv out=no/tables": "out=no/tables: no folder no",
     "runs=a out=train_dir/eval.db": "out=train_dir/eval.db: a file of format=html is named *.html",
     "runs=a eval_db=no.db": "eval_db=no.db: no such file",
     "runs=a format=csv out=train_dir/eval.db": "out=train_dir/eval.db: is a file; format=csv writes a folder",

@@ -89,6 +89,7 @@ def test_copying_between_the_two(scored, postgres_url, capsys):
     (["export=scores.xlsx"], "export=scores.xlsx: must end in .csv or .parquet"),
     (["export=none/scores.csv"], "export=none/scores.csv: no folder none"),
     (["export=train_dir"], "export=train_dir: is a folder"),
+    (["copy_to=none/copy.db"], "copy_to=none/copy.db: no folder none"),
     (["runs=a,q*"], "no scores of run q* in train_dir/eval.db: have a, b, c-1"),
     (["copy_to=mysql://me:secret@host/db"], "mysql://me:***@host/db: scores are in a file, or in postgresql://"),
     (["eval_db=postgresql://me:secret@127.0.0.1:1/db"], "postgresql://me:***@127.0.0.1:1/db: connection failed: "),
