@@ -76,7 +76,7 @@ def literal(text: str) -> Any:
         with suppress(ValueError, OverflowError):
             if math.isfinite(number := kind(text)):
                 return number
-    if text == "None" or text[0] in "([{'\"":
+    if text == "None" or text.startswith(("(", "[", "{", "'", '"')):
         with suppress(ValueError, SyntaxError, TypeError, MemoryError, RecursionError):
             return ast.literal_eval(text)
     return text
