@@ -14,7 +14,7 @@ from metta.envs.env_spec import EnvSpec
 
 State = tuple[Tensor, ...]
 
-# Of several actions at once. HalfCheetah-v5 after 1M steps had 5,154 with it, the mean of 5 seeds, and 3,381 with 0 (4);
+# Of several actions at once. HalfCheetah-v5 after 1M steps had 5,154 with it (mean of 5 seeds), and 3,381 with 0 (4);
 # Hopper-v5 3,265 (5) and 3,032 (2). Pendulum-v1, with a single one, had -154 with 0 and -167 with -0.5 (3 seeds each).
 FIRST_LOG_STD = -0.5
 
