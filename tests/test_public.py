@@ -31,7 +31,7 @@ SIGNATURES = """
     EvalDB.get_metrics(self, run, epoch=None, env=None, agent_group='all', sampled=False)
     EvalDB.get_scores(self, run, epoch=None, env=None, agent_group='all', sampled=False)
     EvalDB.latest_score(self, run)
-    EvalDB.record(self, run, epoch, env, rows, agent_crc, sampled=False)
+    EvalDB.record(self, run, epoch, env, rows, agent_crc, sampled=False, anew=False)
     EvalDB.rename_run(self, run, new_name)
     EvalDB.runs(self)
     EvalDB.table(self, runs=None)

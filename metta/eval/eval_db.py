@@ -67,22 +67,28 @@ class EvalDB:
         self._database.check_writable()
 
     def record(
-        self, run: str, epoch: int, env: str, rows: Sequence[EpisodeRow], agent_crc: str, sampled: bool = False
+        self,
+        run: str,
+        epoch: int,
+        env: str,
+        rows: Sequence[EpisodeRow],
+        agent_crc: str,
+        sampled: bool = False,
+        anew: bool = False,
     ) -> None:
         """Store one evaluation, whole or not at all. Rows with the same seed and group are replaced.
 
-        Rows that another agent file left for the same (run, epoch, env) go in the same transaction.
+        Rows that another agent file left for the same (run, epoch, env) go in the same transaction; anew: all others.
         sampled: whether actions were drawn where by default they are the likeliest; such scores are apart.
         """
         key = (run, int(epoch), scored_env(env, sampled))
-        self._store(
-            run, [(*key, row.agent_group, int(row.seed), *_measured(row, key), agent_crc, _json(row)) for row in rows]
-        )
+        stored = [(*key, row.agent_group, int(row.seed), *_measured(row, key), agent_crc, _json(row)) for row in rows]
+        self._store(run, stored, anew)
 
-    def _store(self, run: str, rows: Sequence[tuple[Any, ...]]) -> None:
-        """Put in rows of one run, in the order of COLUMNS, and take out those of other agent files."""
+    def _store(self, run: str, rows: Sequence[tuple[Any, ...]], anew: bool = False) -> None:
+        """Put in rows of one run, in the order of COLUMNS, and take out those of other agent files; anew: of any."""
         crc = COLUMNS.index("agent_crc")
-        agents = sorted({(*row[:3], row[crc]) for row in rows})
+        agents = sorted({(*row[:3], "" if anew else row[crc]) for row in rows})
         others = "DELETE FROM episodes WHERE run = ? AND epoch = ? AND env = ? AND agent_crc != ?"
         self._database.write(run, [(others, agents), (UPSERT, rows)])
 

@@ -2,7 +2,7 @@
 
 import operator
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,19 +14,21 @@ from torch import nn
 from metta.agent.policy_agent import PolicyAgent
 from metta.agent.untrusted.agent_file import load_agent_file, require_bounded
 from metta.envs.by_value import unpack
-from metta.envs.env_spec import MOST_SEED, EnvName
+from metta.envs.env_spec import MOST_SEED, WRAPPERS, EnvName, without_folders
 from metta.envs.make_env import spec_of
+from metta.envs.places import PLACE
+from metta.envs.sources import source_of
 from metta.envs.vec_env import Episode
-from metta.errors import CheckpointError, UserError
+from metta.errors import CheckpointError, UserError, say
 from metta.eval.agent_files import file_crc
 from metta.eval.eval_db import EpisodeRow, open_scores, scored_env
 from metta.eval.statistics import Score
 from metta.rl.saving.saved_config import newest_config
 from metta.rl.tiny_checkpoint_manager import TinyCheckpointManager
 from metta.run_folder import RunFolder, absolute
-from metta.sim.recording import recorded_name, recording_path, save_recordings
+from metta.sim.recording import recorded_code, recorded_places, recording_path, save_recordings
 from metta.sim.simulation import SimulationPool, default_num_envs
-from metta.user_code import GIVEN, failing, remembered
+from metta.user_code import GIVEN, code_digest, failing, found_place, remembered
 
 AnyEnv = EnvName | str | Callable[..., Any]  # a name, a class or a function
 
@@ -79,6 +81,7 @@ class PolicyEvaluator:
         self.num_workers = num_workers
         self._simulations: SimulationPool | None = None
         self._key: Any = None
+        self._code = ""  # of the environment in the simulations
         self._turn = threading.Lock()  # of the threads that play
 
     def evaluate(
@@ -160,21 +163,26 @@ class PolicyEvaluator:
         name = simulations.spec.env
         label = scored_env(name.label, sampled)
         if loaded.run is not None:
-            run = RunFolder(self.train_dir, loaded.run)
-            for other in (loaded.agent.env.env.name, recorded_name(run, label)):
-                require_same_file(name, other)
-        playing = simulations.begin(loaded.agent, range(seed, seed + episodes), sampled)
-        return lambda: self._store(loaded, name, label, playing())
+            own, run = loaded.agent.env.env, RunFolder(self.train_dir, loaded.run)
+            require_same_files(name, [own.name, *own.wrappers, *recorded_places(run, label)])
+        playing, code = simulations.begin(loaded.agent, range(seed, seed + episodes), sampled), self._code
+        return lambda: self._store(loaded, name, label, code, playing())
 
-    def _store(self, loaded: LoadedAgent, env: EnvName, label: str, played: list[Episode]) -> Score:
-        """Store the rows and recordings of what was played; returns the score."""
+    def _store(self, loaded: LoadedAgent, env: EnvName, label: str, code: str, played: list[Episode]) -> Score:
+        """Store the rows and recordings of what was played; returns the score.
+
+        code: of the environment. Scores that this agent had in an earlier version of it are replaced, and that is said.
+        """
         rows = [EpisodeRow(e.seed, e.mean_return, e.length, e.metrics) for e in played]
         if loaded.run is None:
             return Score.of([row.reward for row in rows])
-        run = RunFolder(self.train_dir, loaded.run)
-        save_recordings(recording_path(run, loaded.epoch, label), played, env.name)
+        path = recording_path(RunFolder(self.train_dir, loaded.run), loaded.epoch, label)
+        edited = recorded_code(path)[1] not in ("", code)
+        if edited:
+            say(f"metta: the code of {label} has changed: scores of run={loaded.run} epoch={loaded.epoch} are replaced")
         db = open_scores(self.train_dir, self.eval_db)
-        db.record(loaded.run, loaded.epoch, label, rows, loaded.agent_crc)
+        db.record(loaded.run, loaded.epoch, label, rows, loaded.agent_crc, anew=edited)
+        save_recordings(path, played, [env.name, *env.wrappers], code)
         stored = db.get_scores(loaded.run, loaded.epoch, label, sampled=None)
         return stored.get(label) or Score.of([row.reward for row in rows])  # its file may have been replaced meanwhile
 
@@ -195,6 +203,7 @@ class PolicyEvaluator:
         if self._simulations is None or self._simulations.closed or key != self._key:
             self.close()
             spec = spec_of(env)
+            self._code = played_code(spec.env)
             num_envs = min(self.num_envs or default_num_envs(spec, episodes), episodes)
             self._simulations = SimulationPool(spec, num_envs, self.num_workers, self.device, self.executor)
             self._key = key
@@ -212,16 +221,25 @@ class PolicyEvaluator:
         self.close()
 
 
-def require_same_file(env: EnvName, other: str) -> None:
-    """UserError where `other`, a name of the same label, is of another file: the scores of both would be one's.
+def require_same_files(env: EnvName, others: Sequence[str]) -> None:
+    """UserError where one of `others` has a place's name and is of another file: the scores of both would be one's.
 
     A file that has moved, and a copy, are the same.
     """
-    if EnvName(other).short_name != env.short_name or other == env.name:
-        return
-    mine, theirs = (Path(name.partition(".py:")[0] + ".py") for name in (env.name, other))
-    if theirs.is_file() and theirs.read_bytes() != mine.read_bytes():
-        raise UserError(f"env={env.name}: this run has another file's environment by that name, {other}: rename one")
+    for key, place in [("env", env.name), *((f"env.{WRAPPERS}", place) for place in env.wrappers)]:
+        for other in others:
+            mine, theirs = (Path(name.partition(".py:")[0] + ".py") for name in (place, other))
+            alike = other != place and without_folders(other) == without_folders(place)
+            if alike and theirs.is_file() and theirs.read_bytes() != mine.read_bytes():
+                raise UserError(f"{key}={place}: this run has another file by that name, {other}: rename one")
+
+
+def played_code(env: EnvName) -> str:
+    """The digests of the user's own code that the environment is made of; "" where it is made of none."""
+    _, known = source_of(env)  # of a suite's entry
+    found = filter(None, map(PLACE.fullmatch, dict.fromkeys((env.name, known.name, *known.wrappers))))
+    places = [f"{place['module']}:{place['name']}" for place in found]
+    return " ".join(code_digest(place) for place in places if ".py:" in found_place(place) or place in GIVEN)
 
 
 def load_with_crc(path: Path, load: Callable[[], nn.Module]) -> tuple[PolicyAgent, str]:

@@ -4,6 +4,7 @@ import hashlib
 import re
 import zipfile
 import zlib
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -56,9 +57,12 @@ def recorded_epoch(name: str) -> int | None:
     return int(found[1]) if found else None
 
 
-def save_recordings(path: Path, episodes: list[Episode], env: str = "") -> None:
-    """Replace an earlier evaluation's recordings by these, atomically. env: the environment's name with its folders."""
-    arrays: dict[str, np.ndarray] = {"env": np.array(env)}
+def save_recordings(path: Path, episodes: list[Episode], places: Sequence[str] = (), code: str = "") -> None:
+    """Replace an earlier evaluation's recordings by these, atomically.
+
+    places: the environment's name and its wrappers', with their folders. code: the digest of what lies there.
+    """
+    arrays: dict[str, np.ndarray] = {"env": np.array(places, str), "code": np.array(code)}
     for episode in episodes:
         arrays[f"{episode.seed}.actions"] = episode.actions
         arrays[f"{episode.seed}.returns"] = episode.returns
@@ -74,16 +78,19 @@ def recorded_seeds(path: Path) -> list[int]:
         return sorted(int(name.split(".")[0]) for name in arrays.files if name.endswith(".actions"))
 
 
-def recorded_name(run: RunFolder, label: str) -> str:
-    """The name with its folders of the environment of the run's recordings with this label; "" if it is unknown."""
-    for path in sorted(run.replays.glob("*.npz")):
-        if path == recording_path(run, recorded_epoch(path.name) or 0, label):
-            with (
-                suppress(OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error),
-                np.load(path) as arrays,
-            ):
-                return str(arrays["env"])
-    return ""
+def recorded_places(run: RunFolder, label: str) -> list[str]:
+    """The places that the run's recordings with this label were saved with; [] where none can be read."""
+    paths = sorted(run.replays.glob("*.npz"))
+    alike = [path for path in paths if path == recording_path(run, recorded_epoch(path.name) or 0, label)]
+    return next(filter(None, (recorded_code(path)[0] for path in alike)), [])
+
+
+def recorded_code(path: Path) -> tuple[list[str], str]:
+    """The places that the recordings were saved with, and the digest of what lay there; [] and "" where unknown."""
+    damage = (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error)
+    with suppress(*damage), np.load(path) as arrays:
+        return arrays["env"].astype(str).ravel().tolist(), str(arrays.get("code", ""))
+    return [], ""
 
 
 def load_recording(path: Path, seed: int) -> Recording:

@@ -344,7 +344,13 @@ def test_a_file_that_moved(folder: Path, capsys: pytest.CaptureFixture[str]) -> 
     (folder / "pond.py").write_text((folder / "new/pond.py").read_text() + "\n")
     capsys.readouterr()
     assert main(["sim", "run=r", "env=pond.py:Pond", "env.max_episode_steps=9"]) == 2
-    assert "this run has another file's environment by that name" in capsys.readouterr().err
+    assert "this run has another file by that name" in capsys.readouterr().err
+    sim = ["sim", "run=r", "env=new/pond.py:Pond", "env.max_episode_steps=9", "episodes=2"]
+    assert main([*sim, "env.wrappers=new/pond.py:twice"]) == 0
+    capsys.readouterr()
+    assert main([*sim, "env.wrappers=pond.py:twice"]) == 2
+    other = f"another file by that name, {folder}/new/pond.py:twice: rename one"
+    assert f"env.wrappers={folder}/pond.py:twice: this run has {other}" in capsys.readouterr().err
 
 
 def test_a_suite(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -4,6 +4,7 @@ import os
 import shutil
 import signal
 import sqlite3
+import sys
 import threading
 import time
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
@@ -31,6 +32,7 @@ from metta.rl.tiny_checkpoint_manager import TinyCheckpointManager
 from metta.sim import simulation
 from metta.sim.simulation import SimulationPool, default_num_envs
 from metta.tools import sim
+from tests.helpers.commands import result_of
 from tests.helpers.recorded_runs import ARENA, save_new_agent
 
 
@@ -201,6 +203,49 @@ def test_a_fingerprint_is_of_the_agent_that_was_loaded(tmp_path: Path, monkeypat
     assert loads == 3 and first.agent_crc == again.agent_crc
     weights = again.agent.state_dict()
     assert all(torch.equal(value, weights[name]) for name, value in first.agent.state_dict().items())
+
+
+EDITED = """
+import gymnasium, numpy as np
+from beside_edited import REWARD
+
+class Env(gymnasium.Env):
+    observation_space, action_space = gymnasium.spaces.Box(-1, 1, (2,)), gymnasium.spaces.Discrete(2)
+    def reset(self, seed=None, options=None):
+        return np.zeros(2, np.float32), {}
+    def step(self, action):
+        return np.zeros(2, np.float32), REWARD, True, False, {}
+
+def doubled(env):
+    return gymnasium.wrappers.TransformReward(env, lambda reward: 2 * reward)
+
+SUITE = {"a:b": Env}
+"""
+
+
+@pytest.mark.parametrize(
+    ("words", "label", "factor"),
+    [
+        (("env=edited.py:Env",), "edited.py:Env", 1),
+        (("env=edited:SUITE/a:b",), "edited.py:SUITE/a:b", 1),
+        (("env=CartPole-v1", "env.wrappers=edited:doubled"), "CartPole-v1[wrappers=edited:doubled]", 0),
+    ],
+)
+def test_scores_in_an_edited_environment_replace_those_before(
+    tmp_path: Path, words: tuple[str, ...], label: str, factor: int
+) -> None:
+    """A mean over the rewards of two rules: 252.50, where every episode gives 5 by the old one or 500 by the new."""
+    (tmp_path / "edited.py").write_text(EDITED)
+    (tmp_path / "beside_edited.py").write_text("REWARD = 5")
+    save_new_agent(tmp_path, "run", 0, *("CartPole-v1", {}) if factor == 0 else (f"{tmp_path}/edited.py:Env", {}))
+    changed = f"metta: the code of {label} has changed: scores of run=run epoch=0 are replaced\n"
+    for episodes, reward, kept, said in ((6, 5, 6, ""), (3, 5, 6, ""), (3, 500, 3, changed), (4, 500, 4, "")):
+        (tmp_path / "beside_edited.py").write_text(f"REWARD = {reward}")
+        sim = ["-m", "metta.tools.main", "sim", "run=run", f"episodes={episodes}", "train_dir=.", *words]
+        done = result_of(tmp_path, [sys.executable, *sim])
+        *_, mean, _, _, _, count = done.stdout.splitlines()[-1].split()
+        assert done.stderr == f"run=run epoch=0: {episodes} episodes of {label}\n{said}"
+        assert int(count) == kept and (factor == 0 or float(mean) == factor * reward)
 
 
 def test_sim_loads_an_agent_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
