@@ -9,7 +9,7 @@ from metta.envs import places
 from metta.envs.env_spec import EnvName
 from metta.envs.made import Made
 from metta.envs.mettagrid.games import GAMES
-from metta.user_code import GIVEN, import_place, load_place, split_place
+from metta.user_code import GIVEN, found_place, import_place, load_place, split_place
 
 
 class Source(Protocol):
@@ -68,3 +68,11 @@ def is_registered(found: re.Match[str]) -> bool:
         if found["module"] != "__main__" and hasattr(import_place(found["module"]), found["name"]):
             return False
     return found.string.rpartition(":")[2] in gymnasium.registry
+
+
+def code_places(env: EnvName) -> list[str]:
+    """The places of the user's own code that the environment is made of: its own, a suite's entry's, its wrappers'."""
+    _, known = source_of(env)
+    found = filter(None, map(places.PLACE.fullmatch, dict.fromkeys((env.name, known.name, *known.wrappers))))
+    own = [f"{place['module']}:{place['name']}" for place in found]
+    return [place for place in own if place in GIVEN or ".py:" in found_place(place)]

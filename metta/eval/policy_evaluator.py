@@ -16,8 +16,7 @@ from metta.agent.untrusted.agent_file import load_agent_file, require_bounded
 from metta.envs.by_value import unpack
 from metta.envs.env_spec import MOST_SEED, WRAPPERS, EnvName, without_folders
 from metta.envs.make_env import spec_of
-from metta.envs.places import PLACE
-from metta.envs.sources import source_of
+from metta.envs.sources import code_places
 from metta.envs.vec_env import Episode
 from metta.errors import CheckpointError, UserError, say
 from metta.eval.agent_files import file_crc
@@ -28,7 +27,7 @@ from metta.rl.tiny_checkpoint_manager import TinyCheckpointManager
 from metta.run_folder import RunFolder, absolute
 from metta.sim.recording import recorded_code, recorded_places, recording_path, save_recordings
 from metta.sim.simulation import SimulationPool, default_num_envs
-from metta.user_code import GIVEN, code_digest, failing, found_place, remembered
+from metta.user_code import GIVEN, code_digest, failing, remembered
 
 AnyEnv = EnvName | str | Callable[..., Any]  # a name, a class or a function
 
@@ -203,7 +202,7 @@ class PolicyEvaluator:
         if self._simulations is None or self._simulations.closed or key != self._key:
             self.close()
             spec = spec_of(env)
-            self._code = played_code(spec.env)
+            self._code = " ".join(map(code_digest, code_places(spec.env)))
             num_envs = min(self.num_envs or default_num_envs(spec, episodes), episodes)
             self._simulations = SimulationPool(spec, num_envs, self.num_workers, self.device, self.executor)
             self._key = key
@@ -232,14 +231,6 @@ def require_same_files(env: EnvName, others: Sequence[str]) -> None:
             alike = other != place and without_folders(other) == without_folders(place)
             if alike and theirs.is_file() and theirs.read_bytes() != mine.read_bytes():
                 raise UserError(f"{key}={place}: this run has another file by that name, {other}: rename one")
-
-
-def played_code(env: EnvName) -> str:
-    """The digests of the user's own code that the environment is made of; "" where it is made of none."""
-    _, known = source_of(env)  # of a suite's entry
-    found = filter(None, map(PLACE.fullmatch, dict.fromkeys((env.name, known.name, *known.wrappers))))
-    places = [f"{place['module']}:{place['name']}" for place in found]
-    return " ".join(code_digest(place) for place in places if ".py:" in found_place(place) or place in GIVEN)
 
 
 def load_with_crc(path: Path, load: Callable[[], nn.Module]) -> tuple[PolicyAgent, str]:

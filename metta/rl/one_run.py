@@ -13,9 +13,10 @@ import torch
 
 from metta.agent.agent_class import is_imported, is_outdated, make_agent
 from metta.agent.policy_agent import PolicyAgent
-from metta.envs.by_value import SCRIPT, pack, unpack
+from metta.envs.by_value import pack, unpack
 from metta.envs.env_spec import check_fit
 from metta.envs.make_env import spec_of
+from metta.envs.sources import code_places
 from metta.envs.vec_env import Episode
 from metta.errors import CheckpointError, TrainingError, UserError, enumeration, say
 from metta.machine import make_deterministic, pick_device, set_threads, software
@@ -105,7 +106,7 @@ class Trainer:
         agent.env = spec  # as it is called now, should its file have moved
         self.agent = agent.to(self.device)
         self.environment = pack(spec.env, config.loss, config.optimizer)
-        code = [name for name in (spec.env.name, *spec.env.wrappers) if ".py:" in name or name.startswith(SCRIPT)]
+        code = code_places(spec.env)
         code += [place for place in (config.on_epoch, config.loss, config.optimizer) if place is not None]
         if config.agent is not None and is_imported(type(agent)):
             code.append(config.agent)
