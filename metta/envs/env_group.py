@@ -17,6 +17,7 @@ from metta.processes.shared_arrays import Layout, arrays_over, num_bytes
 from metta.user_code import file_in, said_where
 
 Ended = list[tuple[int, dict[str, float]]]  # environment index and metrics of each episode that a step ended
+STUCK = "gave an action mask that forbids every action"
 
 
 @dataclass
@@ -142,6 +143,20 @@ class EnvGroup:
         where = f"environment {self._first_env + index} of env={self._env.short_name}"
         episode = f"failed in the episode of seed {self._seeds[index]}"
         return EnvError(f"{where} {episode}: {said_where(error, file_in(f'env={self._env.name}'))}")
+
+
+def not_finite(what: str, array: np.ndarray) -> tuple[int, str] | None:
+    """The first row with a number that is not finite, and how to say so; None where there is none."""
+    if array.dtype.kind != "f" or np.isfinite(array).all():
+        return None
+    place = tuple(np.argwhere(~np.isfinite(array))[0])
+    return int(place[0]), f"gave {array[place]} in {what}"
+
+
+def stuck(spec: EnvSpec, observations: np.ndarray) -> np.ndarray:
+    """Whether the action mask of each row forbids every action, of which one must be taken; `[B]` bool."""
+    starts = [0, *np.cumsum(spec.choices[:-1], dtype=int)]
+    return np.logical_not(np.logical_or.reduceat(spec.mask_in(observations), starts, axis=1).all(axis=1))
 
 
 def environments(env: EnvName, indices: range) -> str:

@@ -66,7 +66,7 @@ class Adapter:
 
     @property
     def metadata(self) -> dict[str, Any]:
-        return self._env.metadata
+        return getattr(self._env, "metadata", None) or {}
 
     def render(self) -> Any:
         return self._env.render()

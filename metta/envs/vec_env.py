@@ -11,7 +11,7 @@ import numpy as np
 
 from metta.envs.action_log import ActionLog
 from metta.envs.by_value import pack
-from metta.envs.env_group import Arrays, EnvGroup, environments, set_up
+from metta.envs.env_group import STUCK, Arrays, EnvGroup, environments, not_finite, set_up, stuck
 from metta.envs.env_spec import EnvSpec
 from metta.errors import EnvError, UserError
 from metta.processes.shared_arrays import shared_memory_file, shares
@@ -226,10 +226,8 @@ class VecEnv:
 
     def _require_finite(self, what: str, array: np.ndarray) -> None:
         """Raise EnvError at a number that is not finite: one would spoil agent, statistics and checkpoints for good."""
-        if array.dtype.kind != "f" or np.isfinite(array).all():
-            return
-        place = tuple(np.argwhere(~np.isfinite(array))[0])
-        self._fail(int(place[0]) // self.num_agents, f"gave {array[place]} in {what}")
+        if (found := not_finite(what, array)) is not None:
+            self._fail(found[0] // self.num_agents, found[1])
 
     def _check_observations(self) -> None:
         """Note which agents are there. EnvError also at an action mask that forbids everything: one must be taken."""
@@ -238,11 +236,10 @@ class VecEnv:
         self._require_finite("an observation", self.observations)
         if not self.spec.masked:
             return
-        starts = [0, *np.cumsum(self.spec.choices[:-1], dtype=int)]
-        allowed = np.logical_or.reduceat(self.spec.mask_in(self.observations), starts, axis=1).all(1)
-        stuck = self.active & ~allowed.reshape(self.num_envs, self.num_agents).all(1)
-        if stuck.any():
-            self._fail(int(stuck.argmax()), "gave an action mask that forbids every action")
+        rows = stuck(self.spec, self.observations)
+        envs = self.active & rows.reshape(self.num_envs, self.num_agents).any(1)
+        if envs.any():
+            self._fail(int(envs.argmax()), STUCK)
 
     def _fail(self, index: int, how: str) -> NoReturn:
         which = f"environment {self.first_env + index} of env={self.spec.env.short_name}"

@@ -5,6 +5,7 @@ import json
 import math
 import zlib
 from collections.abc import Iterator
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import IO, Any
@@ -75,14 +76,19 @@ def write_film(format: str, source: Source, file: IO[bytes]) -> str | None:
 
 
 def check_pictures(env: Env) -> None:
-    modes = env.metadata.get("render_modes", ["rgb_array"])
+    modes = env.metadata.get("render_modes", ["rgb_array"]) or []
     if "rgb_array" not in modes:
         have = " and ".join(modes) or "none"
         raise UserError(f"env={env.spec.env.short_name} draws no pictures: it has render_mode {have}")
 
 
 def frames_per_second(env: Env) -> float:
-    return float(env.metadata.get("render_fps") or 30)
+    """Read its speed, 30 where it says none. UserError where that is no number above 0."""
+    given = env.metadata.get("render_fps") or 30
+    with suppress(TypeError, ValueError):
+        if 0 < (fps := float(given)) < math.inf:
+            return fps
+    raise UserError(f"env={env.spec.env.short_name} has render_fps={given!r} in its metadata: not a number above 0")
 
 
 def write_gif(frames: Iterator[np.ndarray], num_frames: int, fps: float, file: IO[bytes]) -> None:

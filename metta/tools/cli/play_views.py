@@ -12,7 +12,7 @@ import numpy as np
 from metta.envs.env_spec import EnvName
 from metta.envs.make_env import make_env
 from metta.envs.mettagrid.env import MettaGridEnv
-from metta.errors import UserError, one_line
+from metta.errors import EnvError, UserError, one_line
 from metta.sim.single_env import SingleEnv
 
 PANEL = 28  # columns beside the map, where the terminal has at least
@@ -139,7 +139,7 @@ class TextView(View):
     """What an environment writes of itself (render_mode "ansi")."""
 
     def lines(self, single: SingleEnv, columns: int, rows: int) -> list[str]:
-        text = single.env.render()
+        text = single.drawn()
         text = text.getvalue() if isinstance(text, io.StringIO) else str(text)
         return [line if "\x1b" in line else line[:columns] for line in text.split("\n")][:rows]
 
@@ -181,14 +181,12 @@ def has_screen() -> bool:
 
 def opened_window(name: EnvName, seed: int) -> SingleEnv | None:
     """The environment with its window open; None, and a line on stderr, where the screen or a package is missing."""
-    import gymnasium
-
     env = make_env(name, "human")
     single = SingleEnv(env)
     try:
         single.reset(seed)
         return single
-    except (RuntimeError, ImportError, gymnasium.error.Error) as error:  # pygame's error is a RuntimeError
-        print(f"metta play: no window: {one_line(str(error))}", file=sys.stderr)
+    except EnvError as error:
+        print(f"metta play: no window: {one_line(error)}", file=sys.stderr)
         env.close()
         return None
