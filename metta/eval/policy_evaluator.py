@@ -18,7 +18,7 @@ from metta.envs.env_spec import MOST_SEED, WRAPPERS, EnvName, without_folders
 from metta.envs.make_env import spec_of
 from metta.envs.sources import code_places
 from metta.envs.vec_env import Episode
-from metta.errors import CheckpointError, UserError, say
+from metta.errors import CheckpointError, UserError, one_line, say
 from metta.eval.agent_files import file_crc
 from metta.eval.eval_db import EpisodeRow, open_scores, scored_env
 from metta.eval.statistics import Score
@@ -176,12 +176,15 @@ class PolicyEvaluator:
         if loaded.run is None:
             return Score.of([row.reward for row in rows])
         path = recording_path(RunFolder(self.train_dir, loaded.run), loaded.epoch, label)
-        edited = recorded_code(path)[1] not in ("", code)
+        of, edited = f"run={loaded.run} epoch={loaded.epoch}", recorded_code(path)[1] not in ("", code)
         if edited:
-            say(f"metta: the code of {label} has changed: scores of run={loaded.run} epoch={loaded.epoch} are replaced")
+            say(f"metta: the code of {label} has changed: scores of {of} are replaced")
         db = open_scores(self.train_dir, self.eval_db)
         db.record(loaded.run, loaded.epoch, label, rows, loaded.agent_crc, anew=edited)
-        save_recordings(path, played, [env.name, *env.wrappers], code)
+        try:
+            save_recordings(path, played, [env.name, *env.wrappers], code)
+        except (OSError, UserError) as error:  # as where the run is somebody else's
+            say(f"metta: scored, but no recording of {of} kept: {one_line(error)}")
         stored = db.get_scores(loaded.run, loaded.epoch, label, sampled=None)
         return stored.get(label) or Score.of([row.reward for row in rows])  # its file may have been replaced meanwhile
 

@@ -20,7 +20,7 @@ from metta.run_folder import RunFolder, expanded
 from metta.tools.cli.arguments import parse
 from metta.tools.cli.config import AnalyzeConfig
 from metta.tools.cli.table import interval_text, print_table
-from metta.tools.cli.targets import kept_scores, list_runs, matching_runs, where_keys
+from metta.tools.cli.targets import kept_scores, look_at_runs, matching_runs, where_keys
 
 MOST_COLUMNS = 6  # groups whose settings are printed side by side; the report has those of all
 
@@ -29,7 +29,8 @@ def main(argv: Sequence[str]) -> int:
     config, _ = parse(AnalyzeConfig, argv, "metta analyze")
     train_dir = expanded(config.train_dir)
     db = kept_scores(config)
-    groups = group_runs(config, sorted({*list_runs(config.train_dir), *db.runs()}))
+    found, unread = look_at_runs(config.train_dir)
+    groups = group_runs(config, sorted({*found, *db.runs()} - {*unread}))
     check_out(config)
     report = make_report(db, train_dir, groups, where_keys(config))
     names = [group.name for group in groups]

@@ -30,7 +30,12 @@ def main(argv: Sequence[str]) -> int:
     if "train_dir" in given and not train_dir.is_dir():
         raise UserError(f"train_dir={train_dir} is not a folder")
     scores = kept_scores(config)
-    rows = [describe(run, config.train_dir, scores) for run in list_runs(config.train_dir)]
+    rows = []
+    for run in list_runs(config.train_dir):
+        try:
+            rows.append(describe(run, config.train_dir, scores))
+        except OSError as error:
+            say(f"metta runs: run={run} is left out: {one_line(error)}")
     if rows:
         columns = len(HEADINGS) if any(row[-1] for row in rows) else len(HEADINGS) - 1  # "from" where a run has some
         print_table(HEADINGS[:columns], [row[:columns] for row in rows], left=3)

@@ -280,6 +280,16 @@ def test_what_cannot_be_played_is_no_score(tmp_path: Path, epoch: Any, episodes:
     assert not (tmp_path / "eval.db").exists()
 
 
+def test_scores_are_kept_where_a_recording_cannot_be(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Prevents a run folder that may not be written from losing the scores of all episodes, which go elsewhere."""
+    save_agent(tmp_path, "CartPole-v1")
+    (tmp_path / "run/replays").touch()
+    with PolicyEvaluator(tmp_path, eval_db=tmp_path / "elsewhere.db") as evaluator:
+        score = evaluator.evaluate("run", 0, episodes=2)
+    assert EvalDB(tmp_path / "elsewhere.db", tmp_path).get_scores("run", 0) == {"CartPole-v1": score}
+    assert "metta: scored, but no recording of run=run epoch=0 kept: FileExistsError: " in capsys.readouterr().err
+
+
 def test_the_last_seed_is_played(tmp_path: Path) -> None:
     """Prevents a bound that is off by one from refusing a seed which the command line takes."""
     save_agent(tmp_path, "CartPole-v1")

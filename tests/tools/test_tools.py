@@ -17,6 +17,7 @@ from metta.eval.policy_evaluator import LoadedAgent, PolicyEvaluator
 from metta.rl.saving import saved_config
 from metta.rl.saving.run_lock import RunLock
 from metta.rl.tiny_checkpoint_manager import TinyCheckpointManager, save_checkpoint
+from metta.tools import runs
 from metta.tools.main import main
 from tests.helpers.commands import ENVIRONMENT, ROOT, metta_in, run_in
 from tests.helpers.report_data import log
@@ -129,6 +130,33 @@ def test_sim_says_that_training_got_another_return(folder: Path) -> None:
     metta_in(folder, "analyze", "runs=a", "format=csv", "out=numbers")
     scores = (folder / "numbers/scores.csv").read_text()
     assert ",CartPole-v1," in scores and ",CartPole-v1 sampled," in scores
+
+
+def test_a_run_that_may_not_be_read_is_left_out(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Prevents one folder of somebody else's from hiding every run of a shared train_dir: Errno 13, and no more."""
+    for name in ("b", "locked"):
+        shutil.copytree(folder / "train_dir/a", folder / f"train_dir/{name}")
+    metta_in(folder, "sim", "run=a,b", "episodes=2")
+    real = TinyCheckpointManager.list_epochs
+
+    def list_epochs(manager: TinyCheckpointManager) -> list[int]:
+        if "b/" in str(manager.folder):
+            raise PermissionError(13, "Permission denied", str(manager.folder))
+        return real(manager)
+
+    monkeypatch.setattr(TinyCheckpointManager, "list_epochs", list_epochs)
+    (folder / "train_dir/locked/trainer.lock").unlink(missing_ok=True)  # which is no file to read then
+    monkeypatch.setattr(runs, "is_locked", lambda lock: lock.parent.name == "locked" and lock.read_bytes())
+    out, err = metta_in(folder, "runs")
+    assert [row[0] for row in rows(out)[1:]] == ["a"]
+    assert [line.partition(": ")[2].partition(":")[0] for line in err.splitlines()] == [
+        "run=b is left out",
+        "run=locked is left out",
+    ]
+    (*_, table) = metta_in(folder, "sim", "run=[ab]", "episodes=2")[0].splitlines()
+    assert table.split()[0] == "a"
+    metta_in(folder, "analyze", "runs=[ab]")
+    assert "no run b in ./train_dir: have a, locked" in metta_in(folder, "analyze", "runs=b", status=2)[1]
 
 
 def test_sim_in_another_environment(folder: Path) -> None:

@@ -10,7 +10,7 @@ from typing import TypeAlias
 from metta.envs.env_spec import EnvName
 from metta.envs.make_env import check_env
 from metta.envs.sources import members
-from metta.errors import UserError, enumeration, hide_password
+from metta.errors import UserError, enumeration, hide_password, one_line, say_once
 from metta.eval.eval_db import EvalDB, open_scores
 from metta.rl.tiny_checkpoint_manager import AGENT_FILE, TinyCheckpointManager
 from metta.run_folder import RunFolder, TrainDir, expanded
@@ -52,8 +52,19 @@ def existing_run(run: str, train_dir: str) -> TinyCheckpointManager:
 
 def list_runs(train_dir: str) -> list[str]:
     """List the runs in train_dir that have a checkpoint, by name."""
-    names = [run.name for run in TrainDir(train_dir).runs()]
-    return [name for name in names if TinyCheckpointManager(name, train_dir).exists()]
+    return look_at_runs(train_dir)[0]
+
+
+def look_at_runs(train_dir: str) -> tuple[list[str], list[str]]:
+    """List the runs that have a checkpoint, by name, and those that may not be read, with a line on stderr each."""
+    found, unread = list[str](), list[str]()
+    for run in TrainDir(train_dir).runs():
+        try:
+            found += [run.name] if TinyCheckpointManager(run.name, train_dir).exists() else []
+        except OSError as error:
+            say_once(f"metta: run={run.name} is left out: {one_line(error)}")
+            unread.append(run.name)
+    return found, unread
 
 
 def matching_runs(name: str, train_dir: str, known: Sequence[str]) -> tuple[str, ...]:
