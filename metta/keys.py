@@ -4,6 +4,7 @@ A value typed as `key=value` and one given from Python pass the same checks. Thi
 """
 
 import math
+import operator
 import os
 import types
 from collections.abc import Callable
@@ -123,6 +124,14 @@ def _fit(name: str, value: Any, kind: Any) -> Any:
     if not fits:
         raise _mistyped(name, value if isinstance(value, str) else repr(value), kind)
     return value
+
+
+def whole(name: str, value: Any) -> int:
+    """Read a whole number that Python gave. UserError for anything else."""
+    try:
+        return operator.index(value)
+    except TypeError:
+        raise UserError(f"{name}={shown(repr(value))}: must be a whole number") from None
 
 
 def _mistyped(name: str, value: str, kind: Any) -> UserError:

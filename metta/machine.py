@@ -19,7 +19,10 @@ from metta.errors import UserError
 def pick_device(name: str) -> torch.device:
     """Find the device; auto is the GPU where there is one. UserError where torch sees none of that name."""
     gpus = torch.cuda.device_count()
-    device = torch.device(("cuda" if gpus else "cpu") if name == "auto" else name)
+    try:
+        device = torch.device(("cuda" if gpus else "cpu") if name == "auto" else name)
+    except (RuntimeError, TypeError):
+        raise UserError(f"device={name}: must be auto, cpu, cuda, cuda:N or mps") from None
     if device == torch.device("cuda") and "LOCAL_RANK" in os.environ:  # torchrun's: each rank has a GPU
         device = torch.device("cuda", int(os.environ["LOCAL_RANK"]) % max(1, gpus))
     there = {"cuda": (device.index or 0) < gpus, "mps": torch.backends.mps.is_available()}

@@ -4,7 +4,7 @@ import numbers
 import re
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
-from typing import Any, Self
+from typing import Any, Self, TypeAlias
 
 from metta.errors import UserError, one_line
 from metta.user_code import place_of
@@ -71,6 +71,9 @@ class EnvName:
 
     def __hash__(self) -> int:
         return hash(self.label)
+
+
+AnyEnv: TypeAlias = EnvName | str | Callable[..., Any]  # a name, a class or a function
 
 
 def kept(key: str, value: Any) -> Any:

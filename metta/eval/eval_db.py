@@ -13,12 +13,14 @@ from itertools import groupby
 from pathlib import Path
 from typing import Any, TypeAlias, overload
 
+from metta.envs.env_spec import AnyEnv, EnvName
 from metta.eval import statistics
 from metta.eval.agent_files import AgentFiles
 from metta.eval.databases import COLUMNS, KEY, UPSERT, URL_FORM, Database, EvalDBError
 from metta.eval.postgresql import URL, PostgreSQL
 from metta.eval.sqlite_file import SQLite
 from metta.eval.statistics import Score
+from metta.keys import whole
 from metta.run_folder import Folder, TrainDir, expanded
 
 SAMPLED = " sampled"  # ends the env of scores whose actions were drawn on demand, so no query mixes the two
@@ -94,14 +96,14 @@ class EvalDB:
 
     @overload
     def get_scores(
-        self, run: str, epoch: int, env: str | None = None, agent_group: str = "all", sampled: bool | None = False
+        self, run: str, epoch: int, env: AnyEnv | None = None, agent_group: str = "all", sampled: bool | None = False
     ) -> Scores: ...
     @overload
     def get_scores(
         self,
         run: str,
         epoch: None = None,
-        env: str | None = None,
+        env: AnyEnv | None = None,
         agent_group: str = "all",
         sampled: bool | None = False,
     ) -> dict[int, Scores]: ...
@@ -109,7 +111,7 @@ class EvalDB:
         self,
         run: str,
         epoch: int | None = None,
-        env: str | None = None,
+        env: AnyEnv | None = None,
         agent_group: str = "all",
         sampled: bool | None = False,
     ) -> Scores | dict[int, Scores]:
@@ -127,14 +129,14 @@ class EvalDB:
 
     @overload
     def get_metrics(
-        self, run: str, epoch: int, env: str | None = None, agent_group: str = "all", sampled: bool | None = False
+        self, run: str, epoch: int, env: AnyEnv | None = None, agent_group: str = "all", sampled: bool | None = False
     ) -> Metrics: ...
     @overload
     def get_metrics(
         self,
         run: str,
         epoch: None = None,
-        env: str | None = None,
+        env: AnyEnv | None = None,
         agent_group: str = "all",
         sampled: bool | None = False,
     ) -> dict[int, Metrics]: ...
@@ -142,7 +144,7 @@ class EvalDB:
         self,
         run: str,
         epoch: int | None = None,
-        env: str | None = None,
+        env: AnyEnv | None = None,
         agent_group: str = "all",
         sampled: bool | None = False,
     ) -> Metrics | dict[int, Metrics]:
@@ -168,7 +170,7 @@ class EvalDB:
         latest = next((epoch for epoch, crc in rows if agents.has(epoch, crc)), None)
         return None if latest is None else (latest, self.get_scores(run, latest, sampled=None))
 
-    def best_epoch(self, run: str, env: str | None = None, sampled: bool | None = None) -> int | None:
+    def best_epoch(self, run: str, env: AnyEnv | None = None, sampled: bool | None = None) -> int | None:
         """The epoch with the highest mean reward, the later one of equals; None where nothing was evaluated.
 
         Only of epochs whose agent file is there. Without `env`: in the environment in which most of them were evaluated
@@ -184,12 +186,12 @@ class EvalDB:
         for name, epoch, crc, reward in rows:
             if agents.has(epoch, crc) and sampled in (None, name.endswith(SAMPLED)):
                 means[name].append((reward, epoch))
-        env = None if env is None else scored_env(env, sampled)
-        if env is None and means:
-            env = min(means, key=lambda name: (-len(means[name]), name))
-        return max(means[env])[1] if env in means else None
+        name = None if env is None else scored_env(env, sampled)
+        if name is None and means:
+            name = min(means, key=lambda name: (-len(means[name]), name))
+        return max(means[name])[1] if name in means else None
 
-    def episodes(self, run: str, epoch: int, env: str, sampled: bool = False) -> list[EpisodeRow]:
+    def episodes(self, run: str, epoch: int, env: AnyEnv, sampled: bool = False) -> list[EpisodeRow]:
         """The rows of one evaluation, by group and seed."""
         columns = "seed, reward, length, metrics, agent_group"
         return [
@@ -211,13 +213,13 @@ class EvalDB:
         )]  # fmt: skip
 
     def _select(
-        self, columns: str, run: str, epoch: int | None, env: str | None, group: str | None, sampled: bool | None
+        self, columns: str, run: str, epoch: int | None, env: AnyEnv | None, group: str | None, sampled: bool | None
     ) -> list[Any]:
         """Epoch, env and these columns, in the order of the key (a walk along it), with the conditions that are given.
 
         What an agent file earned that another has replaced since is left out; of one that is gone, it is history.
         """
-        at = None if epoch is None else int(epoch)
+        at = None if epoch is None else whole("epoch", epoch)
         name = None if env is None else scored_env(env, sampled)
         conditions = {"run": run, "epoch": at, "env": name, "agent_group": group}
         given = {column: value for column, value in conditions.items() if value is not None}
@@ -256,9 +258,10 @@ def open_scores(train_dir: Folder, eval_db: str | Path | None = None) -> EvalDB:
     return EvalDB(TrainDir(train_dir).eval_db if eval_db is None else eval_db, train_dir)
 
 
-def scored_env(env: str, sampled: bool | None) -> str:
+def scored_env(env: AnyEnv, sampled: bool | None) -> str:
     """Name the environment as its scores do: "CartPole-v1 sampled" where actions were drawn on demand."""
-    return f"{env}{SAMPLED}" if sampled else env
+    label = env if isinstance(env, str) else EnvName.of(env).label
+    return f"{label}{SAMPLED}" if sampled else label
 
 
 def _measured(row: EpisodeRow, key: tuple[str, int, str]) -> tuple[float, int]:

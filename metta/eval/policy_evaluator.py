@@ -1,6 +1,5 @@
 """From an agent file to rows in eval.db: load, play fixed seeds, store."""
 
-import operator
 import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import Executor
@@ -14,7 +13,7 @@ from torch import nn
 from metta.agent.policy_agent import PolicyAgent
 from metta.agent.untrusted.agent_file import load_agent_file, require_bounded
 from metta.envs.by_value import unpack
-from metta.envs.env_spec import MOST_SEED, WRAPPERS, EnvName, without_folders
+from metta.envs.env_spec import MOST_SEED, WRAPPERS, AnyEnv, EnvName, without_folders
 from metta.envs.make_env import spec_of
 from metta.envs.sources import code_places
 from metta.envs.vec_env import Episode
@@ -22,14 +21,14 @@ from metta.errors import CheckpointError, UserError, one_line, say
 from metta.eval.agent_files import file_crc
 from metta.eval.eval_db import EpisodeRow, open_scores, scored_env
 from metta.eval.statistics import Score
+from metta.keys import shown, whole
+from metta.machine import pick_device
 from metta.rl.saving.saved_config import newest_config
 from metta.rl.tiny_checkpoint_manager import TinyCheckpointManager
 from metta.run_folder import RunFolder, absolute
 from metta.sim.recording import recorded_code, recorded_places, recording_path, save_recordings
 from metta.sim.simulation import SimulationPool, default_num_envs
 from metta.user_code import GIVEN, code_digest, failing, remembered
-
-AnyEnv = EnvName | str | Callable[..., Any]  # a name, a class or a function
 
 
 @dataclass(frozen=True)
@@ -74,8 +73,10 @@ class PolicyEvaluator:
         """
         self.train_dir = absolute(train_dir)
         self.eval_db = None if eval_db is None else absolute(eval_db)
+        if executor is not None and not hasattr(executor, "submit"):
+            raise UserError(f"executor={shown(executor)}: not an executor as concurrent.futures has them")
         self.executor = executor
-        self.device = device
+        self.device = str(pick_device(device))
         self.num_envs = num_envs
         self.num_workers = num_workers
         self._simulations: SimulationPool | None = None
@@ -107,10 +108,7 @@ class PolicyEvaluator:
 
         CheckpointError if the agent cannot be read.
         """
-        try:
-            epoch = operator.index(epoch)
-        except TypeError:
-            raise UserError(f"epoch={epoch!r}: must be a whole number") from None
+        epoch = whole("epoch", epoch)
         manager = TinyCheckpointManager(run, self.train_dir)
         if (saved := newest_config(manager)) is not None:
             unpack(saved["environment"])
@@ -196,6 +194,7 @@ class PolicyEvaluator:
 
     def _simulate(self, env: AnyEnv, episodes: int, seed: int) -> SimulationPool:
         """Reuse the last evaluation's pool if env, settings and number of episodes are unchanged."""
+        episodes, seed = whole("episodes", episodes), whole("seed", seed)
         if episodes < 1:
             raise UserError(f"episodes={episodes}: must be at least 1")
         if seed < 0 or seed + episodes - 1 > MOST_SEED:

@@ -231,7 +231,7 @@ class Trainer:
     @classmethod
     def resume(cls, run: TrainConfig | str) -> "Trainer":
         """The run's trainer from its newest checkpoint, or a new one where it has none."""
-        config = TrainConfig(run=run) if isinstance(run, str) else run
+        config = run if isinstance(run, TrainConfig) else TrainConfig(run=run)
         manager = TinyCheckpointManager(config.run, config.train_dir)
         return load_trainer(manager, config, given_keys(config)) or new_trainer(config, given_keys(config))
 

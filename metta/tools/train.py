@@ -13,6 +13,7 @@ from metta.envs.by_value import unpack
 from metta.envs.make_env import check_env
 from metta.errors import MettaError, UserError, one_line
 from metta.eval.eval_db import EvalDB, open_scores
+from metta.keys import shown
 from metta.rl.defaults import help_table
 from metta.rl.saving.ancestors import check_ancestor
 from metta.rl.saving.saved_config import newest_config
@@ -56,6 +57,8 @@ def train(config: TrainConfig, on_epoch: OnEpoch | None = None) -> int:
     """
     if not isinstance(config, TrainConfig):
         raise UserError(f"train takes a metta.TrainConfig, not a {type(config).__name__}")
+    if not isinstance(on_epoch, str | None) and not callable(on_epoch):
+        raise UserError(f"on_epoch={shown(on_epoch)}: not a function, nor the place of one")
     bring_newest(config)
     return train_scored(config, on_epoch=on_epoch)
 

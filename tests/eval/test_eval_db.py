@@ -483,6 +483,20 @@ def test_a_folder_that_may_not_be_written_can_be_read(file_db, monkeypatch):
     assert [file.name for file in db.path.parent.iterdir()] == ["eval.db"]
 
 
+class Walk:
+    pass
+
+
+def test_scores_are_asked_for_as_evaluate_is(file_db):
+    """sqlite3's ProgrammingError over the class that evaluate() takes; int()'s ValueError over epoch="latest"."""
+    label = f"{Path(__file__).name}:Walk"
+    file_db.record("a", 1, label, rows(1), "crc")
+    assert file_db.get_scores("a", 1, Walk) == file_db.get_scores("a", 1, label) != {}
+    assert file_db.best_epoch("a", Walk) == 1
+    with pytest.raises(UserError, match="^epoch='latest': must be a whole number$"):
+        file_db.get_scores("a", epoch="latest")
+
+
 @pytest.mark.parametrize("error", ["EPERM", "ENOTSUP", "ENOSYS"])
 def test_a_file_system_without_hard_links(file_db, monkeypatch, error):
     """exFAT and SMB have none: the scores of the first evaluation could not be stored, after all its episodes."""

@@ -268,11 +268,14 @@ def test_sim_loads_an_agent_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
         (0, 4, -1, "seed=-1 episodes=4: seeds are 0 to 2147483647"),
         (0, 3, 2**31 - 2, "seed=2147483646 episodes=3: seeds are 0 to 2147483647"),
         (0, 1, 2**70, f"seed={2**70} episodes=1: seeds are 0 to 2147483647"),
+        (0, 2.0, 0, "episodes=2.0: must be a whole number"),
+        (0, "2", 0, "episodes='2': must be a whole number"),
+        (0, 2, None, "seed=None: must be a whole number"),
         ("2", 1, 0, "epoch='2': must be a whole number"),
         ("latest", 1, 0, "epoch='latest': must be a whole number"),
     ],
 )
-def test_what_cannot_be_played_is_no_score(tmp_path: Path, epoch: Any, episodes: int, seed: int, said: str) -> None:
+def test_what_cannot_be_played_is_no_score(tmp_path: Path, epoch: Any, episodes: Any, seed: Any, said: str) -> None:
     """Prevents 0.0 for an evaluation of nothing, a score of fewer episodes than were asked for, and tracebacks."""
     save_agent(tmp_path, "CartPole-v1")
     with PolicyEvaluator(tmp_path) as evaluator, pytest.raises(UserError, match=f"^{said}$"):
@@ -288,6 +291,17 @@ def test_scores_are_kept_where_a_recording_cannot_be(tmp_path: Path, capsys: pyt
         score = evaluator.evaluate("run", 0, episodes=2)
     assert EvalDB(tmp_path / "elsewhere.db", tmp_path).get_scores("run", 0) == {"CartPole-v1": score}
     assert "metta: scored, but no recording of run=run epoch=0 kept: FileExistsError: " in capsys.readouterr().err
+
+
+def test_where_nothing_can_play_is_said_at_once() -> None:
+    """Prevents a traceback of torch's, or of a text that is no executor, in the middle of the first evaluation."""
+    with pytest.raises(UserError, match="^device=gpu: must be auto, cpu, "):
+        PolicyEvaluator(device="gpu")
+    with pytest.raises(UserError, match="^device=cuda:99: torch sees no such GPU here"):
+        PolicyEvaluator(device="cuda:99")
+    executor: Any = "local"
+    with pytest.raises(UserError, match="^executor=local: not an executor as concurrent.futures has them$"):
+        PolicyEvaluator(executor=executor)
 
 
 def test_the_last_seed_is_played(tmp_path: Path) -> None:

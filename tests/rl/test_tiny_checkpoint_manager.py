@@ -211,6 +211,8 @@ def test_a_missing_epoch_is_named_with_those_that_exist(manager: TinyCheckpointM
         with pytest.raises(CheckpointError) as some:
             load(3)
         assert str(some.value) == f"no checkpoint for epoch=3 in {manager.folder}: have 0, 7, 8"
+        with pytest.raises(CheckpointError, match=r"^no checkpoint for epoch=7\.0 in .*: have 0, 7, 8$"):
+            load(7.0)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("run", ["", ".", "..", "a/b", "../a", "/a", "a\\b", "a b", "a\n", "é", "a\0", "a=b", "~"])

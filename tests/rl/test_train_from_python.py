@@ -359,3 +359,14 @@ def test_training_leaves_chance_to_others(small: dict[str, Any]) -> None:
     for generator in (random.seed, np.random.seed, torch.manual_seed):
         generator(0)
     assert drawn == (random.random(), np.random.rand(), float(torch.rand(())))
+
+
+def test_what_is_no_run_or_function_is_one_line(small: dict[str, Any]) -> None:
+    """Prevents an AttributeError for Trainer.resume({...}), and for a list of functions as on_epoch."""
+    wrong: Any = {"run": "r"}
+    with pytest.raises(UserError, match="^run={'run': 'r'}: not text$"):
+        Trainer.resume(wrong)
+    wrong = [print]
+    with pytest.raises(UserError, match="^on_epoch=.*: not a function, nor the place of one$"):
+        metta.train(TrainConfig(**small), on_epoch=wrong)
+    assert not Path(small["train_dir"]).exists()
