@@ -93,8 +93,8 @@ def _data(named: Any, seen: set[int]) -> Iterator[str]:
         if isinstance(value, FunctionType | type):
             yield from _captured(value, seen)
             continue
-        try:
-            yield f"{name}={pickle.dumps(value)!r}"
+        try:  # a set has another order in each process
+            yield f"{name}={pickle.dumps(sorted(value) if isinstance(value, set | frozenset) else value)!r}"
         except Exception:  # noqa: BLE001 (anybody's objects)
             yield f"{name}={type(value).__qualname__}"
 
