@@ -7,14 +7,16 @@ TensorBoard's own reader takes ten times as long to import, and keeps a sample o
 import struct
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING, TypeAlias
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
 import numpy as np
 
+from metta.errors import CheckpointError
 from metta.eval import statistics
 from metta.eval.comparison import Curve
 from metta.eval.statistics import Floats
-from metta.rl.saving.saved_config import newest_config
+from metta.rl.saving.saved_config import newest_config, read_saved_config
 from metta.rl.tiny_checkpoint_manager import TinyCheckpointManager
 from metta.run_folder import Folder, RunFolder
 
@@ -91,19 +93,37 @@ def _records(content: bytes) -> Iterator[bytes]:
 
 def training_return(train_dir: Folder, run: str, epoch: int) -> float | None:
     """Average the returns that training logged last up to this epoch; None where that is not known."""
-    per_epoch = steps_per_epoch(train_dir, run)
+    pace = pace_of(train_dir, run)
     points = read_curves(RunFolder(train_dir, run)).get(RETURN)
-    if points is None or per_epoch is None:
+    if points is None or pace is None:
         return None
     steps, values = points
-    recent = values[steps <= epoch * per_epoch][-RECENT:]
+    recent = values[steps <= pace.at(epoch)][-RECENT:]
     return statistics.mean(recent) if len(recent) else None
 
 
-def steps_per_epoch(train_dir: Folder, run: str) -> float | None:
-    """The agent steps of an epoch, by the newest trainer file that can be read; None where there is none."""
-    saved = newest_config(TinyCheckpointManager(run, train_dir))
-    return None if saved is None or saved["epoch"] == 0 else saved["agent_steps"] / saved["epoch"]
+class Pace(NamedTuple):
+    """How agent steps follow from epochs: how many an epoch has, and epoch 0, as a fork would have begun."""
+
+    start: float
+    each: float
+
+    def at(self, epochs: Any) -> Any:
+        return self.start + self.each * epochs
+
+
+def pace_of(train_dir: Folder, run: str) -> Pace | None:
+    """By the oldest and the newest trainer file, a fork's oldest being its parent's; None where there is none."""
+    manager = TinyCheckpointManager(run, train_dir)
+    newest = newest_config(manager)
+    if newest is None or newest["epoch"] == 0:
+        return None
+    oldest = {"epoch": 0, "agent_steps": 0}
+    with suppress(CheckpointError, IndexError):
+        found = read_saved_config(manager.file("trainer", manager.list_epochs()[0]))
+        oldest = found if found["epoch"] < newest["epoch"] else oldest
+    each = (newest["agent_steps"] - oldest["agent_steps"]) / (newest["epoch"] - oldest["epoch"])
+    return Pace(oldest["agent_steps"] - each * oldest["epoch"], each)
 
 
 def thinned(points: Points, limit: int) -> Points:

@@ -96,7 +96,12 @@ def bootstrap_intervals(scores: ArrayLike) -> tuple[Floats, Floats]:
     rest = values - centre[:, None]  # so that equal scores give an interval of no width, whatever rounding does
     sums = np.concatenate([rest @ counts.T for counts in _blocks(values.shape[1])], axis=1)
     low, high = _percentiles(sums / values.shape[1])
-    return low + centre, high + centre
+    return _rounded(low) + centre, _rounded(high) + centre
+
+
+def _rounded(values: Floats) -> Floats:
+    """To 10 digits, for the last ones of a matrix product depend on how many rows it has."""
+    return np.array([float(f"{value:.10g}") for value in values])
 
 
 def iqm_over_runs(scores: ArrayLike) -> Estimate:

@@ -10,7 +10,7 @@ from pathlib import Path
 from metta.errors import UserError, enumeration, needed, one_line
 from metta.eval.comparison import EnvComparison, Group, compare
 from metta.eval.eval_db import EvalDB
-from metta.eval.event_files import read_curves, steps_per_epoch
+from metta.eval.event_files import pace_of, read_curves
 from metta.eval.report.page import Report, interval_over, page
 from metta.eval.report.plots import MOST_PAIRS, Lines, over_steps, sections
 from metta.eval.report.run_files import run_files
@@ -86,7 +86,7 @@ def make_report(db: EvalDB, train_dir: Path, groups: Sequence[Group], where: Seq
     comparison = compare(db, groups, where)
     training = {run: read_curves(RunFolder(train_dir, run)) for run in comparison.scores}
     settings = read_settings(train_dir, groups)
-    per_epoch = {run: steps_per_epoch(train_dir, run) for run in comparison.scores}
+    pace = {run: pace_of(train_dir, run) for run in comparison.scores}
     notes = [*comparison.notes, *settings.notes]
     if without := [run for run, curves in training.items() if not curves]:
         notes.append(f"{enumeration(without)}: no training curves (no TensorBoard file in the run folder).")
@@ -95,8 +95,8 @@ def make_report(db: EvalDB, train_dir: Path, groups: Sequence[Group], where: Seq
         for index, group in enumerate(groups)
         for run in group.runs
     ]
-    plots = sections(comparison, training, per_epoch)
-    return Report(train_dir, comparison, plots, files, settings, per_epoch, notes)
+    plots = sections(comparison, training, pace)
+    return Report(train_dir, comparison, plots, files, settings, pace, notes)
 
 
 def print_settings(names: Sequence[str], settings: Settings) -> None:
@@ -150,7 +150,7 @@ def write(report: Report, config: AnalyzeConfig) -> str:
     if config.format == "csv":
         from metta.eval.report.numbers import plot_rows, score_rows, write_csv
 
-        write_csv(path / "scores.csv", score_rows(report.comparison, report.per_epoch))
+        write_csv(path / "scores.csv", score_rows(report.comparison, report.pace))
         for _, plot in plots:
             write_csv(path / f"{plot.id}.csv", plot_rows(plot, names))
         return f"wrote scores.csv and {len(plots)} other tables to {path}"

@@ -29,7 +29,11 @@ def main(argv: Sequence[str]) -> int:
 
 
 def pull(mirror: Mirror) -> tuple[int, list[UnsoundError]]:
-    """Download what is not here; returns how many files that were, and what is wrong with those that cannot be."""
+    """Download what is not here; returns how many files that were, and what is wrong with those that cannot be.
+
+    CheckpointError where another run of that name is here.
+    """
+    mirror.require_same_run()
     brought, unsound = 0, list[UnsoundError]()
     for epoch in sorted({*mirror.list_epochs()} - {*mirror.manager.list_epochs()}):
         try:

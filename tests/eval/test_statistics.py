@@ -181,3 +181,11 @@ def test_bad_scores_are_errors():
         statistics.mean([1.0, float("nan")])
     with pytest.raises(ValueError, match="paired scores need the same episodes: 3 against 2"):
         statistics.probability_of_improvement([1, 2, 3], [1, 2])
+
+
+def test_an_interval_is_the_same_beside_others():
+    """Other last digits in `sim` and in `analyze`, which asks for many at once."""
+    scores = np.random.default_rng(0).normal(300, 80, (60, 16))
+    together = np.stack(statistics.bootstrap_intervals(scores))
+    alone = np.concatenate([np.stack(statistics.bootstrap_intervals(row[None])) for row in scores], axis=1)
+    assert np.array_equal(together, alone)

@@ -305,6 +305,10 @@ def test_pull_says_what_is_damaged(tmp_path, url, capsys, monkeypatch):
     assert re.search(r"metta pull: .*agent_epoch_1\.pt.* is damaged: entry .* has the wrong CRC", said.err)
     assert main(["pull", f"mirror={url}", "run=a", "train_dir=look"]) == 0
     assert capsys.readouterr().out == "a: brought 0 files to look/a\n"
+    machine(tmp_path, "other").save_checkpoint(Agent(5), 1, state_of(5))
+    assert main(["pull", f"mirror={url}", "run=a", "train_dir=other"]) == 2  # two runs in one folder
+    assert "has another run a: its agent_epoch_1.pt is not" in capsys.readouterr().err
+    assert TinyCheckpointManager("a", "other").list_epochs() == [1]
     assert main(["pull", f"mirror={url}", "run=c", "train_dir=look"]) == 2
     assert f"no run c in {url}: have a, a-2, b" in capsys.readouterr().err
 

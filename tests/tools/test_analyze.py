@@ -198,7 +198,7 @@ def test_scores_over_agent_steps(train_dir: Path) -> None:
         ("4", str(4 * STEPS)),
     }
     analyze(train_dir, "runs=a,ppo-s*")
-    assert plot(page_data(train_dir / "report.html"), "score_arena")["per_epoch"] == [STEPS, STEPS]
+    assert plot(page_data(train_dir / "report.html"), "score_arena")["pace"] == [[0, STEPS], [0, STEPS]]
 
 
 def test_a_length_that_repeats_the_return_is_not_drawn(train_dir: Path) -> None:

@@ -90,13 +90,13 @@ function axes(svg, plot, box, xs, ys, x, y) {
 
 // The end of every axis of agent steps, so that plots below each other are of the same steps.
 function stepsTaken(state) {
-  const ends = figures.flatMap(({ plot }) => (plot.x === STEPS ? plot : plot.per_epoch ? overSteps(plot) : { curves: [] }).curves.map((curve, group) => (curve && curve.x.length && !state.hidden.has(group) ? curve.x[curve.x.length - 1] : 0)));
+  const ends = figures.flatMap(({ plot }) => (plot.x === STEPS ? plot : plot.pace ? overSteps(plot) : { curves: [] }).curves.map((curve, group) => (curve && curve.x.length && !state.hidden.has(group) ? curve.x[curve.x.length - 1] : 0)));
   return Math.max(1, ...ends);
 }
 
 // A plot over epochs as one over agent steps; a group without a known length of its epochs is left out.
 function overSteps(plot) {
-  const curves = plot.curves.map((curve, group) => (curve && plot.per_epoch[group] ? { ...curve, x: curve.x.map((epoch) => epoch * plot.per_epoch[group]) } : null));
+  const curves = plot.curves.map((curve, group) => (curve && plot.pace[group] ? { ...curve, x: curve.x.map((epoch) => plot.pace[group][0] + epoch * plot.pace[group][1]) } : null));
   return { ...plot, title: plot.title.replace("epochs", STEPS), x: STEPS, curves };
 }
 

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TypeAlias
 
 from metta.eval.comparison import Comparison
+from metta.eval.event_files import Pace
 from metta.eval.report.plots import Intervals, Lines, Matrix, Plot
 
 Table: TypeAlias = Iterator[Sequence[object]]
@@ -17,15 +18,15 @@ def write_csv(path: Path, rows: Table) -> None:
         csv.writer(file, lineterminator="\n").writerows(rows)
 
 
-def score_rows(comparison: Comparison, per_epoch: Mapping[str, float | None]) -> Table:
-    """List every evaluation of every run, as EvalDB.get_scores returns it. per_epoch: each run's agent steps."""
+def score_rows(comparison: Comparison, pace: Mapping[str, Pace | None]) -> Table:
+    """List every evaluation of every run, as EvalDB.get_scores returns it. pace: each run's."""
     yield "runs", "run", "epoch", "agent steps", "env", "mean", "low", "high", "iqm", "episodes"
     for group in comparison.groups:
         for run in group.runs:
-            steps = per_epoch[run]
+            own = pace[run]
             for epoch, scores in sorted(comparison.scores[run].items()):
                 for env, s in sorted(scores.items()):
-                    at = "" if steps is None else round(epoch * steps)
+                    at = "" if own is None else round(own.at(epoch))
                     yield group.name, run, epoch, at, env, s.mean, s.low, s.high, s.iqm, s.episodes
 
 

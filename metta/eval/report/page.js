@@ -80,7 +80,7 @@ function figure(parent, plot, size) {
   const caption = add(made, "figcaption");
   add(caption, "h3", {}, plot.title);
   if (plot.caption) add(caption, "p", {}, plot.caption);
-  if (plot.per_epoch && plot.per_epoch.some(Boolean)) overSwitch(caption);
+  if (plot.pace && plot.pace.some(Boolean)) overSwitch(caption);
   const one = { made, plot, width: 0 };
   figures.push(one);
   widths.observe(made);
@@ -103,7 +103,7 @@ function overSwitch(parent) {
 function redraw(one) {
   if (!one.width) return; // folded away: drawn when its width is known
   while (one.made.children.length > 1) one.made.lastChild.remove();
-  const plot = state.overSteps && one.plot.per_epoch ? overSteps(one.plot) : one.plot;
+  const plot = state.overSteps && one.plot.pace ? overSteps(one.plot) : one.plot;
   one.made.querySelector("h3").textContent = plot.title;
   KINDS[plot.kind](one.made, plot, one.width, state);
 }

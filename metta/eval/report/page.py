@@ -9,6 +9,7 @@ from typing import Any, TypeAlias
 from urllib.parse import quote
 
 from metta.eval.comparison import FEW_SEEDS, Comparison, Curve
+from metta.eval.event_files import Pace
 from metta.eval.report.plots import MAIN_CURVES, Intervals, Lines, Matrix, Plot, Section, file_name
 from metta.eval.report.settings import Settings
 from metta.eval.statistics import RESAMPLES, Floats
@@ -39,7 +40,7 @@ class Report:
     sections: list[Section]
     runs: list[dict[str, Any]]  # as run_files makes them
     settings: Settings
-    per_epoch: dict[str, float | None]  # run -> agent steps of an epoch, where known
+    pace: dict[str, Pace | None]  # run -> how agent steps follow from epochs, where known
     notes: list[str]
 
 

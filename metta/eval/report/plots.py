@@ -8,7 +8,7 @@ from typing import TypeAlias
 import numpy as np
 
 from metta.eval.comparison import Comparison, Curve, EnvComparison, Group
-from metta.eval.event_files import LENGTH, RETURN, Points, over_runs
+from metta.eval.event_files import LENGTH, RETURN, Pace, Points, over_runs
 from metta.eval.statistics import Estimate, Floats
 
 MOST_PAIRS = 10  # drawn as intervals; more become a matrix
@@ -34,7 +34,7 @@ class Lines(Titled):
     x: str
     y: str
     curves: list[Curve | None]
-    per_epoch: list[float | None] | None = None  # for x = epoch: each group's agent steps of an epoch, where known
+    pace: list[Pace | None] | None = None  # for x = epoch: how each group's agent steps follow from it, where known
     focus: tuple[float, float] | None = None  # of y: what to show where a few values would squeeze the others
 
 
@@ -77,22 +77,22 @@ class Section:
 
 
 def sections(
-    comparison: Comparison, training: Mapping[str, Mapping[str, Points]], per_epoch: Mapping[str, float | None]
+    comparison: Comparison, training: Mapping[str, Mapping[str, Points]], pace: Mapping[str, Pace | None]
 ) -> list[Section]:
     """Make all plots: a section for each environment, one over all of them, one of training.
 
-    `training`: run -> name of the curve -> points. `per_epoch`: run -> agent steps of an epoch, where known.
+    `training`: run -> name of the curve -> points. `pace`: run -> how its agent steps follow from epochs, where known.
     """
-    found = [env_section(comparison.groups, env, per_epoch) for env in comparison.envs]
+    found = [env_section(comparison.groups, env, pace) for env in comparison.envs]
     if comparison.overall:
         found.append(Section("All environments", [overall_plot(comparison)]))
     curves = training_plots(comparison.groups, training)
     return [*found, Section("Training", curves)] if curves else found
 
 
-def env_section(groups: Sequence[Group], env: EnvComparison, per_epoch: Mapping[str, float | None]) -> Section:
+def env_section(groups: Sequence[Group], env: EnvComparison, pace: Mapping[str, Pace | None]) -> Section:
     name = file_name(env.env)
-    of_groups = [{per_epoch[run] for run in group.runs} for group in groups]
+    of_groups = [{pace[run] for run in group.runs} for group in groups]
     plots: list[Plot] = [
         Lines(
             f"score_{name}",
@@ -122,12 +122,12 @@ def env_section(groups: Sequence[Group], env: EnvComparison, per_epoch: Mapping[
 
 def over_steps(plot: Lines) -> Lines | None:
     """Make the same plot over agent steps, as training curves are; None where it cannot be."""
-    if not any(plot.per_epoch or ()):
+    if not any(plot.pace or ()):
         return None
-    named = zip(plot.curves, plot.per_epoch or (), strict=True)
-    curves = [replace(curve, x=curve.x * steps) if curve and steps else None for curve, steps in named]
+    named = zip(plot.curves, plot.pace or (), strict=True)
+    curves = [replace(curve, x=pace.at(curve.x)) if curve and pace else None for curve, pace in named]
     return replace(
-        plot, id=f"{plot.id}_steps", title=plot.title.replace("epochs", STEPS), x=STEPS, curves=curves, per_epoch=None
+        plot, id=f"{plot.id}_steps", title=plot.title.replace("epochs", STEPS), x=STEPS, curves=curves, pace=None
     )
 
 

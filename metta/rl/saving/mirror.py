@@ -52,11 +52,8 @@ class Mirror:
 
     def bring_newest(self) -> None:
         """Download the newest sound pair if it is newer than all here. CheckpointError where it is another run."""
+        self.require_same_run()
         here, there = self.manager.list_epochs(), self.list_epochs()
-        for epoch in sorted({*here} & {*there})[-1:]:
-            file = self.manager.file("agent", epoch)
-            if self._store.read(self._key(file))[0] != file.read_bytes():
-                raise CheckpointError(f"{self._store.name} has another run {self._run}: its {file.name} is not {file}")
         newer = [epoch for epoch in there if self._brings and epoch > max(here, default=-1)]
         for epoch in reversed(newer):
             try:
@@ -66,6 +63,13 @@ class Mirror:
                 self._say(f"epoch {epoch} in {self._store.name} is damaged; trying the one before it")
         if newer and not here:
             raise CheckpointError(f"no checkpoint of run {self._run} in {self._store.name} is sound, of {len(there)}")
+
+    def require_same_run(self) -> None:
+        """CheckpointError where the newest agent file that is here and there is not the same."""
+        for epoch in sorted({*self.manager.list_epochs()} & {*self.list_epochs()})[-1:]:
+            file = self.manager.file("agent", epoch)
+            if self._store.read(self._key(file))[0] != file.read_bytes():
+                raise CheckpointError(f"{self._store.name} has another run {self._run}: its {file.name} is not {file}")
 
     def bring(self, epoch: int) -> None:
         """Download a checkpoint, CRCs checked, and name its agent file last. UnsoundError unless it is whole."""
