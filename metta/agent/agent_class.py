@@ -14,7 +14,7 @@ from metta.agent.picklable import make_picklable
 from metta.agent.policy_agent import PolicyAgent
 from metta.code_files import code_of, joint_digest
 from metta.envs.env_spec import EnvSpec
-from metta.errors import UserError, one_line, say
+from metta.errors import UserError, enumeration, one_line, say
 from metta.files.portable_pickle import bare, dumps
 from metta.user_code import GIVEN, load_place, module_name, split_place, users_code
 
@@ -56,9 +56,11 @@ def require_whole(agent: PolicyAgent, env: EnvSpec, called: str) -> None:
         with torch.no_grad():
             agent.eval()(torch.from_numpy(observations), agent.initial_state(1))
         agent.train()
-    state = agent.initial_state(1)
+    state, wanted = agent.initial_state(3), "wanted a tuple of tensors [batch_size, ...]"
     if not (isinstance(state, tuple) and all(isinstance(part, Tensor) for part in state)):
-        raise UserError(f"{called}: initial_state returned a {type(state).__name__}; wanted a tuple of tensors")
+        raise UserError(f"{called}: initial_state returned a {type(state).__name__}; {wanted}")
+    if shapes := [[*part.shape] for part in state if part.shape[:1] != (3,)]:
+        raise UserError(f"{called}: initial_state(3) has {enumeration(shapes)}; {wanted}")
 
 
 def undo_compile(agent: PolicyAgent, called: str) -> None:

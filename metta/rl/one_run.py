@@ -25,8 +25,8 @@ from metta.rl.defaults import with_defaults
 from metta.rl.learning.crew import Crew
 from metta.rl.learning.ppo import explained_variance
 from metta.rl.learning.random_state import seeded
-from metta.rl.learning.replica import switches_of
-from metta.rl.saving.ancestors import forked, initialised
+from metta.rl.learning.replica import SET_RATE, switches_of
+from metta.rl.saving.ancestors import AGENT_KEYS, forked, initialised
 from metta.rl.saving.run_lock import RunLock
 from metta.rl.saving.saved_config import checked_state
 from metta.rl.tiny_checkpoint_manager import TinyCheckpointManager
@@ -51,7 +51,8 @@ def load_trainer(manager: TinyCheckpointManager, config: TrainConfig, given: fro
         if changed:
             values = " ".join(f"{name}={new}" for name, (_, new) in changed.items())
             say(f"metta: run {config.run} has learned nothing yet, and begins anew with {values}")
-        return new_trainer(new, given)
+        again = [key for key in AGENT_KEYS if new.init is not None and saved.get(key) and key != "agent"]
+        return new_trainer(new, given.union(again))
     trainer = Trainer(new, agent)
     for name, value in gone_keys(saved).items():
         inexact(f"{name}={value}, with which run {config.run} was started, is no longer a key")
@@ -171,20 +172,25 @@ class Trainer:
         if traces[0] != self._left[0]:
             raise UserError("the agent's parameters were replaced by others: change them in place, as copy_ does")
         if traces[1] != self._left[1]:
-            self.learning_rate = traces[1] / self.replica.rates[0]
+            if len(self.replica.rates) == 1:
+                self.learning_rate = traces[1][0] / self.replica.rates[0]
+            for group, before in zip(self.replica.optimizer.param_groups, self._left[1], strict=True):
+                if len(self.replica.rates) > 1 and group["lr"] != before:
+                    group[SET_RATE] = group["lr"]
         self.crew.everywhere("adopt", self.agent.state_dict(), switches_of(self.agent), self.replica.optimizer_state())
         self._left = traces
 
     def _traces(self) -> tuple[Any, ...]:
         """What shows that the agent's tensors or the optimiser's settings are other ones."""
         optimizer = self.replica.optimizer
-        ids, rate = [id(parameter) for parameter in self.agent.parameters()], optimizer.param_groups[0].get("lr")
+        ids = [id(parameter) for parameter in self.agent.parameters()]
+        rates = [group.get("lr") for group in optimizer.param_groups]
         if self.crew.alone:  # nobody to pass the others on to
-            return ids, rate
+            return ids, rates
         settings = [{**group, "params": None} for group in optimizer.param_groups]
         floats = [tensor for tensor in self.agent.state_dict().values() if tensor.is_floating_point()]
         norms = torch.stack([norm.double() for norm in torch._foreach_norm(floats)]).tolist()
-        return ids, rate, norms, repr(settings), len(optimizer.state), repr(switches_of(self.agent))
+        return ids, rates, norms, repr(settings), len(optimizer.state), repr(switches_of(self.agent))
 
     def state_dict(self) -> dict[str, Any]:
         """All that an exact continuation needs beside the agent; what changes nothing when left out is not here."""

@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from metta.errors import MettaError, UserError
+from metta.eval.event_files import pace_of
 from metta.rl.one_run import Trainer
 from metta.rl.saving.saved_config import newest_config
 from metta.rl.tiny_checkpoint_manager import TinyCheckpointManager
@@ -204,3 +205,26 @@ def test_an_environment_of_a_script_is_forked_too(tmp_path: Path) -> None:
             assert state.pop("environment") is not None  # a class pickled anew, with other memos
         assert ends[0][0] == 4 and differences(*ends) == []
     assert TinyCheckpointManager("tuned", tmp_path / "train_dir").exists()
+
+
+def test_a_run_that_begins_anew_keeps_what_decides_its_agent(parent: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """hidden_size= and lstm= of the first command, lost when the second one, killed before an epoch, begins anew."""
+    first = begun(parent, "anew", init="a:2", hidden_size=12, lstm=True)
+    first.save()
+    first.close()
+    again = Trainer.resume(TrainConfig(run="anew", train_dir=str(parent), learning_rate=0.5))
+    assert "begins anew with learning_rate=0.5" in capsys.readouterr().err
+    assert (again.config.hidden_size, again.config.lstm, again.config.learning_rate) == (12, True, 0.5)
+    assert differences(dict(first.agent.named_parameters()), dict(again.agent.named_parameters())) == []
+    again.close()
+
+
+def test_agent_steps_of_a_fork_follow_from_its_own_epochs(parent: Path) -> None:
+    """Scores of a fork with longer epochs drawn beside those of its parent as if all its epochs had been as long."""
+    assert train(fork(parent, "longer", horizon=96, total_timesteps=STEPS * 8)) == 0
+    manager = TinyCheckpointManager("longer", parent)
+    pace = pace_of(parent, "longer")
+    assert pace is not None and pace_of(parent, "a") == (0, STEPS)
+    for epoch in (manager.list_epochs()[0], manager.list_epochs()[-1]):
+        assert pace.at(epoch) == manager.load_trainer_state(epoch)["agent_steps"]
+    assert pace.at(2) == STEPS * 2

@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -173,11 +174,48 @@ class Warm(PolicyAgent):
         return self.drop(params) / self.temperature, values, state
 
 
-@pytest.mark.parametrize("function", [halve, halve_in_the_optimizer, perturb, freeze])
+def frozen_at_first(parameters: Any, lr: float) -> Any:
+    return torch.optim.Adam([{"params": parameters[:2], "lr": 0.0}, {"params": parameters[2:]}], lr=lr)
+
+
+def thaw(trainer: Any, scalars: dict[str, float]) -> None:
+    """One group begins to learn, and another ends; that of the others is annealed as before."""
+    first, second = trainer.replica.optimizer.param_groups
+    first["lr"] = 1e-3 if trainer.epoch >= 2 else 0.0
+    second["lr"] = 0.0 if trainer.epoch >= 3 else second["lr"]
+
+
+def test_a_group_of_parameters_has_a_rate_of_its_own(tmp_path: Path) -> None:
+    """A second group whose rate nobody can set, and a first one that sets everybody's."""
+    moved = []
+
+    def watch(trainer: Trainer, scalars: dict[str, float]) -> None:
+        thaw(trainer, scalars)
+        moved.append([parameter.detach().clone() for parameter in trainer.agent.parameters()])
+
+    assert train(config(tmp_path, optimizer=frozen_at_first), on_epoch=watch) == 0
+    changed = [[not torch.equal(a, b) for a, b in zip(*pair, strict=True)] for pair in pairwise(moved)]
+    assert [(any(row[:2]), any(row[2:])) for row in changed] == [(False, True), (True, True), (True, False)]
+
+
+def with_a_schedule(parameters: Any, lr: float) -> Any:
+    optimizer = torch.optim.Adam(parameters, lr)
+    torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: min(1.0, step / 10))
+    return optimizer
+
+
+def test_a_schedule_that_nobody_steps_is_none(tmp_path: Path) -> None:
+    """A warm-up that begins with 0, and stays there: nothing is ever learned."""
+    assert train(config(tmp_path, epochs=1, optimizer=with_a_schedule)) == 0
+    first, last = (TinyCheckpointManager("r", tmp_path).load_agent(epoch) for epoch in (0, 1))
+    assert differences(dict(first.named_parameters()), dict(last.named_parameters())) != []
+
+
+@pytest.mark.parametrize("function", [halve, halve_in_the_optimizer, perturb, freeze, thaw])
 def test_what_it_changes_is_resumed_and_reaches_every_process(function: Any, tmp_path: Path) -> None:
     """A schedule that a resume forgets; parameters changed in one process, and trained on in two."""
     constant: dict[str, Any] = {"num_shards": 2, "anneal_lr": False, "learning_rate": 5e-4}
-    constant |= {"agent": Warm} if function is freeze else {}
+    constant |= {"agent": Warm} if function is freeze else {"optimizer": frozen_at_first} if function is thaw else {}
     assert train(config(tmp_path, "whole", **constant, num_workers=0), function) == 0
     for epochs in (2, 4):
         assert train(config(tmp_path, "halves", epochs, **constant, num_workers=1), function) == 0

@@ -202,6 +202,10 @@ def unknown(distribution: Any, params: Any, values: Any, batch: Any, config: Any
     return values.mean(), {"mine": 3}
 
 
+def silent(distribution: Any, params: Any, values: Any, batch: Any, config: Any) -> Any:
+    return values.mean()
+
+
 def fails(distribution: Any, params: Any, values: Any, batch: Any, config: Any) -> Any:
     return values.mean() / batch.no_such
 
@@ -237,6 +241,33 @@ class Adds(PolicyAgent):
 class Mapped(PolicyAgent):
     def initial_state(self, batch_size: int) -> Any:
         return {"h": torch.zeros(batch_size, 2)}
+
+
+class LayersFirst(PolicyAgent):
+    def initial_state(self, batch_size: int) -> Any:
+        return (torch.zeros(2, batch_size, 4),)
+
+
+class Strict(PolicyAgent):
+    """Of one number of memory, which takes for granted that it is told where episodes begin."""
+
+    def initial_state(self, batch_size: int) -> Any:
+        return (torch.zeros(batch_size, 1),)
+
+    def forward(self, observations: Any, state: Any, starts: Any) -> Any:  # type: ignore[override]
+        params, values, _ = super().forward(observations)
+        return params, values, (state[0] * (~starts[-1:].reshape(-1, 1)[: len(state[0])]),)
+
+
+def test_an_agent_is_always_told_where_episodes_begin(tmp_path: Path) -> None:
+    """A TypeError at the first time-out, hours into training."""
+    assert train(config(tmp_path, agent=Strict, env_settings={"max_episode_steps": 5})) == 0
+
+
+def test_target_kl_needs_what_it_is_compared_with(tmp_path: Path) -> None:
+    """An update that never ends early, for the loss does not say how far it went."""
+    with pytest.raises(UserError, match="returned no approx_kl to show, by which target_kl= ends an update"):
+        train(config(tmp_path, loss=silent, target_kl=0.01))
 
 
 class Headless(PolicyAgent):
@@ -281,7 +312,12 @@ def test_a_lazy_agent_trains(tmp_path: Path) -> None:
         ("optimizer", 3, "optimizer=3: not a function, nor the place of one"),
         ("agent", 3, "agent=3: not a class, nor the place of one"),
         ("agent", Adds, "Adds's forward makes or replaces parameters: make them in __init__$"),
-        ("agent", Mapped, "agent=.*: initial_state returned a dict; wanted a tuple of tensors$"),
+        ("agent", Mapped, "agent=.*: initial_state returned a dict; wanted a tuple of tensors "),
+        (
+            "agent",
+            LayersFirst,
+            r"agent=.*: initial_state\(3\) has \[2, 3, 4\]; wanted a tuple of tensors \[",
+        ),
         ("agent", Headless, r"agent=.*: its __init__ does not call super\(\).__init__\(env\)$"),
         ("agent", Holds, "agent=.*:Holds failed: TypeError: cannot pickle .*; nothing is saved: the same command"),
         (

@@ -86,8 +86,9 @@ class Collector:
         rows = torch.from_numpy(self.envs.truncated.nonzero()[0])
         observations = torch.from_numpy(self.envs.final_observations)[rows].to(self.device)
         rows = rows.to(self.device)
+        starts = torch.zeros(len(rows), dtype=torch.bool, device=self.device) if state else None
         with self._buffers.untouched():
-            return self.agent(observations, tuple(s[rows] for s in state))[1].cpu().numpy()
+            return self.agent(observations, tuple(s[rows] for s in state), starts)[1].cpu().numpy()
 
     def state_dict(self) -> dict[str, Any]:
         return {"episodes": self.envs.state_dict(), "recurrent": tuple(s.cpu() for s in self.state)}

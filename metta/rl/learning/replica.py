@@ -42,6 +42,7 @@ from metta.rl.learning.user_functions import make_optimizer, named, with_functio
 from metta.rl.train_config import RunConfig
 
 ATTRIBUTES = "attributes"  # in an optimiser's state: numbers that are in no state_dict
+SET_RATE = "set_lr"  # in a group of its parameters: the learning rate that code outside gave this one of several
 PATIENCE = 0.002  # seconds of asking for an answer before sleeping: to wake a sleeping core takes 50 to 300 us
 
 
@@ -65,7 +66,8 @@ class Replica:
         with named(config, "optimizer"):
             self.optimizer = make_optimizer(agent, config)
         # Of each group of parameters, as a part of the learning rate.
-        self.rates = [group.get("lr", 0.0) / config.learning_rate for group in self.optimizer.param_groups]
+        groups = self.optimizer.param_groups  # a scheduler of the user's, which nobody calls, has changed lr already
+        self.rates = [group.get("initial_lr", group.get("lr", 0.0)) / config.learning_rate for group in groups]
         self._chance = 0
         if config.optimizer is not None:  # which may draw, and from the same numbers in every process
             self.optimizer.register_step_pre_hook(lambda *_: self._seed_step())
@@ -108,7 +110,7 @@ class Replica:
         """Learn from the rollouts, together with the other replicas; returns the losses, and `_estimate_advantages`."""
         config = self.config
         for group, rate in zip(self.optimizer.param_groups, self.rates, strict=True):
-            group["lr"] = learning_rate * rate
+            group["lr"] = group.get(SET_RATE, learning_rate * rate)
         self.buffers.merge(range(config.num_shards))
         of_critic = self._estimate_advantages()
         self._chance = seed = seed_of(config.seed, epoch, 0)

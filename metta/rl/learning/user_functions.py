@@ -1,7 +1,7 @@
 """Functions of the user's own in the loop: on_epoch=, loss= and optimizer=."""
 
 import copy
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from contextlib import AbstractContextManager
 from inspect import unwrap
 from typing import Any
@@ -69,12 +69,13 @@ def with_functions(config: RunConfig) -> RunConfig:
         return config
     loaded, name = copy.copy(config), config.loss
     function = load_function("loss", name, "distribution", "params", "values", "batch", "config")
-    object.__setattr__(loaded, "loss", lambda *arguments: checked_loss(name, function(*arguments)))
+    needed = () if config.target_kl is None else ("approx_kl",)
+    object.__setattr__(loaded, "loss", lambda *arguments: checked_loss(name, function(*arguments), needed))
     return loaded
 
 
-def checked_loss(name: str, answer: Any) -> tuple[Tensor, Statistics]:
-    """What the user's loss returned, as ppo_loss returns it: it may leave out any of the statistics, or all."""
+def checked_loss(name: str, answer: Any, needed: Collection[str] = ()) -> tuple[Tensor, Statistics]:
+    """What the user's loss returned, as ppo_loss returns it: it may leave out any of the statistics but the needed."""
     loss, shown = answer if isinstance(answer, tuple) else (answer, {})
     shown = shown._asdict() if hasattr(shown, "_asdict") else shown
     if not (isinstance(loss, Tensor) and loss.dim() == 0 and loss.requires_grad):
@@ -82,6 +83,8 @@ def checked_loss(name: str, answer: Any) -> tuple[Tensor, Statistics]:
     if not isinstance(shown, dict) or shown.keys() - set(Statistics._fields):
         have = ", ".join(map(str, shown)) if isinstance(shown, dict) else type(shown).__name__
         raise UserError(f"loss={name}: returned {have} to show; wanted a dict of {', '.join(Statistics._fields)}")
+    if missing := [field for field in needed if field not in shown]:
+        raise UserError(f"loss={name}: returned no {missing[0]} to show, by which target_kl= ends an update")
     unknown = {field: torch.nan for field in Statistics._fields}
     return loss, Statistics(*(torch.as_tensor(v, device=loss.device).float() for v in (unknown | shown).values()))
 
