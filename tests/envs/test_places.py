@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from metta.envs.env_spec import EnvName
-from metta.envs.make_env import check_env, make_env
+from metta.envs.make_env import check_env, make_env, spec_of
 from metta.errors import UserError
 from metta.rl.tiny_checkpoint_manager import TinyCheckpointManager
 from metta.sim.single_env import SingleEnv
@@ -117,6 +117,11 @@ def growing(seed):
 def crowd(seed):
     config = orchard()
     config.game.num_agents = config.game.map_builder.agents = 2 + seed % 2
+    return config
+
+def full():
+    config = orchard()
+    config.game.num_agents = config.game.map_builder.agents = 42
     return config
 
 small = orchard(2)
@@ -383,3 +388,11 @@ def test_a_suite(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
         assert said in capsys.readouterr().err
     assert main(["train", "run=s", "env=ponds.py:GOOD", *small]) == 2
     assert "is a suite, which `metta sim` plays" in capsys.readouterr().err
+
+
+@pytest.mark.usefixtures("folder")
+def test_a_map_without_room_for_all_is_named() -> None:
+    """MettaGrid's search for room that there is not, without an end and without a word."""
+    said = "^env=grid.py:full: 42 agents, and each kind of object once, do not fit into 7 x 6 cells$"
+    with pytest.raises(UserError, match=said):
+        spec_of(EnvName("grid.py:full"))

@@ -44,6 +44,7 @@ class ConfigGame:
         if getattr(builder, "seed", 0) is None:
             builder = builder.model_copy(deep=True)
             builder.seed = seed  # type: ignore[attr-defined]
+        require_room(self.name, builder)
         try:
             built = builder.create().build_for_num_agents(self._config.game.num_agents)
         except ValueError as error:
@@ -57,6 +58,20 @@ class ConfigGame:
 
     def most_held(self) -> dict[str, int]:
         return dict.fromkeys(self._config.game.resource_names, 0)
+
+
+def require_room(name: str, builder: Any) -> None:
+    """UserError where MettaGrid's random map would look for room forever."""
+    from mettagrid.map_builder.random_map import RandomMapBuilderConfig
+
+    if not isinstance(builder, RandomMapBuilderConfig):
+        return
+    agents = builder.agents if isinstance(builder.agents, int) else sum(builder.agents.values())
+    width, height = (side - 2 * builder.border_width for side in (builder.width, builder.height))
+    if agents + len(builder.objects) > width * height > 0:
+        raise UserError(
+            f"env={name}: {agents} agents, and each kind of object once, do not fit into {width} x {height} cells"
+        )
 
 
 def looks(game: "GameConfig") -> dict[str, Look]:
