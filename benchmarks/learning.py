@@ -271,7 +271,7 @@ def draw() -> None:
         axes.invert_yaxis()
         for at, style in ((0, ":"), (1, "-")):
             axes.axvline(at, color="#5f6672", linewidth=0.8, linestyle=style, zorder=0)
-        axes.set(title=f"{name} group", xlabel="0: random agent, 1: RL Zoo's tuned settings", xlim=(-0.1, None))
+        axes.set(title=f"{name} group", xlabel="0: random agent, 1: RL Zoo", xlim=(-0.1, None))
     handles = dict(zip(*reversed(axes.get_legend_handles_labels()), strict=True))
     figure.legend(handles.values(), handles, loc="outside lower center", ncols=2, frameon=False)
     figure.savefig(HERE / "learning.svg", metadata={"Date": None})

@@ -14,8 +14,8 @@ SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)  # SIGHUP: the terminal
 class StopSignals:
     """While entered, `received` is the first signal's number, or None.
 
-    In a thread other than the main one, where Python lets nobody handle signals, it stays None; so it does for a
-    signal that is ignored, as under nohup.
+    In a thread other than the main one, where Python lets nobody handle signals, it stays None; so it does at a SIGHUP
+    under nohup. A SIGINT counts also where it is ignored, as a script's jobs in the background have it.
     """
 
     received: int | None = None
@@ -26,7 +26,8 @@ class StopSignals:
 
     def __enter__(self) -> Self:
         signals = SIGNALS if threading.current_thread() is threading.main_thread() else ()
-        heard = [number for number in signals if signal.getsignal(number) is not signal.SIG_IGN]
+        nohup = signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
+        heard = [number for number in signals if not (nohup and number == signal.SIGHUP)]
         self._previous = {number: signal.signal(number, self._handle) for number in heard}
         return self
 

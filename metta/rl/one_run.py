@@ -171,12 +171,13 @@ class Trainer:
             return
         if traces[0] != self._left[0]:
             raise UserError("the agent's parameters were replaced by others: change them in place, as copy_ does")
-        if traces[1] != self._left[1]:
-            if len(self.replica.rates) == 1:
-                self.learning_rate = traces[1][0] / self.replica.rates[0]
-            for group, before in zip(self.replica.optimizer.param_groups, self._left[1], strict=True):
-                if len(self.replica.rates) > 1 and group["lr"] != before:
-                    group[SET_RATE] = group["lr"]
+        first, *others = self.replica.rates
+        if traces[1] != self._left[1] and first and not others:
+            self.learning_rate = traces[1][0] / first
+        else:  # of several groups each has what was set for it
+            for group, now, before in zip(self.replica.optimizer.param_groups, traces[1], self._left[1], strict=True):
+                if now != before:
+                    group[SET_RATE] = now
         self.crew.everywhere("adopt", self.agent.state_dict(), switches_of(self.agent), self.replica.optimizer_state())
         self._left = traces
 

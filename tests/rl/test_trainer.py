@@ -50,7 +50,9 @@ def test_a_signal_finishes_the_epoch_saves_and_leaves(number, status, tmp_path):
     """Ctrl-C that loses the epochs since the last checkpoint, or that a queue system takes for success."""
     arguments = ("run=r", *SMALL, "total_timesteps=100_000_000", "checkpoint_interval=7")
     manager = TinyCheckpointManager("r", tmp_path)
+    before = signal.signal(signal.SIGHUP, signal.SIG_DFL)  # which a process inherits: the tests may run under nohup
     process = subprocess.Popen(command(tmp_path, *arguments), cwd=ROOT, stderr=subprocess.PIPE, text=True)
+    signal.signal(signal.SIGHUP, before)
     wait_for(lambda: 7 in manager.list_epochs(), process)
     process.send_signal(number)
     _, stderr = process.communicate()
