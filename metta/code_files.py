@@ -29,9 +29,9 @@ def code_files(file: Path) -> list[Path]:
     By their texts, so that it is the same in every process, whatever has been imported there.
     """
     file = file.resolve()
-    found, waiting = {file}, [file]
+    root, found, waiting = root_of(file), {file}, [file]
     while waiting:
-        new = set(_imports(waiting.pop(), root_of(file))) - found
+        new = set(_imports(waiting.pop(), root)) - found
         found |= new
         waiting += new
     return sorted(found)

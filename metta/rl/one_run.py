@@ -26,7 +26,7 @@ from metta.rl.learning.crew import Crew
 from metta.rl.learning.ppo import explained_variance
 from metta.rl.learning.random_state import seeded
 from metta.rl.learning.replica import SET_RATE, switches_of
-from metta.rl.saving.ancestors import AGENT_KEYS, forked, initialised
+from metta.rl.saving.ancestors import AGENT_SIZES, forked, initialised
 from metta.rl.saving.run_lock import RunLock
 from metta.rl.saving.saved_config import checked_state
 from metta.rl.tiny_checkpoint_manager import TinyCheckpointManager
@@ -51,7 +51,7 @@ def load_trainer(manager: TinyCheckpointManager, config: TrainConfig, given: fro
         if changed:
             values = " ".join(f"{name}={new}" for name, (_, new) in changed.items())
             say(f"metta: run {config.run} has learned nothing yet, and begins anew with {values}")
-        again = [key for key in AGENT_KEYS if new.init is not None and saved.get(key) and key != "agent"]
+        again = [key for key in AGENT_SIZES if new.init is not None and saved.get(key)]
         return new_trainer(new, given.union(again))
     trainer = Trainer(new, agent)
     for name, value in gone_keys(saved).items():

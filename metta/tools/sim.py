@@ -46,10 +46,10 @@ def evaluate(config: SimConfig, targets: Sequence[Target]) -> int:
     """
     with open_executor(config.executor, expanded(config.train_dir) / ".tasks") or nullcontext() as executor:
         from metta.eval.policy_evaluator import PolicyEvaluator
-        from metta.machine import pick_device
 
-        device = str(pick_device(config.device))
-        with PolicyEvaluator(config.train_dir, device, config.num_envs, None, config.eval_db, executor) as evaluator:
+        with PolicyEvaluator(
+            config.train_dir, config.device, config.num_envs, None, config.eval_db, executor
+        ) as evaluator:
             evaluation = Evaluation(replace(config, train_dir=evaluator.train_dir), targets, evaluator)
             evaluation.play()
     evaluation.print_scores()

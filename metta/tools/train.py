@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 from metta.envs.by_value import unpack
 from metta.envs.make_env import check_env
-from metta.errors import MettaError, UserError, one_line
+from metta.errors import MettaError, UserError, one_line, say
 from metta.eval.eval_db import EvalDB, open_scores
 from metta.keys import shown
 from metta.rl.defaults import help_table
@@ -113,7 +113,7 @@ def check_code(config: TrainConfig) -> None:
 def train_scored(config: TrainConfig, given: frozenset[str] | None = None, on_epoch: OnEpoch | None = None) -> int:
     """Train with an eye on the run's scores; imports torch, which takes seconds."""
     if config.display in ("auto", "rich") and sys.stderr is not None and sys.stderr.isatty():
-        print(f"run={config.run}: starting", file=sys.stderr, flush=True)
+        say(f"run={config.run}: starting")
     from metta.rl import trainer
 
     eval_db = None if config.eval_db is None else absolute(config.eval_db)
@@ -141,7 +141,7 @@ class RunScores:
         earlier = next(name for n in itertools.count(1) if (name := f"earlier-{n}.{self._run}") not in db.runs())
         if count := db.rename_run(self._run, earlier):
             said = f"{count} scores of an earlier run={self._run}, which has no checkpoints, are now those of"
-            print(f"metta train: {said} {earlier}", file=sys.stderr)
+            say(f"metta train: {said} {earlier}")
 
     def spared(self) -> list[int]:
         """List the epochs that retention must keep: the best evaluated one; all of them if eval.db cannot be read."""
@@ -170,5 +170,5 @@ class RunScores:
             if not self._said:
                 self._said = True
                 effect = "scores are not shown and no checkpoint is deleted"
-                print(f"metta train: {effect}, and training goes on: {one_line(error)}", file=sys.stderr)
+                say(f"metta train: {effect}, and training goes on: {one_line(error)}")
             return otherwise

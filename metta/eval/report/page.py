@@ -17,7 +17,7 @@ from metta.html_page import html_page
 from metta.run_folder import RunFolder
 
 SCRIPTS = ("charts.js", "page.js")
-Axes: TypeAlias = dict[bytes, list[float]]  # the x values of all curves
+Axes: TypeAlias = dict[bytes, tuple[int, list[float]]]  # the x values of all curves, each with its number
 MAIN_PLOTS = {f"training_{file_name(name)}" for name in MAIN_CURVES}
 METHODS = f"""\
 Scores are of fixed episodes: each evaluation plays the same seeds, with the whole agent of one checkpoint file. \
@@ -64,7 +64,7 @@ def page_data(report: Report, path: Path) -> dict[str, Any]:
             {"title": section.title, "plots": [plot_data(plot, axes) for plot in section.plots]}
             for section in report.sections
         ],
-        "xs": [*axes.values()],
+        "xs": [x for _, x in axes.values()],
         "runs": [{**run, "folder": folder_link(run["name"], report.train_dir, path)} for run in report.runs],
         "methods": METHODS.splitlines(),
     }
@@ -104,8 +104,9 @@ def interval_over(runs: int) -> str:
 
 def axis(x: Floats, axes: Axes) -> int:
     """The number of these x values among all, each of them once: the curves of a run mostly share theirs."""
-    axes.setdefault(x.tobytes(), [int(value) if value.is_integer() else value for value in x.tolist()])
-    return list(axes).index(x.tobytes())
+    if (key := x.tobytes()) not in axes:
+        axes[key] = len(axes), [int(value) if value.is_integer() else value for value in x.tolist()]
+    return axes[key][0]
 
 
 def plot_data(plot: Plot, axes: Axes) -> dict[str, Any]:

@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable
 from multiprocessing.connection import Connection
 from types import NoneType
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 import torch
@@ -43,6 +43,7 @@ from metta.rl.train_config import RunConfig
 
 ATTRIBUTES = "attributes"  # in an optimiser's state: numbers that are in no state_dict
 SET_RATE = "set_lr"  # in a group of its parameters: the learning rate that code outside gave this one of several
+Switches: TypeAlias = tuple[list[dict[str, Any]], list[bool]]  # as switches_of gives them
 PATIENCE = 0.002  # seconds of asking for an answer before sleeping: to wake a sleeping core takes 50 to 300 us
 
 
@@ -173,14 +174,13 @@ class Replica:
         self.scaler.load_state_dict(scaler, [shards[shard]["discounted"] for shard in self.collectors])
         return sum(len(collector.load_state_dict(shards[shard])) for shard, collector in self.collectors.items())
 
-    def adopt(self, agent: dict[str, Any], switches: list[Any], optimizer: dict[str, Any]) -> None:
+    def adopt(self, agent: dict[str, Any], switches: Switches, optimizer: dict[str, Any]) -> None:
         """Take over what code outside has changed in the first process's, which does no harm there."""
         self.agent.load_state_dict(agent)
-        for part, own in zip([*self.agent.modules(), *self.agent.parameters()], switches, strict=True):
-            if isinstance(part, Tensor):
-                part.requires_grad_(own)
-            else:
-                vars(part).update(own)
+        for module, own in zip(self.agent.modules(), switches[0], strict=True):
+            vars(module).update(own)
+        for parameter, learns in zip(self.agent.parameters(), switches[1], strict=True):
+            parameter.requires_grad_(learns)
         self._load_optimizer(optimizer)
 
     def optimizer_state(self) -> dict[str, Any]:
@@ -197,13 +197,13 @@ class Replica:
             collector.envs.close()
 
 
-def switches_of(agent: PolicyAgent) -> list[Any]:
+def switches_of(agent: PolicyAgent) -> Switches:
     """Whether each part of the agent is in training mode, and its other numbers and texts; which parameters learn."""
     plain = [
         {name: value for name, value in vars(module).items() if type(value) in (bool, int, float, str, NoneType)}
         for module in agent.modules()
     ]
-    return plain + [parameter.requires_grad for parameter in agent.parameters()]
+    return plain, [parameter.requires_grad for parameter in agent.parameters()]
 
 
 def start_replica(memory_file: Any, config: RunConfig, agent: PolicyAgent, dealt: Dealt, helpers: int) -> Worker:

@@ -22,7 +22,8 @@ from metta.run_folder import TrainDir
 if TYPE_CHECKING:
     from metta.agent.policy_agent import PolicyAgent
 
-AGENT_KEYS = frozenset({"agent", "hidden_size", "lstm"})  # what decides the shapes of an agent
+AGENT_SIZES = frozenset({"hidden_size", "lstm"})
+AGENT_KEYS = AGENT_SIZES | {"agent"}  # what decides the shapes of an agent
 
 
 def check_ancestor(config: TrainConfig, given: frozenset[str]) -> TrainConfig:
@@ -112,7 +113,7 @@ def initialised(config: TrainConfig, given: frozenset[str]) -> tuple[TrainConfig
     spec = spec_of(config.env_name)
     own: dict[str, Any] = {"hidden_size": None, "lstm": False, **getattr(old, "options", {})}
     options = own if config.agent is None else {"hidden_size": config.hidden_size, "lstm": config.lstm}
-    options |= {name: getattr(config, name) for name in given & {"hidden_size", "lstm"}}
+    options |= {name: getattr(config, name) for name in given & AGENT_SIZES}
     chosen: dict[str, Any] = {**found, "hidden_size": options["hidden_size"], "lstm": options["lstm"]}
     config = replace(config, **chosen)
     if not given & AGENT_KEYS and replace(old.env, env=spec.env, num_agents=spec.num_agents) == spec:

@@ -12,7 +12,7 @@ import numpy as np
 from metta.envs.env_spec import EnvName
 from metta.envs.make_env import make_env
 from metta.envs.mettagrid.env import MettaGridEnv
-from metta.errors import EnvError, UserError, one_line
+from metta.errors import EnvError, UserError, one_line, say
 from metta.sim.single_env import SingleEnv
 
 PANEL = 28  # columns beside the map, where the terminal has at least
@@ -187,6 +187,6 @@ def opened_window(name: EnvName, seed: int) -> SingleEnv | None:
         single.reset(seed)
         return single
     except EnvError as error:
-        print(f"metta play: no window: {one_line(error)}", file=sys.stderr)
+        say(f"metta play: no window: {one_line(error)}")
         env.close()
         return None
