@@ -14,7 +14,7 @@ from contextlib import contextmanager, suppress
 from datetime import timedelta
 from itertools import count
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, NamedTuple, Self
 
 from metta.errors import MettaError, RunLockedError, hide_password, needed, one_line
 
@@ -32,6 +32,22 @@ class StoreError(MettaError):
     """The object storage cannot be used as it is, or as it was named."""
 
 
+class Stored(NamedTuple):
+    """What a listing says of a file, here or in a store: bytes, and when they were written, in seconds since 1970."""
+
+    size: int
+    written: float
+
+    @classmethod
+    def of(cls, path: Path) -> Self | None:
+        """Of a file here; None where there is none."""
+        return cls((found := path.stat()).st_size, found.st_mtime) if path.is_file() else None
+
+    def replaces(self, other: "Stored | None") -> bool:
+        """Whether it belongs in the other's place: as there is none, or it is of another size and was written later."""
+        return other is None or (self.size != other.size and self.written > other.written)
+
+
 class ObjectStore:
     """A bucket, or what lies in it under a prefix. A tag identifies the content that an object has now."""
 
@@ -46,11 +62,11 @@ class ObjectStore:
         except (obstore.exceptions.BaseError, OSError, ValueError, TypeError) as error:
             raise StoreError(f"{self.name}: {said(error)}; object storage is {FORMS}") from None
 
-    def sizes(self, folder: str) -> dict[str, int]:
-        """List all objects under the folder with their sizes, by their names in it."""
+    def files(self, folder: str) -> dict[str, Stored]:
+        """List all objects under the folder, by their keys."""
         with self._errors():
             found = [file for some in self._obstore.list(self._store, prefix=f"{folder}/") for file in some]
-        return {file["path"].removeprefix(f"{folder}/"): file["size"] for file in found}
+        return {file["path"]: Stored(file["size"], file["last_modified"].timestamp()) for file in found}
 
     def folders(self) -> list[str]:
         with self._errors():

@@ -1,4 +1,4 @@
-"""`metta pull`: brings runs from object storage, all that is not here already."""
+"""`metta pull`: brings runs from object storage: all that is not here already, or older."""
 
 from collections.abc import Sequence
 

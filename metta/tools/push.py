@@ -1,4 +1,4 @@
-"""`metta push`: sends runs to object storage; what is there already stays."""
+"""`metta push`: sends runs to object storage: all that is not there already, or older."""
 
 from collections.abc import Sequence
 

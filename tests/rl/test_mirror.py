@@ -1,6 +1,7 @@
 """A run's copy in object storage: what arrives, what comes back, and who may write, whatever the store does."""
 
 import io
+import os
 import re
 import sys
 import threading
@@ -15,6 +16,7 @@ import torch
 
 from metta import object_store
 from metta.errors import CheckpointError, MettaError, RunLockedError, UserError
+from metta.eval.event_files import read_curves
 from metta.object_store import ObjectStore
 from metta.rl.saving import mirror as mirror_module
 from metta.rl.saving.checkpoint_saver import CheckpointSaver
@@ -22,6 +24,7 @@ from metta.rl.saving.mirror import Mirror, NotUploadedError
 from metta.rl.tiny_checkpoint_manager import TinyCheckpointManager
 from metta.rl.train_config import TrainConfig
 from metta.rl.trainer import train
+from metta.run_folder import RunFolder
 from metta.tools.main import main
 from tests.helpers.exact import differences
 from tests.helpers.s3_server import BUCKET, S3Server
@@ -84,7 +87,7 @@ def machine(tmp_path: Path, name: str) -> TinyCheckpointManager:
 
 
 def there(url: str) -> list[str]:
-    return sorted(ObjectStore(url).sizes("a"))
+    return sorted(key.removeprefix("a/") for key in ObjectStore(url).files("a"))
 
 
 PAIR = ["checkpoints/agent_epoch_{}.pt", "checkpoints/trainer_epoch_{}.pt"]
@@ -125,6 +128,37 @@ def test_a_run_goes_on_elsewhere_to_the_same_bits(tmp_path, url):
         del state["config"]["total_timesteps"], state["config"]["train_dir"]
     assert differences(one[1:], other[1:]) == []
     assert "mirror" not in other[2]["config"]
+    assert main(["pull", "run=a", f"mirror={url}", f"train_dir={tmp_path / 'looks'}"]) == 0
+    for name in ("first", "looks"):  # curves in parts, of which each machine wrote some
+        steps, _ = read_curves(RunFolder(tmp_path / name, "a"))["losses/entropy"]
+        assert list(steps) == [32 * epoch for epoch in range(1, 7)]
+
+
+def test_what_is_newer_stays(tmp_path, url):
+    """Recorded episodes replaced by older ones: by a pull, or by a push of what was brought long ago."""
+    recorded = {name: tmp_path / name / "a/replays/arena.npz" for name in ("one", "other", "third")}
+    save(machine(tmp_path, "one"), 1)
+
+    def move(tool: str, name: str) -> None:
+        assert main([tool, "run=a", f"mirror={url}", f"train_dir={tmp_path / name}"]) == 0
+
+    def record(name: str, text: str) -> None:
+        recorded[name].parent.mkdir(parents=True, exist_ok=True)
+        recorded[name].write_text(text)
+
+    record("one", "1")
+    move("push", "one")
+    move("pull", "other")
+    os.utime(recorded["other"], (0, 0))  # it was long ago
+    record("one", "123")
+    move("pull", "one")
+    assert recorded["one"].read_text() == "123"
+    move("push", "one")
+    move("push", "other")
+    move("pull", "third")
+    assert recorded["third"].read_text() == "123"
+    move("pull", "other")
+    assert recorded["other"].read_text() == "123"
 
 
 def test_what_is_sent_in_which_order(tmp_path, s3):
@@ -269,7 +303,7 @@ def test_training_goes_on_while_the_store_fails(tmp_path, s3, monkeypatch, capsy
     assert ("not uploaded yet, training goes on and it is tried again" in said) == ("beats" not in case)
     assert there(f"s3://{BUCKET}") == [*pairs(1, 2, 3), "events.out"]
     with Mirror(f"s3://{BUCKET}", "a", tmp_path / "there") as mirror:
-        assert mirror.sizes["events.out"] == 6 << 22
+        assert mirror.there["a/events.out"].size == 6 << 22
         assert differences(machine(tmp_path, "there").load_agent(3), agent) == []
 
 

@@ -18,9 +18,9 @@ from typing import Self
 from metta.errors import CheckpointError, MettaError, RunLockedError, UnsoundError, enumeration, one_line, say
 from metta.files.durable import rename_over, written_beside
 from metta.files.pt_file import check_pair
-from metta.object_store import Lease, ObjectStore, StoreError
+from metta.object_store import Lease, ObjectStore, Stored, StoreError
 from metta.rl.tiny_checkpoint_manager import AGENT_FILE, TinyCheckpointManager
-from metta.run_folder import Folder, RunFolder
+from metta.run_folder import CURVES, Folder, RunFolder
 
 PAUSES_S = (1.0, 60.0)  # between attempts to upload: the first, and the longest; each is twice the one before
 LOOK_S = 0.5  # from one look for new checkpoints here to the next
@@ -43,11 +43,11 @@ class Mirror:
         self._store, self._brings = ObjectStore(url), brings
         self._lease = Lease(self._store, f"{run}/{self._folder.lock.name}", f"run {run}")
         self._due, self._closing, self._end = threading.Event(), threading.Event(), threading.Event()
-        self.sizes = self._store.sizes(run)  # of the files there, by their paths in the run folder
+        self.there = self._store.files(run)  # by their paths in train_dir
 
     def list_epochs(self) -> list[int]:
         """As `TinyCheckpointManager.list_epochs`, of what is there."""
-        names = (AGENT_FILE.fullmatch(path.removeprefix("checkpoints/")) for path in self.sizes)
+        names = (AGENT_FILE.fullmatch(key.removeprefix(f"{self._run}/checkpoints/")) for key in self.there)
         return sorted(int(name[1]) for name in names if name)
 
     def bring_newest(self) -> None:
@@ -85,26 +85,27 @@ class Mirror:
         except FileNotFoundError as error:
             raise UnsoundError(f"epoch {epoch} of run {self._run} in {self._store.name} is not whole") from error
 
-    def bring_extras(self) -> int:
-        """Download what else belongs to the run and is not here, or of another size; returns how many files."""
-        paths = {self._folder.path / name: size for name, size in self.sizes.items() if EXTRA.fullmatch(name)}
-        due = [path for path, size in paths.items() if not (path.is_file() and path.stat().st_size == size)]
-        for path in due:
+    def bring_extras(self, names: re.Pattern[str] = EXTRA) -> int:
+        """Download what else belongs to the run and is not here, or older and other; returns how many files."""
+        due = [key for key in self.there if names.fullmatch(key.removeprefix(f"{self._run}/"))]
+        paths = [path for key in due if self.there[key].replaces(Stored.of(path := self._folder.path.parent / key))]
+        for path in paths:
             with written_beside(path, partial(self._store.download, self._key(path))) as new:
                 rename_over(new, path)
-        return len(due)
+        return len(paths)
 
     def __enter__(self) -> Self:
         self._lease.acquire(self._say)
         try:
-            self.sizes = self._store.sizes(self._run)  # as the holder before has left them
+            self.there = self._store.files(self._run)  # as the holder before has left them
             self.bring_newest()
+            if self._brings:  # the parts of the curves so far, which the next one follows
+                self.bring_extras(CURVES)
         except BaseException:
             self._lease.release()
             raise
         self._uploading = threading.Thread(target=self._upload_on, name="mirror", daemon=True)
         self._uploading.start()
-        self._due.set()
         return self
 
     def check(self) -> None:
@@ -170,15 +171,15 @@ class Mirror:
                     break
         if failed:
             raise failed[0]
-        for path in filter(Path.is_file, self._folder.path.rglob("*")):
-            name, size = path.relative_to(self._folder.path).as_posix(), path.stat().st_size
-            if EXTRA.fullmatch(name) and size != self.sizes.get(name):
-                self._store.overwrite(self._key(path), path)
-                self.sizes[name] = size
+        for path in self._folder.path.rglob("*"):
+            key, file = self._key(path), Stored.of(path)
+            extra = EXTRA.fullmatch(key.removeprefix(f"{self._run}/"))
+            if extra and file is not None and file.replaces(self.there.get(key)):
+                self._store.overwrite(key, path)
+                self.there[key] = file._replace(written=0)  # ours: replaced whenever it grows
 
     def _create(self, path: Path) -> None:
         """Upload a file of a checkpoint. RunLockedError where there is one already and another has the run."""
-        size = path.stat().st_size
         try:
             self._store.create(self._key(path), path)
         except FileExistsError:
@@ -186,10 +187,10 @@ class Mirror:
             self._lease.beat()
             if there != (content := path.read_bytes()):
                 self._store.swap(self._key(path), content, tag)
-        self.sizes[path.relative_to(self._folder.path).as_posix()] = size
+        self.there[self._key(path)] = Stored(0, 0)  # never replaced but by `_create`
 
     def _key(self, path: Path) -> str:
-        return f"{self._run}/{path.relative_to(self._folder.path).as_posix()}"
+        return path.relative_to(self._folder.path.parent).as_posix()
 
     def _say(self, text: str) -> None:
         say(one_line(f"run={self._run} {text}"))
