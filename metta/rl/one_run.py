@@ -26,11 +26,11 @@ from metta.rl.learning.crew import Crew
 from metta.rl.learning.ppo import explained_variance
 from metta.rl.learning.random_state import seeded
 from metta.rl.learning.replica import SET_RATE, switches_of
-from metta.rl.saving.ancestors import AGENT_SIZES, forked, initialised
+from metta.rl.saving.ancestors import forked, initialised
 from metta.rl.saving.run_lock import RunLock
 from metta.rl.saving.saved_config import checked_state
 from metta.rl.tiny_checkpoint_manager import TinyCheckpointManager
-from metta.rl.train_config import PLACES, TrainConfig, given_keys, going_on, gone_keys, typed_places
+from metta.rl.train_config import AGENT_OPTIONS, PLACES, TrainConfig, given_keys, going_on, gone_keys, typed_places
 from metta.run_folder import RunFolder
 from metta.user_code import code_digest
 
@@ -51,7 +51,7 @@ def load_trainer(manager: TinyCheckpointManager, config: TrainConfig, given: fro
         if changed:
             values = " ".join(f"{name}={new}" for name, (_, new) in changed.items())
             say(f"metta: run {config.run} has learned nothing yet, and begins anew with {values}")
-        again = [key for key in AGENT_SIZES if new.init is not None and saved.get(key)]
+        again = [key for key in AGENT_OPTIONS if new.init is not None and saved.get(key)]
         return new_trainer(new, given.union(again))
     trainer = Trainer(new, agent)
     for name, value in gone_keys(saved).items():
@@ -102,7 +102,7 @@ class Trainer:
         set_threads((os.cpu_count() or 1) // config.num_shards if large else 1)
         if agent is None:
             with seeded(config.seed):
-                agent = make_agent(typed.agent, spec, hidden_size=config.hidden_size, lstm=config.lstm)
+                agent = make_agent(typed.agent, spec, **{name: getattr(config, name) for name in AGENT_OPTIONS})
         check_fit(agent.env, spec)
         agent.env = spec  # as it is called now, should its file have moved
         self.agent = agent.to(self.device)

@@ -27,9 +27,9 @@ CHANGEABLE = frozenset(
         "evaluate",
     }
 )
-SHAPES = frozenset(
-    {"agent", "hidden_size", "lstm", "num_envs", "num_shards", "optimizer"}
-)  # of the state, which a fork takes over
+AGENT_OPTIONS = ("hidden_size", "lstm")  # which PolicyAgent takes, or its build_encoder
+# What gives shape to the state, which a fork takes over.
+SHAPES = frozenset({"agent", *AGENT_OPTIONS, "num_envs", "num_shards", "optimizer"})
 ANCESTOR = frozenset({"init", "fork"})  # what a run begins with
 PLACES = frozenset({"eval_db", "mirror"})  # of copies and scores: no checkpoint keeps them, or a password in them
 FOLDER = frozenset({"run", "train_dir"}) | PLACES  # where things lie: not a matter of the run, which can be moved

@@ -8,11 +8,13 @@ import torch
 
 import metta.agent.agent_class
 import metta.agent.policy_agent
-from metta.agent.agent_class import make_agent
+from metta.agent.agent_class import make_agent, parameter
 from metta.agent.encoders import VectorEncoder
 from metta.agent.policy_agent import PolicyAgent
 from metta.envs.env_spec import EnvName, EnvSpec
 from metta.errors import UserError
+from metta.keys import keys
+from metta.rl.train_config import AGENT_OPTIONS, TrainConfig
 
 SPEC = EnvSpec(EnvName("test"), 1, "vector", (3,), "float32", 2)
 PLACE = __name__
@@ -93,6 +95,12 @@ def test_an_option_that_an_agent_does_not_take_is_an_error(name, given, text):
     with pytest.raises(UserError) as caught:
         make_agent(f"{PLACE}:{name}", SPEC, **options)
     assert str(caught.value) == text.replace("PLACE", PLACE)
+
+
+def test_every_key_that_an_agent_takes_is_one_of_its_options():
+    """A key that train, fork= or init= does not hand on to the agent: accepted, saved, and without effect."""
+    taken = {name for name in keys(TrainConfig) if parameter(PolicyAgent, name) is not None}
+    assert taken - {"env"} == set(AGENT_OPTIONS)
 
 
 def test_a_compiled_agent_trains_as_it_is_saved(capsys):

@@ -16,14 +16,13 @@ from metta.envs.make_env import check_env, spec_of
 from metta.errors import CheckpointError, UserError, enumeration, say
 from metta.rl.saving.saved_config import checked_state, read_saved_config
 from metta.rl.tiny_checkpoint_manager import TinyCheckpointManager, run_exists
-from metta.rl.train_config import TrainConfig, fork_config, typed_places
+from metta.rl.train_config import AGENT_OPTIONS, TrainConfig, fork_config, typed_places
 from metta.run_folder import TrainDir
 
 if TYPE_CHECKING:
     from metta.agent.policy_agent import PolicyAgent
 
-AGENT_SIZES = frozenset({"hidden_size", "lstm"})
-AGENT_KEYS = AGENT_SIZES | {"agent"}  # what decides the shapes of an agent
+AGENT_KEYS = frozenset({"agent", *AGENT_OPTIONS})  # what decides the shapes of an agent
 
 
 def check_ancestor(config: TrainConfig, given: frozenset[str]) -> TrainConfig:
@@ -111,11 +110,10 @@ def initialised(config: TrainConfig, given: frozenset[str]) -> tuple[TrainConfig
         settings = {**old.env.env.settings, **config.env_settings}
         config = replace(config, env=old.env.env.name, env_settings=settings)
     spec = spec_of(config.env_name)
-    own: dict[str, Any] = {"hidden_size": None, "lstm": False, **getattr(old, "options", {})}
-    options = own if config.agent is None else {"hidden_size": config.hidden_size, "lstm": config.lstm}
-    options |= {name: getattr(config, name) for name in given & AGENT_SIZES}
-    chosen: dict[str, Any] = {**found, "hidden_size": options["hidden_size"], "lstm": options["lstm"]}
-    config = replace(config, **chosen)
+    options = {name: getattr(config, name) for name in AGENT_OPTIONS}
+    if config.agent is None:
+        options = {**options, **getattr(old, "options", {}), **{name: options[name] for name in options.keys() & given}}
+    config = replace(config, **{**found, **{name: options[name] for name in AGENT_OPTIONS}})
     if not given & AGENT_KEYS and replace(old.env, env=spec.env, num_agents=spec.num_agents) == spec:
         old.env = spec
         return config, old
