@@ -8,6 +8,7 @@ from typing import Any, Literal
 
 from metta.envs.env_spec import EnvName, without_folders
 from metta.envs.make_env import check_env
+from metta.envs.mettagrid.games import GAMES
 from metta.envs.settings import wrapper_places
 from metta.errors import UserError
 from metta.keys import Config, above, at_least, between, key, keys, kinds, shown
@@ -34,6 +35,7 @@ ANCESTOR = frozenset({"init", "fork"})  # what a run begins with
 PLACES = frozenset({"eval_db", "mirror"})  # of copies and scores: no checkpoint keeps them, or a password in them
 FOLDER = frozenset({"run", "train_dir"}) | PLACES  # where things lie: not a matter of the run, which can be moved
 EVAL_DB = "where the scores are: a file, or postgresql://user@host/database"
+DEVICES = "auto, cpu, cuda, cuda:N or mps"
 CODE = frozenset({"agent", "loss", "optimizer", "on_epoch"})  # keys that name code of the user's own
 MOVABLE = CODE | {"env", "env.wrappers"}  # whose files are found where they are now
 OF_PYTHON = ("agent", "loss", "optimizer")  # of them those that Python may give as they are
@@ -41,9 +43,9 @@ LARGE = 1e30  # a factor or a bound that is as good as infinite, and still a flo
 
 
 def device_name(value: str) -> str | None:
-    """auto, cpu, cuda, cuda:N or mps: whether it is there is seen when torch is."""
+    """Check that it is one of DEVICES: whether it is there is seen when torch is."""
     known = re.fullmatch(r"auto|cpu|mps|cuda(:[0-9]{1,2})?", value)  # torch counts 128 GPUs, then from -128 on
-    return None if known else "auto, cpu, cuda, cuda:N or mps"
+    return None if known else DEVICES
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,7 +57,7 @@ class TrainConfig(Config):
 
     run: str = key("name of the run: letters, digits, '.', '_' and '-'")
     env: str | Callable[..., Any] | None = key(
-        "arena, navigation, a Gymnasium id, or your own: path/to/file.py:Name or package.module:Name",
+        f"{', '.join(GAMES)}, a Gymnasium id, or your own: path/to/file.py:Name or package.module:Name",
         None,
         unset="needed for a new run",
         parse=str,
@@ -69,7 +71,7 @@ class TrainConfig(Config):
     trust: bool = key("load the agent file of init= with all that is in it: it may run any code", False)
     ancestry: str = ""  # "fork=b:8 init=a:4": what it began with, and what that did
     seed: int = key("of everything random", 0, between(0, 2**32 - 1))
-    device: str = key("auto, cpu, cuda, cuda:N or mps", "auto", device_name)
+    device: str = key(DEVICES, "auto", device_name)
 
     total_timesteps: int | None = key("agent steps in all (one agent acting once is one)", None, at_least(1))
     num_envs: int | None = key("copies of the environment, stepped together", None, at_least(1, 2**16))

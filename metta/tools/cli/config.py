@@ -5,7 +5,7 @@ from typing import Any, Literal
 
 from metta.envs.env_spec import MOST_SEED
 from metta.keys import Config, at_least, between, key
-from metta.rl.train_config import EVAL_DB, TrainConfig, device_name
+from metta.rl.train_config import DEVICES, EVAL_DB, TrainConfig, device_name
 from metta.tools.cli.epochs import Epoch, Epochs, parse_epoch, parse_epochs
 
 RUN = "name of a run in train_dir"
@@ -16,6 +16,7 @@ EPOCHS = "checkpoints: a number, a range as in 20..60, latest, best or all"
 ENV = "another environment than the one it was trained on"
 MIRROR = "the object storage: s3://bucket/prefix"
 TRAIN_DIR = "folder of all runs"
+FIRST_SEED = "of the first episode; the next has seed + 1, and so on"
 AGENT_FILE = "an agent file instead of a run: path/to/agent_epoch_100.pt"
 TRUST = "load an agent file from elsewhere with all that is in it: it may run any code"
 
@@ -37,10 +38,10 @@ class SimConfig(Config):
     env: str | None = key(ENV, None, unset="its own")
     env_settings: dict[str, Any] = field(default_factory=dict)
     episodes: int = key("episodes to play", 100, at_least(1, 10**6))
-    seed: int = key("of the first episode; the next has seed + 1, and so on", 0, between(0, MOST_SEED))
+    seed: int = key(FIRST_SEED, 0, between(0, MOST_SEED))
     sampled: bool = key(SAMPLED, False)
     num_envs: int | None = key("copies of the environment, stepped together", None, at_least(1, 2**16))
-    device: str = key("auto, cpu, cuda, cuda:N or mps", "cpu", device_name)
+    device: str = key(DEVICES, "cpu", device_name)
     agent: str | None = key(AGENT_FILE, None, unset="none")
     trust: bool = key(TRUST, False)
     executor: Literal["local", "slurm", "ray"] = key("where the episodes are played", "local")
@@ -58,7 +59,7 @@ class PlayConfig(Config):
     epoch: Epoch = key(EPOCH, "latest", parse=parse_epoch)
     env: str | None = key(ENV, None, unset="its own")
     env_settings: dict[str, Any] = field(default_factory=dict)
-    seed: int = key("of the first episode; the next has seed + 1, and so on", 0, between(0, MOST_SEED))
+    seed: int = key(FIRST_SEED, 0, between(0, MOST_SEED))
     sampled: bool = key(SAMPLED, False)
     agent: str | None = key(AGENT_FILE, None, unset="none")
     trust: bool = key(TRUST, False)
@@ -106,7 +107,7 @@ class RunsConfig(Config):
 class ScoresConfig(Config):
     """Show, export or copy scores."""
 
-    runs: str | None = key("names and patterns: a,b or ppo-s*", None, unset="all")
+    runs: str | None = key(RUNS, None, unset="all")
     export: str | None = key("file for the rows, an episode each: NAME.csv or NAME.parquet", None, unset="none")
     copy_to: str | None = key("another database for the rows: a file or a URL", None, unset="none")
     eval_db: str | None = key(EVAL_DB, None, unset="eval.db in train_dir")
@@ -118,14 +119,10 @@ class PullConfig(Config):
     """Bring runs from object storage to look at."""
 
     mirror: str = key(MIRROR)
-    run: str = key("names and patterns: a,b or ppo-s*")
+    run: str = key(RUNS)
     train_dir: str = key(TRAIN_DIR, "./train_dir")
 
 
 @dataclass(frozen=True, kw_only=True)
-class PushConfig(Config):
+class PushConfig(PullConfig):
     """Send runs to object storage."""
-
-    mirror: str = key(MIRROR)
-    run: str = key("names and patterns: a,b or ppo-s*")
-    train_dir: str = key(TRAIN_DIR, "./train_dir")
