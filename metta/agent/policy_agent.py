@@ -1,6 +1,7 @@
 """The agent: everything needed to act, in one nn.Module that torch.save writes and torch.load brings back."""
 
 from collections.abc import Callable
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -91,10 +92,9 @@ class PolicyAgent(Picklable):
             outputs, state = self._recur(features.unsqueeze(0), state, None if starts is None else starts.unsqueeze(0))
             return outputs.squeeze(0), state
         state = state or self.initial_state(features.shape[1])
-        steps = features.shape[0]
         cuts = [] if starts is None else starts.any(1).nonzero().flatten().tolist()
         pieces = []
-        for begin, end in zip([0, *(t for t in cuts if t > 0)], [*(t for t in cuts if t > 0), steps], strict=True):
+        for begin, end in pairwise([0, *(t for t in cuts if t > 0), len(features)]):
             if begin in cuts:
                 assert starts is not None
                 keep = (~starts[begin]).unsqueeze(-1).to(features.dtype)

@@ -59,10 +59,10 @@ def specs_of(name: str) -> list[Any]:
     if ":" in name or package_of(name) is not None:
         return []
     spec = find_spec(name)
-    entry_point = spec.entry_point
-    if isinstance(entry_point, str) and entry_point.startswith("gymnasium."):
+    place = spec.entry_point if isinstance(spec.entry_point, str) else ""
+    if place.startswith("gymnasium."):
         return []
-    if isinstance(entry_point, str) and entry_point.startswith(SCRIPT):
+    if place.startswith(SCRIPT):
         spec = copy.copy(spec)
-        spec.entry_point = load_env_creator(entry_point)  # type: ignore[assignment]
+        spec.entry_point = load_env_creator(place)  # type: ignore[assignment]
     return [spec]

@@ -108,7 +108,7 @@ def parameters_of(name: str, spec: GymnasiumSpec) -> tuple[dict[str, Any], bool]
         defaults, takes_any = arguments_of(creator)
     defaults.pop("render_mode", None)
     defaults |= {**spec.kwargs, "max_episode_steps": spec.max_episode_steps}
-    if any(spec.id.startswith(prefix) for prefix in ("ALE/", "MiniGrid-")):
+    if spec.id.startswith(("ALE/", "MiniGrid-")):
         defaults["preprocessing"] = True
     return defaults, takes_any
 

@@ -5,6 +5,7 @@ Text is left out. A space that has no numbers of a fixed size is refused, with t
 
 import math
 from collections.abc import Callable, Iterator
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -50,7 +51,7 @@ class ObservationReader:
         self.leaves = tuple(leaf for leaf, _ in leaves)
         ends = np.cumsum([math.prod(leaf.shape) for leaf in self.leaves]).tolist()
         self._size = ends[-1]
-        columns = [slice(begin, end) for begin, end in zip([0, *ends], ends, strict=False)]
+        columns = [slice(begin, end) for begin, end in pairwise([0, *ends])]
         self._writers = [(leaf.path, part, where) for (leaf, part), where in zip(leaves, columns, strict=True)]
         # Of pictures that are not bytes, which the encoder scales by itself.
         self.scaled = [where for (leaf, part), where in zip(leaves, columns, strict=True) if is_pixels(leaf, part)]
