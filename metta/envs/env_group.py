@@ -63,10 +63,10 @@ class EnvGroup:
     first_env: what environment 0 is called in an error.
     """
 
-    def __init__(self, spec: EnvSpec, arrays: Arrays, num_envs: int, indices: range, first_env: int):
+    def __init__(self, spec: EnvSpec, arrays: Arrays, indices: range, first_env: int):
         self._env, self._arrays, self.indices, self._first_env = spec.env, arrays, indices, first_env
         self._envs = {index: make_env(spec.env) for index in indices}
-        agents = len(arrays.rewards) // num_envs
+        agents = spec.num_agents
         self._rows = {index: slice(index * agents, (index + 1) * agents) for index in indices}
         for index, made in self._envs.items():
             if isinstance(made, Adapter):
@@ -176,4 +176,4 @@ def set_up(
     """Make a worker's EnvGroup. packed: what `by_value.pack` made of the environment."""
     unpack(packed)
     memory = mmap.mmap(memory_fd, Arrays.num_bytes(spec, num_envs))
-    return EnvGroup(spec, Arrays.over(memory, spec, num_envs), num_envs, indices, first_env)
+    return EnvGroup(spec, Arrays.over(memory, spec, num_envs), indices, first_env)

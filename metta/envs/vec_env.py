@@ -90,7 +90,7 @@ class VecEnv:
         num_bytes = Arrays.num_bytes(spec, num_envs)
         with shared_memory_file(num_bytes) as file:
             self._arrays = Arrays.over(mmap.mmap(file.fileno(), num_bytes), spec, num_envs)
-            self._group = EnvGroup(spec, self._arrays, num_envs, mine, first_env)
+            self._group = EnvGroup(spec, self._arrays, mine, first_env)
             self._finalizer = weakref.finalize(self, partial(close, self._group, self._workers))
             self._start_workers(file)
         self.observations = self._arrays.observations
