@@ -19,9 +19,9 @@ APPLICATION = 0x6D657461  # "meta": marks what is ours
 WAIT_S = 60.0  # longest wait for other writers
 URL_FORM = "postgresql://user@host/database"
 
-KEY = ("run", "epoch", "env", "agent_group", "seed")
-COLUMNS = (*KEY, "reward", "length", "agent_crc", "metrics")
-KINDS = dict(zip(COLUMNS, (str, int, str, str, int, float, int, str, str), strict=True))  # of their values in Python
+KEY = {"run": str, "epoch": int, "env": str, "agent_group": str, "seed": int}
+KINDS = {**KEY, "reward": float, "length": int, "agent_crc": str, "metrics": str}  # of a column's values in Python
+COLUMNS = tuple(KINDS)
 TABLE = """
 CREATE TABLE episodes (
     run TEXT NOT NULL,
