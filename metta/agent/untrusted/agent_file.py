@@ -6,7 +6,6 @@ gives, and takes the tensors' numbers from the file if it is, in everything else
 A file under `run=` is loaded by TinyCheckpointManager, which trusts the run's folder.
 """
 
-import dataclasses
 import itertools
 import math
 import re
@@ -19,8 +18,7 @@ from torch import Tensor, nn
 
 from metta.agent.policy_agent import PolicyAgent
 from metta.agent.untrusted.inert_data import InertFile, Record, Refused, StoredTensor, describe
-from metta.envs import env_spec
-from metta.envs.env_spec import EnvName, EnvSpec, Leaf
+from metta.envs.env_spec import EnvName, EnvSpec, Leaf, TokenSpec
 from metta.envs.make_env import has_step_limit
 from metta.errors import CheckpointError, UserError, one_line
 from metta.files import pt_file
@@ -37,8 +35,7 @@ def full_name(cls: type) -> str:
     return f"{cls.__module__}.{cls.__qualname__}"
 
 
-CLASSES = [value for value in vars(env_spec).values() if isinstance(value, type) and dataclasses.is_dataclass(value)]
-DATA = {full_name(cls): cls for cls in CLASSES}  # what describes an environment
+DATA = {full_name(cls): cls for cls in (EnvName, EnvSpec, Leaf, TokenSpec)}  # what describes an environment
 
 
 def load_agent_file(path: str | Path, trust: bool = False) -> nn.Module:
