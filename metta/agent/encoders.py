@@ -156,6 +156,7 @@ class TokenEncoder(nn.Module):
     dense product's cost when 40 of 6,000 cells are set.
     """
 
+    BY_NUMBER = ("table", "slot", "channel", "weight")  # of no use where a token's numbers mean something else
     slot: Tensor  # [256]: where a location's channels begin in the table
     channel: Tensor  # [65,536]: of each pair of feature and value
     weight: Tensor  # [65,536]: what such a token counts

@@ -127,20 +127,18 @@ def transfer(old: PolicyAgent, new: PolicyAgent) -> list[str]:
     """Copy what has the same name and shape; returns the names of what has not. UserError where nothing has."""
     import torch
 
-    from metta.agent.encoders import TokenEncoder
-
     theirs, unfit, fit = old.state_dict(), [], 0
     if old.env.observation_kind != new.env.observation_kind:
         theirs = {}
-    other = []  # what reads tokens by number is of no use where the numbers mean something else
     if old.env.tokens != new.env.tokens:
-        other = [f"{name}." for name, module in new.named_modules() if isinstance(module, TokenEncoder)]
+        parts = new.named_modules()
+        means_else = {f"{name}.{tensor}" for name, part in parts for tensor in getattr(part, "BY_NUMBER", ())}
+        theirs = {name: tensor for name, tensor in theirs.items() if name not in means_else}
     trained = dict(new.named_parameters())
     with torch.no_grad():
         for name, tensor in new.state_dict().items():
             known = theirs.get(name)
-            means_else = any(name.removeprefix(prefix) in ("table", "slot", "channel", "weight") for prefix in other)
-            if known is not None and known.shape == tensor.shape and known.dtype == tensor.dtype and not means_else:
+            if known is not None and known.shape == tensor.shape and known.dtype == tensor.dtype:
                 tensor.copy_(known)
                 fit += name in trained
             elif name in trained:
