@@ -1,10 +1,12 @@
 """Environments whose episodes are known beforehand, for tests of the maths of training. Importing registers them."""
 
 import os
+import random
 from typing import Any, SupportsFloat
 
 import gymnasium
 import numpy as np
+import torch
 from gymnasium.envs.classic_control import CartPoleEnv
 from gymnasium.spaces import Box, Discrete
 
@@ -51,6 +53,16 @@ class Lengths(gymnasium.Env):
     def _observe(self) -> np.ndarray:
         self.observed = self.noise.standard_normal(4).astype(np.float32)
         return self.observed
+
+
+class Seeding(CartPoleEnv):
+    """Seeds every global generator with its episode's seed, as many did before Gymnasium had np_random."""
+
+    def reset(self, *, seed: int | None = None, options: Any = None) -> tuple[np.ndarray, dict[str, Any]]:
+        random.seed(seed)
+        np.random.seed(seed % 2**32 if seed is not None else None)
+        torch.manual_seed(seed or 0)
+        return super().reset(seed=seed)
 
 
 class Frail(CartPoleEnv):
@@ -163,5 +175,5 @@ def env_id(kind: type[gymnasium.Env]) -> str:
     return f"test/{kind.__name__}"
 
 
-for _kind in (Lengths, Frail, Arms, Door, Cue, First, Fork):
+for _kind in (Lengths, Seeding, Frail, Arms, Door, Cue, First, Fork):
     gymnasium.register(env_id(_kind), entry_point=_kind)  # type: ignore[arg-type]

@@ -88,6 +88,18 @@ class Dropout(PolicyAgent):
         return functional.dropout(params, 0.2, self.training), values, state
 
 
+class DrawnState(PolicyAgent):
+    """Begins an episode with a state that it draws."""
+
+    def initial_state(self, batch_size):
+        return (torch.randn(batch_size, 3),)
+
+    def forward(self, observations, state=(), starts=None):
+        (drawn,) = state or self.initial_state(observations.shape[-2])
+        params, values, _ = super().forward(observations)
+        return params + drawn.mean(-1, keepdim=True), values, (0.9 * drawn,)
+
+
 class OldSpectralNorm(PolicyAgent):
     """Its hook keeps a weight beside the parameters, derived anew in each call."""
 

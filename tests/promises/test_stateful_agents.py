@@ -12,6 +12,7 @@ from metta.rl.tiny_checkpoint_manager import TinyCheckpointManager
 from metta.rl.train_config import TrainConfig
 from tests.helpers import stateful_agents
 from tests.helpers.exact import differences, run_epochs
+from tests.helpers.small_envs import Seeding, env_id
 
 EPOCHS = 2  # before the interruption, and after it
 REFUSED = ["PythonCounter", "PlainTensor", "UsageCounts", "Growing", "LateCounter"]  # by several shards
@@ -19,10 +20,9 @@ REFUSED = ["PythonCounter", "PlainTensor", "UsageCounts", "Growing", "LateCounte
 
 def make_config(tmp_path, name, workers=0, num_shards=2, **settings):
     """9 environments that are truncated at different steps, and minibatches of 40, 40 and 1."""
-    settings = {"num_envs": 9, "horizon": 9, "minibatch_size": 40, "lstm": False} | settings
+    defaults: dict[str, Any] = {"env": "CartPole-v1", "num_envs": 9, "horizon": 9, "minibatch_size": 40, "lstm": False}
     return TrainConfig(
         run="run",
-        env="CartPole-v1",
         env_settings={"max_episode_steps": 7},
         train_dir=str(tmp_path),
         agent=f"tests.helpers.stateful_agents:{name}",
@@ -33,7 +33,7 @@ def make_config(tmp_path, name, workers=0, num_shards=2, **settings):
         update_epochs=2,
         device="cpu",
         display="none",
-        **settings,
+        **{**defaults, **settings},
     )
 
 
@@ -71,6 +71,7 @@ QUICK: list[tuple[str, dict[str, Any]]] = [
     ("AssignedAverage", {}),
     ("StepCounter", {"lstm": True, "num_shards": 3}),
     ("Dropout", {}),
+    ("DrawnState", {}),
     ("HookedTensors", {}),
     ("Parametrised", {}),
 ]
@@ -92,6 +93,14 @@ def test_neither_workers_nor_a_resume_change_a_bit(name, settings, tmp_path):
 def test_a_resume_in_one_process_changes_no_bit(name, settings, tmp_path):
     """State that no checkpoint has, and that differs by shard."""
     assert_exact(make_config(tmp_path, name, **settings), tmp_path, workers=0)
+
+
+@pytest.mark.parametrize("name", ["Dropout", "DrawnState"])
+def test_an_environment_that_seeds_all_chance_changes_no_bit_of_the_agent_s(name, tmp_path):
+    """An agent that draws, from generators that environments have seeded where they are in its process."""
+    settings: dict[str, Any] = {"env": env_id(Seeding), "num_shards": 1}
+    one, other = (make_config(tmp_path, name, workers, **settings) for workers in (0, 1))
+    assert differences(bits(Trainer(one), EPOCHS)[:2], bits(Trainer(other), EPOCHS)[:2]) == []
 
 
 @pytest.mark.parametrize("num_shards", [1, 2])

@@ -10,7 +10,7 @@ from metta.agent.policy_agent import PolicyAgent, State
 from metta.agent.twin_network import TwinNetwork
 from metta.envs.vec_env import Episode, VecEnv
 from metta.rl.learning.common_buffers import CommonBuffers
-from metta.rl.learning.random_state import seed_everything
+from metta.rl.learning.random_state import seed_everything, seed_torch
 from metta.rl.learning.rollout import Rollout
 from metta.rl.learning.timers import Timers
 
@@ -60,6 +60,8 @@ class Collector:
                 sent = actions.cpu().numpy()
             with timers("env"):
                 episodes += envs.step(sent)
+                if twin is None:  # environments in this process may seed what the agent draws from
+                    seed_torch(seed + 1 + t)
                 rollout.rewards[t] = envs.rewards
                 rollout.terminated[t] = envs.terminated
                 rollout.truncated[t] = envs.truncated

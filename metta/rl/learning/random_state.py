@@ -20,6 +20,11 @@ def seed_everything(seed: int) -> None:
     """Python's, numpy's and torch's generators, those of GPUs included."""
     random.seed(seed)
     np.random.seed(seed % 2**32)
+    seed_torch(seed)
+
+
+def seed_torch(seed: int) -> None:
+    """Torch's generators alone, from which agents draw."""
     if _has_accelerator():
         torch.manual_seed(seed)
     else:  # which is all that it does, a hundred times as fast: 1 us

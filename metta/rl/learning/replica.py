@@ -33,7 +33,7 @@ from metta.rl.learning.collector import Collector
 from metta.rl.learning.common_buffers import CommonBuffers
 from metta.rl.learning.minibatches import Minibatches
 from metta.rl.learning.ppo import backward_alone, gae, successor_values, update
-from metta.rl.learning.random_state import seed_everything, seed_of
+from metta.rl.learning.random_state import seed_everything, seed_of, seeded
 from metta.rl.learning.reward_scaler import RewardScaler
 from metta.rl.learning.rollout import Batch, Rollout
 from metta.rl.learning.summed_gradients import SummedGradients
@@ -91,7 +91,8 @@ class Replica:
             envs = VecEnv(agent.env, count, EpisodeSeeds(config.seed), helpers, first_env=first)
             envs.reset()
             rollout = Rollout.zeros(agent, config.horizon, envs.batch_size)
-            self.collectors[shard] = Collector(envs, agent, rollout, timers, self.buffers)
+            with seeded(seed_of(config.seed, 0, 1 + shard, 1)):  # an agent's first state may be drawn
+                self.collectors[shard] = Collector(envs, agent, rollout, timers, self.buffers)
         self.rollouts = [collector.rollout for collector in self.collectors.values()]
         self.scaler = RewardScaler([rollout.values.shape[1] for rollout in self.rollouts], config.gamma)
 
