@@ -6,7 +6,7 @@ import threading
 from collections.abc import Callable
 from contextlib import suppress
 from types import FrameType
-from typing import Self
+from typing import Any, Self
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)  # SIGHUP: the terminal was closed
 
@@ -28,7 +28,7 @@ class StopSignals:
         signals = SIGNALS if threading.current_thread() is threading.main_thread() else ()
         nohup = signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
         heard = [number for number in signals if not (nohup and number == signal.SIGHUP)]
-        self._previous = {number: signal.signal(number, self._handle) for number in heard}
+        self._previous = {number: handle(number, self._handle) for number in heard}
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -41,6 +41,20 @@ class StopSignals:
             os._exit(128 + number)
         self.received = number
         say_at_once(self._first)
+
+
+def handle(number: int, handler: Callable[[int, FrameType | None], object]) -> Any:
+    """As signal.signal, in this process alone: one that it forks, as an environment may, goes on as before."""
+    here, before = os.getpid(), signal.getsignal(number)
+
+    def handle_here(number: int, frame: FrameType | None) -> None:
+        if os.getpid() == here:
+            handler(number, frame)
+        else:
+            signal.signal(number, before or signal.SIG_DFL)
+            signal.raise_signal(number)
+
+    return signal.signal(number, handle_here)
 
 
 def say_at_once(text: str) -> None:

@@ -20,6 +20,7 @@ from multiprocessing.connection import Connection, Pipe
 from typing import Any
 
 from metta.errors import EnvError, one_line
+from metta.processes.stop_signals import handle
 
 CALL_S = 0.5  # that a call may go on once nobody waits for it
 CLOSE_S = 4.0  # that closing the object may take; `Worker.wait` gives all of it 5
@@ -115,8 +116,9 @@ def end_workers(workers: list[Worker]) -> None:
 
 def main(connection_fd: int) -> None:
     """Serve calls from the pipe until it closes."""
-    for name in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(name, signal.SIG_IGN)  # the parent decides, and may need further steps to finish its epoch
+    for number in (signal.SIGINT, signal.SIGTERM):  # the parent decides, and may need further steps for its epoch
+        handle(number, lambda *_: None)  # signals that are ignored would be by what an environment starts, too
+        signal.siginterrupt(number, False)
     closing = threading.Event()
     threading.Thread(target=end_with, args=(connection_fd, closing), daemon=True).start()
     held: list[Any] = []

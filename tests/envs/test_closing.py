@@ -1,6 +1,8 @@
 """Environments are closed when the work is done, in whichever process they are."""
 
 import re
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 from unittest.mock import MagicMock
@@ -16,6 +18,8 @@ from metta.errors import say_once
 from metta.rl.one_run import Trainer
 from metta.rl.train_config import TrainConfig
 from metta.sim.simulation import SimulationPool
+from tests.helpers.commands import ENVIRONMENT
+from tests.helpers.small_envs import ONE_STEP
 
 NAME = "test/Note-v0"
 
@@ -98,3 +102,59 @@ def test_an_evaluation_closes_those_of_its_helpers(env: EnvName) -> None:
     assert notes(env) == 1
     simulations.close()
     assert notes(env) == 4
+
+
+HELPED = (
+    ONE_STEP
+    + """
+    def __init__(self):
+        self.helper = begin()
+        with open("helpers", "a") as file:
+            file.write(f"{self.helper.pid}\\n")
+
+    def close(self):
+        self.helper.terminate()
+        end(self.helper)
+"""
+)
+HELPERS = {
+    "program": """
+import subprocess, sys
+
+def begin():
+    return subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"])
+
+def end(helper):
+    helper.wait()
+""",
+    "fork": """
+import multiprocessing, time
+
+def begin():
+    helper = multiprocessing.get_context("fork").Process(target=time.sleep, args=(600,), daemon=True)
+    helper.start()
+    return helper
+
+def end(helper):
+    helper.join()
+""",
+}
+
+
+@pytest.mark.parametrize("num_workers", [0, 1])
+@pytest.mark.parametrize("kind", HELPERS)
+def test_helpers_of_an_environment_s_end_when_they_are_told(tmp_path: Path, kind: str, num_workers: int) -> None:
+    """A helper that takes a SIGTERM for the user's, or ignores it as its parent does: training waits for it forever."""
+    (tmp_path / "helped.py").write_text(HELPERS[kind] + HELPED)
+    small = ["num_envs=2", "horizon=8", "minibatch_size=16", "total_timesteps=32", "hidden_size=4", "display=none"]
+    command = [sys.executable, "-m", "metta.tools.main", "train", "run=r", "env=helped.py:Env", *small]
+    command.append(f"num_workers={num_workers}")
+    result = subprocess.run(command, check=False, cwd=tmp_path, env=ENVIRONMENT, capture_output=True, timeout=120)
+    assert (result.returncode, result.stderr) == (0, b"")
+    pids = (tmp_path / "helpers").read_text().split()
+    assert len(pids) == 3 and not [pid for pid in pids if is_alive(pid)]
+
+
+def is_alive(pid: str) -> bool:
+    stat = Path("/proc", pid, "stat")
+    return stat.exists() and stat.read_text().rpartition(")")[2].split()[0] != "Z"
