@@ -142,7 +142,8 @@ class EnvSpec:
     observation_shape: tuple[int, ...]  # of one agent
     observation_dtype: str  # numpy's name: "float32", "uint8" or "bool"
     num_actions: int | None  # of a single choice; None: several at once, or continuous actions
-    action_low: tuple[float, ...] | None = None  # bounds of continuous actions, flattened; may be infinite
+    # Bounds of continuous actions, flattened: -1 and 1, which the environment's own stand behind, or infinite.
+    action_low: tuple[float, ...] | None = None
     action_high: tuple[float, ...] | None = None
     action_shape: tuple[int, ...] = ()  # of one agent; () for a single choice
     tokens: TokenSpec | None = field(default=None, repr=False)  # MettaGrid only
@@ -203,8 +204,8 @@ class EnvSpec:
 
 def check_fit(trained: EnvSpec, other: EnvSpec) -> None:
     """UserError unless an agent trained on one environment can act in the other."""
-    names = ("observation_kind", "observation_shape", "num_actions", "action_shape", "action_sizes", "masked")
-    for name in (*names, "agents_vary", "tokens", "leaves"):
+    names = ("observation_kind", "observation_shape", "num_actions", "action_shape", "action_sizes", "action_low")
+    for name in (*names, "action_high", "masked", "agents_vary", "tokens", "leaves"):
         had, has = getattr(trained, name), getattr(other, name)
         if had != has:
             what = name.replace("_", " ")

@@ -17,6 +17,7 @@ from metta.errors import UserError
 KINDS = ("vector", "flags", "image")  # of leaves, in the order of a row
 MOST_CHOICES = 2**16  # each is a column of observations, or of what the policy puts out
 CHOICES = f"Discrete, MultiDiscrete or MultiBinary of up to {MOST_CHOICES:,} choices"
+UNBOUNDED = 1e6  # bounds as far out, as those of float32, say nothing of what an action should be
 MASK = "action_mask"  # in a Dict observation, or in info
 LATE_MASK = "an action mask, where the first reset gave none"
 
@@ -180,7 +181,7 @@ def describe_actions(name: str, space: spaces.Space) -> dict[str, Any]:
         sizes = (2,) * math.prod(space.shape)
         return {"num_actions": None, "action_sizes": sizes, "action_shape": (len(sizes),)}
     if isinstance(space, spaces.Box) and np.issubdtype(space.dtype, np.floating) and 0 not in space.shape:
-        low, high = (tuple(float(x) for x in bound.flat) for bound in (space.low, space.high))
+        low, high = (tuple(bound.ravel().tolist()) for bound in chosen_bounds(space))
         return {"num_actions": None, "action_low": low, "action_high": high, "action_shape": (len(low),)}
     wrapper = "def f(env): return gymnasium.wrappers.TransformAction(env, its_action, Discrete(4))"
     raise UserError(
@@ -207,10 +208,24 @@ def action_converter(space: spaces.Space) -> Callable[[np.ndarray], Any]:
         return lambda actions: actions.reshape(space.shape).astype(space.dtype)
     assert isinstance(space, spaces.Box)
     low, high, shape, dtype = space.low, space.high, space.shape, space.dtype
+    bounded = np.isfinite(chosen_bounds(space)[0])
+    least, most = np.where(bounded, low, -1.0).astype(np.float64), np.where(bounded, high, 1.0).astype(np.float64)
+    half, centre = (most - least) / 2, (most + least) / 2
+    stretched = bool((half != 1).any() or (centre != 0).any())
 
     def convert(actions: np.ndarray) -> np.ndarray:
-        action = actions.reshape(shape).astype(dtype)
+        chosen = actions.reshape(shape)
+        action = (chosen * half + centre if stretched else chosen).astype(dtype)
         np.maximum(action, low, out=action)
         return np.minimum(action, high, out=action)
 
     return convert
+
+
+def chosen_bounds(space: spaces.Box) -> tuple[np.ndarray, np.ndarray]:
+    """The bounds between which an agent chooses a Box's actions: -1 and 1, which stand for its own where it has both.
+
+    A policy begins around 0 with a deviation of about 1, whatever the units of the environment.
+    """
+    bounded = np.maximum(np.abs(space.low), np.abs(space.high)) < UNBOUNDED
+    return np.where(bounded, -1.0, -np.inf), np.where(bounded, 1.0, np.inf)

@@ -78,8 +78,8 @@ def test_steps_are_gymnasiums(name: str) -> None:
                 action = actions.integers(0, env.spec.num_actions, 1)
                 outcome = theirs.step(action[0])
             else:
-                action = actions.uniform(-2, 2, (1, 1)).astype(np.float32)
-                outcome = theirs.step(action[0])
+                action = actions.uniform(-1, 1, (1, 1)).astype(np.float32)
+                outcome = theirs.step(2 * action[0])
             env.step(action)
             assert np.array_equal(arrays.observations[0], outcome[0].astype(np.float32))
             assert arrays.rewards[0] == np.float32(outcome[1])
@@ -156,17 +156,27 @@ def test_discrete_actions_that_do_not_start_at_zero() -> None:
 
 @pytest.mark.usefixtures("registered")
 def test_continuous_actions() -> None:
-    """Actions out of bounds, of the wrong shape, or clipped where there is no bound."""
-    low, high = np.array([[-1, -np.inf], [0, -np.inf]]), np.array([[1, np.inf], [5, 2]])
+    """Actions out of bounds, of the wrong shape, or clipped where there is no bound; bounds never reached, or left."""
+    low, high = np.array([[-1, -np.inf], [15, -np.inf]]), np.array([[1, np.inf], [30, 2]])
     env = spaces_env(actions=spaces.Box(low, high, dtype=np.float64))
     Arrays(env)
     assert env.spec.action_shape == (4,) and env.spec.num_actions is None  # flat, as the agent's parameters are
-    assert env.spec.action_low == (-1, -np.inf, 0, -np.inf) and env.spec.action_high == (1, np.inf, 5, 2)
+    assert env.spec.action_low == (-1, -np.inf, -1, -np.inf) and env.spec.action_high == (1, np.inf, 1, np.inf)
     env.reset(0)
-    sent = np.array([[-3, -1e9, 7, 1e9]], np.float32)
-    env.step(sent)
-    assert env._env.taken.tolist() == [[-1, -1e9], [5, 2]] and env._env.taken.dtype == np.float64
-    assert sent.tolist() == [[-3, -1e9, 7, 1e9]]  # what is recorded stays what was chosen
+    for chosen, taken in (
+        ([-3, -1e9, 7, 1e9], [[-1, -1e9], [30, 2]]),
+        ([0.25, 3, -0.5, -3], [[0.25, 3], [18.75, -3]]),
+    ):
+        sent = np.array([chosen], np.float32)
+        env.step(sent)
+        assert env._env.taken.tolist() == taken and env._env.taken.dtype == np.float64
+        assert sent.tolist() == [chosen]  # what is recorded stays what was chosen
+    largest = np.finfo(np.float32).max
+    far = spaces_env(actions=spaces.Box(-largest, largest, (1,)))
+    Arrays(far)
+    far.reset(0)
+    far.step(np.array([[0.5]], np.float32))
+    assert far.spec.action_high == (np.inf,) and far._env.taken.tolist() == [0.5]
 
     scalar = spaces_env(actions=spaces.Box(-1, 1, ()))
     Arrays(scalar)
