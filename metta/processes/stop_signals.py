@@ -34,6 +34,8 @@ class StopSignals:
     def __exit__(self, *_: object) -> None:
         for number, handler in self._previous.items():
             signal.signal(number, handler)
+            if BEFORE.get(number) is handler:
+                del BEFORE[number]
 
     def _handle(self, number: int, frame: FrameType | None) -> None:
         if self.received is not None:
@@ -43,18 +45,33 @@ class StopSignals:
         say_at_once(self._first)
 
 
-def handle(number: int, handler: Callable[[int, FrameType | None], object]) -> Any:
+def handle(number: int, handler: Any) -> Any:
     """As signal.signal, in this process alone: one that it forks, as an environment may, goes on as before."""
-    here, before = os.getpid(), signal.getsignal(number)
+    before = signal.signal(number, handler)
+    BEFORE.setdefault(number, before)
+    return before
 
-    def handle_here(number: int, frame: FrameType | None) -> None:
-        if os.getpid() == here:
-            handler(number, frame)
-        else:
-            signal.signal(number, before or signal.SIG_DFL)
-            signal.raise_signal(number)
 
-    return signal.signal(number, handle_here)
+def hold_signals() -> None:
+    """Before a fork: a signal waits until the new process is one of its own."""
+    MASK.before = signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
+
+
+def let_signals_come() -> None:
+    signal.pthread_sigmask(signal.SIG_SETMASK, MASK.before)
+
+
+def forget_signals() -> None:
+    """In a new process: signals do what they did before any was handled here."""
+    for number, handler in BEFORE.items():
+        signal.signal(number, handler or signal.SIG_DFL)
+    BEFORE.clear()
+    let_signals_come()
+
+
+BEFORE: dict[int, Any] = {}  # of each signal that `handle` has taken over
+MASK = threading.local()
+os.register_at_fork(before=hold_signals, after_in_parent=let_signals_come, after_in_child=forget_signals)
 
 
 def say_at_once(text: str) -> None:
