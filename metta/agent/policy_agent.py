@@ -130,7 +130,8 @@ class PolicyAgent(Picklable):
         else:
             noise = self.distribution.noise(params.shape[0], device=params.device) if noise is None else noise
             actions = self.distribution.sample(params, noise.to(params.device))
-        return actions.reshape(-1, *self.env.action_shape).cpu().numpy()
+        actions = actions.reshape(-1, *self.env.action_shape)
+        return (actions.float() if actions.is_floating_point() else actions).cpu().numpy()
 
     def update_normalizers(
         self, *observations: Tensor, gather: Callable[[np.ndarray], np.ndarray] | None = None

@@ -15,8 +15,8 @@ from metta.errors import UserError
 class GymnasiumEnv(Adapter):
     """One Gymnasium environment. See `Env` for the methods.
 
-    Continuous actions are clipped to the action space's bounds before the environment sees them. A step is terminated
-    or truncated, never both: where an environment says both, terminated it is.
+    Continuous actions are stretched, and clipped, to the action space's bounds. A step is terminated or truncated,
+    never both: where an environment says both, terminated it is.
     """
 
     def __init__(self, made: gymnasium.Env, env: EnvName, max_steps: int | None = None):
@@ -58,7 +58,11 @@ class GymnasiumEnv(Adapter):
         self._length = 0
 
     def step(self, actions: np.ndarray) -> None:
-        observation, reward, terminated, truncated, info = self._step(self._convert(actions))
+        outcome = self._step(self._convert(actions))
+        try:
+            observation, reward, terminated, truncated, info = outcome
+        except (TypeError, ValueError):
+            raise ValueError("step must return (observation, reward, terminated, truncated, info)") from None
         self._length += 1
         self._write(observation, info)
         put_reward(self._rewards, 0, reward)

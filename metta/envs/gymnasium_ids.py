@@ -53,7 +53,8 @@ def make(env: EnvName, render_mode: str | None) -> Made:
     if atari:
         settings["frameskip"] = 1  # the preprocessing skips them itself
     if render_mode is not None:
-        settings["render_mode"] = render_mode
+        known, takes_any = parameters_of(env.short_name, spec)
+        settings |= {"render_mode": render_mode} if takes_any or "render_mode" in known else {}
     with failing(f"env={env.short_name} cannot be made", tell=said):
         made = gymnasium.make(spec, max_episode_steps=-1, disable_env_checker=True, **settings)
         if isinstance(made, gymnasium.wrappers.OrderEnforcing):
@@ -106,7 +107,6 @@ def parameters_of(name: str, spec: GymnasiumSpec) -> tuple[dict[str, Any], bool]
     with failing(f"env={name} cannot be made", tell=said):
         creator = load_env_creator(spec.entry_point) if isinstance(spec.entry_point, str) else spec.entry_point
         defaults, takes_any = arguments_of(creator)
-    defaults.pop("render_mode", None)
     defaults |= {**spec.kwargs, "max_episode_steps": spec.max_episode_steps}
     if spec.id.startswith(("ALE/", "MiniGrid-")):
         defaults["preprocessing"] = True
@@ -117,4 +117,4 @@ def said(error: BaseException) -> str:
     """Format what went wrong as an environment was imported or made."""
     if isinstance(error, gymnasium.error.DependencyNotInstalled) and (extra := EXTRA.search(str(error))):
         return f"it needs a package that is missing: {installs(extra[1])}"
-    return one_line(str(error)) if isinstance(error, TOLD) else said_where(error)
+    return (one_line(str(error)) if isinstance(error, TOLD) else "") or said_where(error)

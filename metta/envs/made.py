@@ -84,6 +84,8 @@ class Adapter:
 
 def put_reward(rewards: np.ndarray, index: int, reward: Any) -> None:
     """Write an agent's reward, also one in an array. ValueError unless it is the only number there."""
+    if reward is None:
+        raise ValueError("None for a reward")
     try:
         rewards[index] = reward
     except ValueError:

@@ -20,7 +20,8 @@ MAX_STEPS = "max_episode_steps"
 def check(env: EnvName) -> EnvName:
     """Return the canonical name. UserError unless the place exists and takes these settings, by its signature."""
     defaults, takes_any = parameters_of(load(env.name)[0])
-    defaults.pop("render_mode", None)
+    if defaults.get("render_mode") is NO_DEFAULT:
+        defaults["render_mode"] = None
     if defaults.get("seed") is NO_DEFAULT:
         del defaults["seed"]
     return checked_settings(EnvName(canonical(env.name), env.settings), {MAX_STEPS: None, **defaults}, takes_any)
@@ -33,8 +34,10 @@ def make(env: EnvName, render_mode: str | None) -> Made:
     settings.pop(WRAPPERS, None)
     max_steps = None if MAX_STEPS in parameters else settings.pop(MAX_STEPS, None)
     of_seed: Callable[[int], Any] | None = None
-    if "render_mode" in parameters and (render_mode is not None or parameters["render_mode"] is NO_DEFAULT):
+    if "render_mode" in parameters and render_mode is not None:
         settings["render_mode"] = render_mode
+    elif parameters.get("render_mode") is NO_DEFAULT:
+        settings.setdefault("render_mode", None)
     if "seed" in parameters and "seed" not in settings:
 
         def of_seed(seed: int) -> Any:

@@ -31,7 +31,7 @@ def checked_settings(env: EnvName, defaults: Mapping[str, Any], takes_any: bool 
         if key == WRAPPERS and key not in defaults:
             settings[key] = wrapper_places(value)
             continue
-        if key not in defaults and (not takes_any or key == "render_mode"):
+        if key not in defaults and not takes_any:
             near = difflib.get_close_matches(key, [*defaults, WRAPPERS], 1)
             hint = f" (did you mean {near[0]}?)" if near else ""
             raise UserError(

@@ -42,6 +42,8 @@ class ObservationReader:
                 continue
             if np.dtype(part.dtype).kind == "U":
                 self.texts.append(".".join(map(str, path)))
+            elif path and isinstance(part, spaces.Box) and 0 in part.shape:
+                continue  # there is nothing to read
             elif (leaf := leaf_of(path, part)) is not None:
                 leaves.append((leaf, part))
             else:

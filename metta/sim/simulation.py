@@ -42,7 +42,7 @@ def default_num_envs(spec: EnvSpec, episodes: int) -> int:
 
 def no_end(env: EnvName, seed: int) -> EnvError:
     """Make the error of an episode that goes on after MOST_STEPS."""
-    ends = "a TimeLimit wrapper, as env.wrappers=path.py:f, ends it"
+    ends = "a limit, as env.max_episode_steps=1000, ends it"
     return EnvError(f"env={env.label}: no end of seed {seed} after {MOST_STEPS:,} steps; {ends}")
 
 

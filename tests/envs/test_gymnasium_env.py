@@ -14,6 +14,7 @@ from gymnasium import spaces
 
 from metta.envs.env_spec import EnvName
 from metta.envs.make_env import Env, check_env, make_env
+from metta.errors import UserError
 
 ROOT = Path(__file__).parents[2]
 
@@ -216,11 +217,32 @@ def test_a_missing_package_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     assert str(caught.value) == text
 
 
+@pytest.mark.usefixtures("registered")
+def test_pictures_in_training_and_none_in_a_replay() -> None:
+    """A wrapper that trains from pixels refused; a replay refused in Gymnasium's words, for it can draw nothing."""
+    pixels = make_env(EnvName("CartPole-v1", {"render_mode": "rgb_array"}), "rgb_array")
+    assert pixels._env.render_mode == "rgb_array"  # type: ignore[attr-defined]
+    gymnasium.register("test/Plain-v0", entry_point=lambda: SpacesEnv(FLAT, TWO))  # type: ignore[arg-type]
+    Arrays(make_env(EnvName("test/Plain-v0"), "rgb_array"))
+    del gymnasium.registry["test/Plain-v0"]
+
+
+def test_a_reason_without_words_is_told_by_its_line() -> None:
+    """ "cannot be made:", and nothing after it."""
+
+    def made() -> gymnasium.Env:
+        raise AssertionError
+
+    gymnasium.register("test/Bare-v0", entry_point=made)  # type: ignore[arg-type]
+    with pytest.raises(UserError, match=r"cannot be made: AssertionError.* \(test_gymnasium_env.py:\d+\)$"):
+        make_env(EnvName("test/Bare-v0"))
+    del gymnasium.registry["test/Bare-v0"]
+
+
 @pytest.mark.parametrize(
     ("settings", "text"),
     [
-        ({"gee": 3.0}, "env.gee is not a setting of Pendulum-v1; it has g, max_episode_steps"),
-        ({"render_mode": "human"}, "env.render_mode is not a setting of Pendulum-v1; it has g, max_episode_steps"),
+        ({"gee": 3.0}, "env.gee is not a setting of Pendulum-v1; it has g, max_episode_steps, render_mode"),
         ({"g": "strong"}, "env.g of Pendulum-v1 must be a number, not 'strong'"),
         ({"g": True}, "env.g of Pendulum-v1 must be a number, not True"),
         ({"max_episode_steps": 2.5}, "env.max_episode_steps of Pendulum-v1 must be a whole number from 1 on, not 2.5"),

@@ -216,7 +216,8 @@ def test_a_class_inside_a_class(folder: Path) -> None:
 def test_a_render_mode_that_must_be_given(folder: Path) -> None:
     """An environment that nothing can make: what its constructor needs is no setting."""
     modes = [make_env(EnvName("pond.py:Drawn"), mode)._env.render_mode for mode in (None, "rgb_array")]  # type: ignore
-    assert modes == [None, "rgb_array"]
+    given = make_env(EnvName("pond.py:Drawn", {"render_mode": "rgb_array"}))
+    assert [*modes, given._env.render_mode] == [None, "rgb_array", "rgb_array"]  # type: ignore[attr-defined]
 
 
 def test_settings_that_are_equal_are_equal(folder: Path) -> None:

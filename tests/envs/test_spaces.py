@@ -32,6 +32,7 @@ def spec_with(reader: ObservationReader, masked: bool = False) -> EnvSpec:
         (spaces.MultiBinary((2, 2)), [[1, 0], [0, 1]], [1, 0, 0, 1], "uint8"),
         (spaces.Tuple((spaces.Discrete(2), spaces.Box(-9, 9, (2,)))), (1, [-3, 4]), [-3, 4, 0, 1], "float32"),
         (spaces.Tuple((spaces.Text(5), spaces.Discrete(2))), ("ab", 0), [1, 0], "uint8"),
+        (spaces.Tuple((spaces.Box(0, 1, (0,)), spaces.Discrete(2))), ([], 0), [1, 0], "uint8"),
         (
             spaces.Dict({"a": spaces.Box(0, 255, (1, 2, 1), np.uint8), "b": spaces.Dict({"c": spaces.Discrete(2)})}),
             {"b": {"c": 1}, "a": [[[7], [200]]], "unknown": 1},
@@ -58,6 +59,7 @@ def test_rows(space: spaces.Space, value: Any, row: list[float], dtype: str) -> 
         (spaces.Tuple((spaces.Text(3),)), "Tuple(Text(1, 3, charset="),
         (spaces.Discrete(2**40), f"Discrete({2**40})"),
         (spaces.Dict({}), "Dict()"),
+        (spaces.Box(0, 1, (2, 0)), "Box([], [], (2, 0), float32)"),
     ],
     ids=str,
 )

@@ -368,6 +368,12 @@ SPOILT = {
         ([1, 2], 0, False, False, {"action_mask": [1]}),
         "ValueError: an action mask, where the first",
     ),
+    "old_step": (
+        "step",
+        ([1, 2], 0, False, {}),
+        "ValueError: step must return (observation, reward, terminated, truncated, info)",
+    ),
+    "no_reward": ("step", ([1, 2], None, False, False, {}), "ValueError: None for a reward"),
     "rewards": ("step", ([1, 2], np.ones(2), False, False, {}), "ValueError: a reward of shape (2,), not a number"),
     "exit": ("step", SystemExit(0), "SystemExit: 0 (test_vec_env.py:"),
     "exit_at_reset": ("reset", SystemExit(0), "SystemExit: 0 (test_vec_env.py:"),

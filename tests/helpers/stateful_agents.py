@@ -88,6 +88,14 @@ class Dropout(PolicyAgent):
         return functional.dropout(params, 0.2, self.training), values, state
 
 
+class HalfPrecision(PolicyAgent):
+    """What it says is bfloat16, which numpy has not."""
+
+    def forward(self, observations, state=(), starts=None):
+        params, values, state = super().forward(observations, state, starts)
+        return params.bfloat16(), values.bfloat16(), state
+
+
 class DrawnState(PolicyAgent):
     """Begins an episode with a state that it draws."""
 

@@ -72,6 +72,7 @@ QUICK: list[tuple[str, dict[str, Any]]] = [
     ("StepCounter", {"lstm": True, "num_shards": 3}),
     ("Dropout", {}),
     ("DrawnState", {}),
+    ("HalfPrecision", {}),
     ("HookedTensors", {}),
     ("Parametrised", {}),
 ]

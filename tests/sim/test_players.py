@@ -51,6 +51,6 @@ def test_an_episode_without_end_is_named(monkeypatch: pytest.MonkeyPatch) -> Non
     playing = simulation.Simulation(spec_of(EnvName(f"{__name__}:Endless")), 2, "cpu")
     player = playing.player(None, sampled=False)
     assert [episode.length for episode in playing.play(player, range(4, 5))] == [1]
-    with pytest.raises(EnvError, match=r"Endless: no end of seed 7 after 20 steps; a TimeLimit wrapper, as env.wrapp"):
+    with pytest.raises(EnvError, match=r"Endless: no end of seed 7 after 20 steps; a limit, as env.max_epis"):
         playing.play(player, range(6, 8))
     playing.envs.close()

@@ -76,7 +76,7 @@ class Collector:
             done = rollout.terminated[:-1] | rollout.truncated[:-1]
             rollout.starts[1:] = torch.from_numpy(done).to(self.device)
             last_values = agent(observed.to(self.device), state, self._starts() if state else None)[1]
-            rollout.last_values[:] = last_values.cpu().numpy()
+            rollout.last_values[:] = last_values.float().cpu().numpy()
         self.state = tuple(s.clone() for s in state)
         return episodes
 
@@ -90,7 +90,7 @@ class Collector:
         rows = rows.to(self.device)
         starts = torch.zeros(len(rows), dtype=torch.bool, device=self.device) if state else None
         with self._buffers.untouched():
-            return self.agent(observations, tuple(s[rows] for s in state), starts)[1].cpu().numpy()
+            return self.agent(observations, tuple(s[rows] for s in state), starts)[1].float().cpu().numpy()
 
     def state_dict(self) -> dict[str, Any]:
         return {"episodes": self.envs.state_dict(), "recurrent": tuple(s.cpu() for s in self.state)}
