@@ -245,10 +245,14 @@ class EvalDB:
             yield from self._database.read(sql, (run,))
 
     def copy_to(self, other: "EvalDB", runs: Sequence[str] | None = None) -> int:
-        """Record in another database what is here, each run whole or not at all; returns how many rows that are."""
+        """Record in another database what is here, each run whole or not at all; returns how many rows that are.
+
+        What is here of a (run, epoch, env) takes the place of all that is there: for two versions of the environment's
+        code may have scores of one agent file, and no row says which is whose.
+        """
         count = 0
         for run, rows in groupby(self.table(runs), key=lambda row: row[0]):
-            other._store(run, stored := list(rows))
+            other._store(run, stored := list(rows), anew=True)
             count += len(stored)
         return count
 

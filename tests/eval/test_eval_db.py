@@ -567,6 +567,19 @@ def test_both_answer_alike(tmp_path, postgres_url):
     assert again.copy_to(server, ["a"]) == 270 and server.runs() == ["B-1", "a", "b", "c"]
 
 
+def test_a_copy_mixes_no_two_versions_of_an_environment(db, tmp_path):
+    """Copied again after the environment's code had changed, the copy kept seeds of the old code beside the new."""
+    source = EvalDB(tmp_path / "source.db", tmp_path)
+    for run, epoch, env in (("a", 1, "arena"), ("a", 1, "navigation"), ("a", 2, "arena"), ("b", 1, "arena")):
+        db.record(run, epoch, env, rows(1, 2, 3), "crc")
+    source.record("a", 1, "arena", rows(1, 2, 3), "crc")
+    source.record("a", 1, "arena", rows(7, 8), "crc", anew=True)
+    assert source.copy_to(db) == 2
+    assert [row.reward for row in db.episodes("a", 1, "arena")] == [7, 8]
+    for run, epoch, env in (("a", 1, "navigation"), ("a", 2, "arena"), ("b", 1, "arena")):
+        assert len(db.episodes(run, epoch, env)) == 3
+
+
 def test_a_server_that_comes_back(postgres_url):
     """One restart of the server broke every later call over the connection that was kept."""
     db = EvalDB(postgres_url)
