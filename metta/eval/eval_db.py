@@ -239,10 +239,13 @@ class EvalDB:
         return self._database.write(run, [("UPDATE episodes SET run = ? WHERE run = ?", [(new_name, run)])])
 
     def table(self, runs: Sequence[str] | None = None) -> Iterator[tuple[Any, ...]]:
-        """Iterate over all rows as they are stored, in the order of COLUMNS, run by run (None: of every run)."""
-        sql = f"SELECT {', '.join(COLUMNS)} FROM episodes WHERE run = ? ORDER BY {', '.join(KEY)}"
+        """Iterate over the rows of these runs (None: of all), run by run, in the order of COLUMNS.
+
+        Those of agent files that others have replaced are left out, as everywhere.
+        """
         for run in self.runs() if runs is None else runs:
-            yield from self._database.read(sql, (run,))
+            for row in self._select(", ".join(COLUMNS[3:]), run, None, None, None, None):
+                yield (run, *row)
 
     def copy_to(self, other: "EvalDB", runs: Sequence[str] | None = None) -> int:
         """Record in another database what is here, each run whole or not at all; returns how many rows that are.

@@ -21,7 +21,7 @@ def record(tmp_path: Path, epoch: int, reward: float) -> EvalDB:
 
 
 def test_scores_of_a_replaced_file_are_nobodys(tmp_path):
-    """Another agent under the same name inherited the score of the one that it replaced, and was `best`."""
+    """Another agent under the same name inherited the score of the one that it replaced, was `best`, was exported."""
     manager = TinyCheckpointManager("a", tmp_path)
     save(manager, 1, 2, 3)
     for epoch, reward in ((1, 5.0), (2, 9.0), (3, 7.0)):
@@ -29,6 +29,7 @@ def test_scores_of_a_replaced_file_are_nobodys(tmp_path):
     assert db.best_epoch("a") == 2 and db.get_scores("a", 2)["arena"].mean == 9.0
     shutil.copy(manager.file("agent", 1), manager.file("agent", 2))
     assert db.get_scores("a", 2) == {} and db.best_epoch("a") == 3 and sorted(db.get_scores("a")) == [1, 3]
+    assert [row[1] for row in db.table()] == [1, 3] and db.copy_to(EvalDB(tmp_path / "copy.db")) == 2
     manager.file("agent", 3).write_bytes(b"damaged")
     assert db.best_epoch("a") == 1
     latest = db.latest_score("a")
@@ -44,7 +45,7 @@ def test_scores_without_their_file_are_history(tmp_path):
     for epoch, reward in ((1, 5.0), (2, 9.0)):
         db = record(tmp_path, epoch, reward)
     manager.file("agent", 2).unlink()
-    assert db.best_epoch("a") == 1 and sorted(db.get_scores("a")) == [1, 2]
+    assert db.best_epoch("a") == 1 and sorted(db.get_scores("a")) == [1, 2] == [row[1] for row in db.table()]
     shutil.rmtree(tmp_path / "a")
     assert db.best_epoch("a") == 2  # all that is left of the run
 
