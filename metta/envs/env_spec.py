@@ -11,6 +11,8 @@ from metta.user_code import place_of
 
 FOLDERS = re.compile(r"(^|,)[^,]*?/(?=[^/,]*\.py:)")
 WRAPPERS = "wrappers"  # the setting that every Gymnasium environment has: functions of the user's, comma between
+SAMPLED = " sampled"  # ends the label of scores whose actions were drawn on demand, so no query mixes the two
+LABEL = re.compile(rf"(?P<name>.*?)(?P<of>(\[\w+=.*\])?({SAMPLED})?)", re.DOTALL)
 MOST_SEED = 2**31 - 1  # of an episode that a user names
 # A text that could be taken for several settings, or for a value that is none: quoted in a label.
 AMBIGUOUS = re.compile(r"""[^,\[\](){}<>'"]*[,\[\](){}<>'"].*|-?(\d[\d.e+-]*|inf)|nan|True|False|None|""", re.DOTALL)
@@ -97,11 +99,14 @@ def without_folders(places: str) -> str:
 
 
 def categories(label: str) -> list[str]:
-    """List what the environment of a label is one of: "suite.py:SUITE", "suite.py:SUITE/mazes" if it is so called."""
-    suite, _, entry = label.partition("[")[0].rpartition(":")
-    suite, entry = (suite, entry) if suite else ("", "")
-    parts = entry.split("/")
-    return [f"{suite}:{'/'.join(parts[:depth])}" for depth in range(1, len(parts))]
+    """List what the environment of a label is one of: "suite.py:SUITE", "suite.py:SUITE/mazes" if it is so called.
+
+    Settings and drawn actions are part of each: "suite.py:SUITE[length=2.0] sampled".
+    """
+    found = LABEL.fullmatch(label)
+    assert found is not None
+    parts = found["name"].split("/") if ":" in found["name"] else []
+    return ["/".join(parts[:depth]) + found["of"] for depth in range(1, len(parts))]
 
 
 def as_text(value: Any) -> str:

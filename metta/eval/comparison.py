@@ -10,10 +10,10 @@ from typing import TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from metta.envs.env_spec import categories
+from metta.envs.env_spec import SAMPLED, categories
 from metta.errors import MettaError, enumeration
 from metta.eval import statistics
-from metta.eval.eval_db import SAMPLED, EvalDB, Scores
+from metta.eval.eval_db import EvalDB, Scores
 from metta.eval.statistics import Estimate, Floats, Score
 
 FEW_SEEDS = 3  # an interval over fewer runs means little
@@ -115,15 +115,15 @@ def note_few_seeds(groups: Sequence[Group], notes: list[str]) -> None:
 
 def note_suites(groups: Sequence[Group], envs: Sequence[EnvComparison], notes: list[str]) -> None:
     """Note the groups' means over the environments of a suite, and over those of each category in it."""
-    suites: dict[tuple[str, str], list[EnvComparison]] = defaultdict(list)
+    suites: dict[str, list[EnvComparison]] = defaultdict(list)
     for env in envs:
-        for category in categories(env.env.removesuffix(SAMPLED)):
-            suites[category, SAMPLED if env.env.endswith(SAMPLED) else ""].append(env)
-    for (category, sampled), members in suites.items():
+        for category in categories(env.env):
+            suites[category].append(env)
+    for category, members in suites.items():
         if len(members) > 1:
             means = [statistics.mean([env.finals[index].mean.value for env in members]) for index in range(len(groups))]
             each = ", ".join(f"{group.name} {mean:.2f}" for group, mean in zip(groups, means, strict=True))
-            notes.append(f"mean of the {len(members)} environments of {category}{sampled}: {each}.")
+            notes.append(f"mean of the {len(members)} environments of {category}: {each}.")
 
 
 def envs_of(history: dict[int, Scores]) -> set[str]:

@@ -13,7 +13,7 @@ from itertools import groupby
 from pathlib import Path
 from typing import Any, TypeAlias, overload
 
-from metta.envs.env_spec import AnyEnv, EnvName
+from metta.envs.env_spec import SAMPLED, AnyEnv, EnvName
 from metta.eval import statistics
 from metta.eval.agent_files import AgentFiles
 from metta.eval.databases import COLUMNS, KEY, UPSERT, URL_FORM, Database, EvalDBError
@@ -22,8 +22,6 @@ from metta.eval.sqlite_file import SQLite
 from metta.eval.statistics import Score
 from metta.keys import whole
 from metta.run_folder import Folder, TrainDir, expanded
-
-SAMPLED = " sampled"  # ends the env of scores whose actions were drawn on demand, so no query mixes the two
 
 
 @dataclass(frozen=True)

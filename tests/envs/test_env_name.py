@@ -7,7 +7,7 @@ import gymnasium
 import numpy as np
 import pytest
 
-from metta.envs.env_spec import EnvName
+from metta.envs.env_spec import EnvName, categories
 from metta.envs.make_env import check_env, make_env
 from metta.errors import UserError
 from metta.files.durable import rename_over, written_beside
@@ -51,6 +51,22 @@ def test_different_settings_have_different_labels() -> None:
     settings += [{"x": "1", "y": "2"}, {"x": "1,y=2"}, {"x": 1, "y": 2}, {"x": "1]"}, {}]
     assert len({EnvName("e", each).label for each in settings}) == len(settings)
     assert EnvName("e", {"map": "4 rooms/a-b"}).label == "e[map=4 rooms/a-b]"
+
+
+@pytest.mark.parametrize(
+    ("label", "found"),
+    [
+        ("s.py:S/a/b", ["s.py:S", "s.py:S/a"]),
+        ("s.py:S/a/b[x=2.0] sampled", ["s.py:S[x=2.0] sampled", "s.py:S/a[x=2.0] sampled"]),
+        ("s.py:S/a[1]/b[w=v.py:f,x='[/]']", ["s.py:S[w=v.py:f,x='[/]']", "s.py:S/a[1][w=v.py:f,x='[/]']"]),
+        ("s.py:S/a:1/b", ["s.py:S", "s.py:S/a:1"]),
+        ("s.py:One sampled", []),
+        ("ALE/Pong-v5[frameskip=4]", []),
+    ],
+)  # fmt: skip
+def test_a_category_has_the_settings(label: str, found: list[str]) -> None:
+    """Other settings, and drawn actions, of the same suite in one mean; a name's own brackets taken for settings."""
+    assert categories(label) == found
 
 
 @pytest.mark.parametrize(

@@ -360,7 +360,7 @@ def test_a_file_that_moved(folder: Path, capsys: pytest.CaptureFixture[str]) -> 
 
 
 def test_a_suite(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """Five evaluations by hand, and a mean on paper."""
+    """Five evaluations by hand, and a mean on paper; a mean over other settings of the suite too."""
     (folder / "ponds.py").write_text(
         "from pond import Pond, shallow\n"
         "PONDS = {'dry/small': (Pond, {'wet': 0.1, 'max_episode_steps': 9}), 'dry/deep': shallow,\n"
@@ -377,8 +377,12 @@ def test_a_suite(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert float(rows["ponds.py:GOOD"].split()[-1]) == pytest.approx(sum(means) / 3, abs=0.011)
     assert float(rows["ponds.py:GOOD/dry"].split()[-1]) == pytest.approx(sum(means[:2]) / 2, abs=0.011)
     assert main(["replay", "run=r", "env=ponds.py:GOOD/dry/deep", "seed=2"]) == 0
+    assert main(["sim", "run=r", "env=ponds.py:GOOD", "env.wrappers=pond.py:twice", "episodes=1", "sampled=true"]) == 0
+    wrapped = "ponds.py:GOOD[wrappers=pond.py:twice] sampled"
+    assert f"mean of {wrapped} " in capsys.readouterr().out
     assert main(["analyze", "runs=r"]) == 0
     printed = capsys.readouterr().out
+    assert f"mean of the 3 environments of {wrapped}: r" in printed
     assert "mean of the 3 environments of ponds.py:GOOD: r" in printed and "of ponds.py:GOOD/dry: r" in printed
     assert "ponds.py:GOOD/dry" in (folder / "train_dir/report.html").read_text()
     for env, said in (
