@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections import defaultdict
 from collections.abc import Callable, Sequence
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -147,9 +147,9 @@ class Evaluation:
         """Play each new checkpoint when it appears and print a line for it, until Ctrl-C."""
         waiting = {str(target.run): target.epochs for target in self.targets}
         managers = {run: TinyCheckpointManager(run, self.config.train_dir) for run in waiting}
-        # What has come since the command began is new.
+        # What has come since the command began is new; so is a file that takes the place of another.
         last = {run: max(epochs, default=-1) for run, epochs in waiting.items()}
-        seen = {run: {n for n in manager.list_epochs() if n <= last[run]} for run, manager in managers.items()}
+        seen = {run: {n: f for n, f in agent_files(managers[run]).items() if n <= last[run]} for run in waiting}
         for manager in managers.values():
             if not manager.exists():
                 say(f"metta sim: waiting for the first checkpoint in {manager.folder}")
@@ -157,14 +157,18 @@ class Evaluation:
             for run, epochs in waiting.items():
                 for epoch in epochs:
                     self.play_epochs(run, [epoch])
+                    if epoch in (now := agent_files(managers[run])) and now[epoch] != seen[run].get(epoch):
+                        self.rows.clear()  # of a file that another has replaced meanwhile, whose turn will come
+                        continue
                     if not self.rows:  # it could not be read, or was deleted meanwhile
                         print(f"run={run} epoch={epoch} -", flush=True)
                     for row in self.rows:
                         print(f"run={run} epoch={row.epoch} {row.env} {score_text(row.score)}", flush=True)
                     self.rows.clear()
             for run, manager in managers.items():
-                waiting[run] = [epoch for epoch in manager.list_epochs() if epoch not in seen[run]]
-                seen[run].update(waiting[run])
+                now = agent_files(manager)
+                waiting[run] = [epoch for epoch in now if epoch not in seen[run] or now[epoch] != seen[run][epoch]]
+                seen[run] = now
             if not any(waiting.values()):
                 time.sleep(WATCH_S)
 
@@ -180,6 +184,16 @@ class Evaluation:
             print(f"The 95% interval of {one_line(agent.agent)} {which} the random agent's.")
         for said in filter(None, self.hints.values()):
             say(f"metta sim: {said}")
+
+
+def agent_files(manager: TinyCheckpointManager) -> dict[int, object]:
+    """Inode, size and time of each checkpoint's agent file, by which a change shows; None of a link to nothing."""
+    files: dict[int, object] = dict.fromkeys(manager.list_epochs())
+    for epoch in files:
+        with suppress(FileNotFoundError):
+            found = manager.file("agent", epoch).stat()
+            files[epoch] = found.st_ino, found.st_size, found.st_mtime_ns
+    return files
 
 
 def suite_means(rows: Sequence[Row]) -> list[tuple[str, ...]]:

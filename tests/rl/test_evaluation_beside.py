@@ -10,9 +10,11 @@ from pathlib import Path
 import pytest
 
 from metta.eval.eval_db import open_scores
+from metta.rl.one_run import Trainer
 from metta.rl.tiny_checkpoint_manager import TinyCheckpointManager
 from metta.rl.train_config import TrainConfig
 from metta.rl.trainer import train
+from metta.tools.cli.table import score_text
 from tests.helpers.commands import ENVIRONMENT
 from tests.helpers.exact import differences
 from tests.rl.test_on_epoch import STEPS, config, final
@@ -53,6 +55,24 @@ def test_every_checkpoint_has_a_score(tmp_path: Path, capfd: pytest.CaptureFixtu
     for _ in range(2):  # it goes on to be evaluated, and says the last score again where there is nothing to train
         assert train(resumed) == 0
         assert capfd.readouterr().out.startswith("run=r epoch=6 CartPole-v1 ")
+
+
+@pytest.mark.filterwarnings("ignore:.*trying the checkpoint before it")
+def test_a_checkpoint_saved_again_is_scored_again(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    """A damaged newest checkpoint that was saved anew never had a score, and training ended with "-" for it."""
+
+    def wait(trainer: Trainer, scalars: object) -> None:
+        (process,) = evaluators(tmp_path)
+        while "run=r epoch=4 -" not in Path(f"/proc/{process}/fd/1").read_text():
+            time.sleep(0.05)
+
+    settings = config(tmp_path, evaluate=3, checkpoint_interval=2)
+    assert train(settings) == 0
+    TinyCheckpointManager("r", tmp_path).file("agent", 4).write_bytes(b"damaged")
+    capfd.readouterr()
+    assert train(settings, on_epoch=wait) == 0
+    (score,) = open_scores(tmp_path).get_scores("r", epoch=4).values()
+    assert capfd.readouterr().out == f"run=r epoch=4 CartPole-v1 {score_text(score)}\n"
 
 
 def test_its_failure_is_said_once(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:

@@ -283,13 +283,17 @@ def test_sim_watch_waits_for_a_run_that_begins(tmp_path: Path) -> None:
 
 
 def test_sim_watch_plays_each_new_checkpoint(folder: Path) -> None:
-    """watch=true follows a run that another process trains, and Ctrl-C ends it."""
+    """watch=true follows a run that another process trains, and Ctrl-C ends it; a file that is saved again is new."""
     watch = start_watching(folder, "a")
     assert watch.stdout is not None
     try:
         assert watch.stdout.readline().startswith("run=a epoch=3 CartPole-v1 ")
         metta_in(folder, "train", "run=a", "total_timesteps=80", "checkpoint_interval=1")
         assert [watch.stdout.readline().split()[1] for _ in range(2)] == ["epoch=4", "epoch=5"]
+        agent_file = TinyCheckpointManager("a", folder / "train_dir").file("agent", 4)
+        shutil.copy(agent_file, folder / "new.pt")
+        (folder / "new.pt").replace(agent_file)
+        assert watch.stdout.readline().startswith("run=a epoch=4 CartPole-v1 ")
     finally:
         watch.send_signal(signal.SIGINT)
         _, err = watch.communicate()

@@ -34,6 +34,7 @@ class EvaluationBeside:
         """is_new: no checkpoint is older than this process, so all are to be scored."""
         self.config, self._is_new = config, is_new
         self._process: subprocess.Popen[str] | None = None
+        self._older = 0  # bytes of what it has said that may be of files which were there before the last save
 
     def start(self) -> None:
         config = self.config
@@ -57,7 +58,12 @@ class EvaluationBeside:
             say(f"run={config.run} is not evaluated, and trains on: {one_line(error)}")
 
     def check(self) -> None:
-        """Say, once, where it has failed."""
+        """Before each save: say, once, where it has failed, and note how far it is."""
+        self._check_alive()
+        if self._process is not None:
+            self._older = os.fstat(self._said.fileno()).st_size
+
+    def _check_alive(self) -> None:
         if self._process is not None and self._process.poll() is not None:
             lines = lines_of(self._said)
             why = lines[-1] if lines else f"exit status {self._process.returncode}"
@@ -66,19 +72,19 @@ class EvaluationBeside:
 
     def finish(self, epoch: int, hurried: Callable[[], bool]) -> None:
         """Wait for the score of the last checkpoint, unless somebody is in a hurry, print it, and end."""
-        self.check()
+        self._check_alive()
         if self._process is None or hurried():
             self.close()
             return
         begins = f"run={self.config.run} epoch={epoch} "
-        if not lines_of(self._said, begins):
+        if not lines_of(self._said, begins, self._older):
             say(f"run={self.config.run} waits for the score of epoch {epoch}; Ctrl-C leaves without it")
         while self._process is not None and not hurried():
-            if lines := lines_of(self._said, begins):
+            if lines := lines_of(self._said, begins, self._older):
                 print(lines[-1], flush=True)
                 break
             time.sleep(LOOK_S)
-            self.check()
+            self._check_alive()
         self.close()
 
     def close(self) -> None:
@@ -95,7 +101,10 @@ class EvaluationBeside:
             self._said.close()
 
 
-def lines_of(file: IO[bytes], begins: str = "") -> list[str]:
-    """The lines so far of a file that another process writes, whose position it shares and this must not move."""
-    text = os.pread(file.fileno(), os.fstat(file.fileno()).st_size, 0).decode(errors="replace")
+def lines_of(file: IO[bytes], begins: str = "", after: int = 0) -> list[str]:
+    """The lines so far of a file that another process writes, whose position it shares and this must not move.
+
+    after: the bytes of it to leave out.
+    """
+    text = os.pread(file.fileno(), os.fstat(file.fileno()).st_size - after, after).decode(errors="replace")
     return [line for line in text.splitlines() if line.startswith(begins)]
