@@ -275,6 +275,18 @@ def test_pictures(train_dir: Path) -> None:
     assert {(0x2A, 0x6F, 0xDB), (0xE8, 0x70, 0x1A)} <= colours
 
 
+@pytest.mark.parametrize("form", ["csv", "png"])
+def test_no_two_plots_are_one_file(train_dir: Path, form: str) -> None:
+    """Names that differ only in what no file name holds, or in case, or as another file's: one was overwritten."""
+    for env in ("s.py:S/a/b", "s.py:S/a-b", "Arena", "all", "arena_steps", "seä", "seö"):
+        evaluate(train_dir, "a", 4, env)
+    log(train_dir / "a", {n * STEPS: {"mine/x y": 1.0, "mine/x-y": 2.0} for n in range(1, 4)})
+    number = int(re.findall(r"wrote (?:scores.csv and )?(\d+)", analyze(train_dir, "runs=a", f"format={form}"))[0])
+    names = {path.name.lower() for path in (train_dir / f"report_{form}").iterdir()} - {"scores.csv"}
+    assert len(names) == number
+    assert {f"score_s.py-s-a-b-2.{form}", f"training_mine-x-y-2.{form}", f"final_all-2.{form}"} <= names
+
+
 def test_pictures_without_matplotlib(train_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A traceback, or minutes of reading before it is said."""
     monkeypatch.setitem(sys.modules, "matplotlib", None)

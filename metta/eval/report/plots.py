@@ -3,6 +3,7 @@
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import count
 from typing import TypeAlias
 
 import numpy as np
@@ -87,7 +88,24 @@ def sections(
     if comparison.overall:
         found.append(Section("All environments", [overall_plot(comparison)]))
     curves = training_plots(comparison.groups, training)
-    return [*found, Section("Training", curves)] if curves else found
+    return with_own_ids([*found, Section("Training", curves)] if curves else found)
+
+
+def with_own_ids(found: Sequence[Section]) -> list[Section]:
+    """Number what would be one file, on any file system, or one figure of the page: "score_a-b", "score_a-b-2"."""
+    taken: set[str] = set()
+
+    def own(plot: Plot) -> Plot:
+        for number in count(1):
+            named = plot if number == 1 else replace(plot, id=f"{plot.id}-{number}")
+            steps = over_steps(named) if isinstance(named, Lines) else None
+            ids = {made.id.lower() for made in (named, steps) if made is not None}
+            if taken.isdisjoint(ids):
+                break
+        taken.update(ids)
+        return named
+
+    return [Section(section.title, [own(plot) for plot in section.plots]) for section in found]
 
 
 def env_section(groups: Sequence[Group], env: EnvComparison, pace: Mapping[str, Pace | None]) -> Section:
