@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import time
 from collections import defaultdict
-from collections.abc import Callable, Sequence
-from contextlib import nullcontext, suppress
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from metta.envs.env_spec import EnvName, categories
-from metta.errors import CheckpointError, one_line, say
+from metta.errors import CheckpointError, EnvError, UserError, one_line, say
 from metta.eval.eval_db import open_scores, scored_env
 from metta.eval.statistics import Score
 from metta.processes.executors import open_executor
@@ -42,7 +42,7 @@ def main(argv: Sequence[str]) -> int:
 def evaluate(config: SimConfig, targets: Sequence[Target]) -> int:
     """Play the episodes of every checkpoint, store the scores, print the table.
 
-    Returns the exit status; 1: one of several checkpoints could not be read.
+    Returns the exit status; 1: one of several checkpoints could not be read, or one of several evaluations failed.
     """
     with open_executor(config.executor, expanded(config.train_dir) / ".tasks") or nullcontext() as executor:
         from metta.eval.policy_evaluator import PolicyEvaluator
@@ -53,7 +53,7 @@ def evaluate(config: SimConfig, targets: Sequence[Target]) -> int:
             evaluation = Evaluation(replace(config, train_dir=evaluator.train_dir), targets, evaluator)
             evaluation.play()
     evaluation.print_scores()
-    return 1 if evaluation.unread else 0
+    return 1 if evaluation.failed else 0
 
 
 class Row(NamedTuple):
@@ -70,12 +70,12 @@ class Evaluation:
 
     def __init__(self, config: SimConfig, targets: Sequence[Target], evaluator: PolicyEvaluator):
         self.config, self.targets, self.evaluator = config, targets, evaluator
-        self.several = config.watch or len(targets) > 1 or len(targets[0].epochs) > 1
+        self.several = config.watch or max(len(targets), len(targets[0].epochs), len(given_envs(config))) > 1
         self.envs: dict[EnvName, None] = {}  # that agents played, in that order
         self.playing: list[Callable[[], None]] = []  # what was begun, in that order
         self.rows: list[Row] = []
         self.hints: dict[str, str | None] = {}  # of each run, for the last of its checkpoints
-        self.unread: list[str] = []  # checkpoints that could not be read
+        self.failed = False  # whether one of several did
 
     def play(self) -> None:
         """Play everything that was asked for."""
@@ -87,28 +87,39 @@ class Evaluation:
             else:
                 self.play_epochs(str(target.run), target.epochs)
         for finish in self.playing:
-            finish()
+            with self.one_of_several():
+                finish()
         if self.config.random:
             self.play_random()
 
-    def play_epochs(self, run: str, epochs: Sequence[int]) -> None:
-        """Play these checkpoints; skip and report one that cannot be read, unless it is the only one.
+    @contextmanager
+    def one_of_several(self) -> Iterator[None]:
+        """Say what goes wrong inside, and go on; raise it where there is nothing else to play.
 
-        If the newest was asked for and has been deleted because there is a newer one, play that one.
+        While watching, nobody may read what is said: only a checkpoint that cannot be read is passed over.
         """
+        try:
+            yield
+        except (CheckpointError, EnvError, UserError) as error:
+            if not self.several or (self.config.watch and not isinstance(error, CheckpointError)):
+                raise
+            say(f"metta sim: {one_line(error)}")
+            self.failed = True
+
+    def play_epochs(self, run: str, epochs: Sequence[int]) -> None:
+        """Play these checkpoints. If the newest was asked for and has been deleted since, play the one after it."""
         for epoch in epochs:
-            try:
-                self.play_agent(self.evaluator.load(run, epoch), f"run={run} epoch={epoch}", run)
-            except CheckpointError as error:
-                left = TinyCheckpointManager(run, self.config.train_dir).list_epochs()
-                if self.config.epoch == "latest" and left and epoch not in left:
+            with self.one_of_several():
+                try:
+                    loaded = self.evaluator.load(run, epoch)
+                except CheckpointError:
+                    left = TinyCheckpointManager(run, self.config.train_dir).list_epochs()
+                    if self.config.epoch != "latest" or not left or epoch in left:
+                        raise
                     if not self.config.watch:  # which sees the newer one itself
                         self.play_epochs(run, left[-1:])
                     return
-                if not self.several:
-                    raise
-                say(f"metta sim: {one_line(error)}")
-                self.unread.append(f"run={run} epoch={epoch}")
+                self.play_agent(loaded, f"run={run} epoch={epoch}", run)
 
     def play_file(self, target: Target, file: Path) -> None:
         epoch = target.epochs[0] if target.epochs else 0
@@ -117,14 +128,14 @@ class Evaluation:
 
     def play_agent(self, loaded: LoadedAgent, who: str, name: str) -> None:
         for env in given_envs(self.config) or [chosen_env(self.config, loaded.own_env)]:
-            self.play_in(env, loaded, who, name)
+            with self.one_of_several():
+                self.play_in(env, loaded, who, name)
 
     def play_in(self, env: EnvName, loaded: LoadedAgent, who: str, name: str) -> None:
         config = self.config
         label = one_line(scored_env(env.label, config.sampled))
         self.announce(who, label)
         playing = self.evaluator.begin(loaded, env, config.episodes, config.seed, config.sampled)
-        self.envs[env] = None
         if config.executor == "local" or config.watch:
             self.finish(env, loaded, name, label, playing)
         else:
@@ -132,6 +143,7 @@ class Evaluation:
 
     def finish(self, env: EnvName, loaded: LoadedAgent, name: str, label: str, playing: Callable[[], Score]) -> None:
         score, own = playing(), loaded.agent.env
+        self.envs[env] = None
         self.rows.append(Row(name, "-" if loaded.run is None else str(loaded.epoch), label, score))
         if loaded.run is not None and own.env == env and own.num_agents == 1 and not self.config.sampled:
             self.hints[loaded.run] = hint(self.config.train_dir, loaded, score)
@@ -140,8 +152,9 @@ class Evaluation:
         for env in self.envs:
             label = one_line(env.label)
             self.announce("a random agent", label)
-            score = self.evaluator.evaluate_random(env, self.config.episodes, self.config.seed)
-            self.rows.append(Row("random", "-", label, score))
+            with self.one_of_several():
+                score = self.evaluator.evaluate_random(env, self.config.episodes, self.config.seed)
+                self.rows.append(Row("random", "-", label, score))
 
     def watch(self) -> None:
         """Play each new checkpoint when it appears and print a line for it, until Ctrl-C."""

@@ -88,6 +88,28 @@ def test_sim_all_then_best(folder: Path) -> None:
     assert rows(metta_in(folder, "sim", "run=a", "epoch=best", "episodes=3")[0])[1][1] == str(best)
 
 
+def test_sim_goes_on_where_one_of_several_fails(folder: Path) -> None:
+    """One environment that raises, or has another observation, cost the table and all that came after it."""
+    (folder / "suite.py").write_text(
+        "import gymnasium\n"
+        "class Broken(gymnasium.Wrapper):\n"
+        "    def step(self, action): raise ValueError('broken')\n"
+        "def broken(): return Broken(gymnasium.make('CartPole-v1'))\n"
+        "SUITE = {'broken': broken, 'other': 'Pendulum-v1', 'good': 'CartPole-v1'}\n"
+    )
+    out, err = metta_in(folder, "sim", "run=a", "env=suite.py:SUITE", "episodes=2", "random=true", status=1)
+    assert [row[:3] for row in rows(out)[1:3]] == [
+        [who, at, "suite.py:SUITE/good"] for who, at in (("a", "3"), ("random", "-"))
+    ]
+    said = [line for line in err.splitlines() if line.startswith("metta sim: ")]
+    assert len(said) == 2 and "ValueError: broken" in said[0] and "cannot act in suite.py:SUITE/other" in said[1]
+    out, err = metta_in(folder, "sim", "run=a", "epoch=2..3", "env=suite.py:broken", "episodes=2", status=1)
+    assert len(rows(out)) == 1 and err.count("ValueError: broken") == 2
+    out, err = metta_in(folder, "sim", "run=a", "env=suite.py:broken", "episodes=2", status=1)
+    assert out == "" and err.count("ValueError: broken") == 1
+    assert metta_in(folder, "sim", "run=a", "env=suite.py:SUITE/other", "episodes=2", status=2)[0] == ""
+
+
 def test_train_keeps_the_best_evaluated_checkpoint(folder: Path) -> None:
     """keep_last= that deletes the one checkpoint which everybody would want back."""
     with PolicyEvaluator(folder / "train_dir") as evaluator:
