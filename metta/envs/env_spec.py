@@ -103,10 +103,16 @@ def categories(label: str) -> list[str]:
 
     Settings and drawn actions are part of each: "suite.py:SUITE[length=2.0] sampled".
     """
+    name, of = split_label(label)
+    parts = name.split("/") if ":" in name else []
+    return ["/".join(parts[:depth]) + of for depth in range(1, len(parts))]
+
+
+def split_label(label: str) -> tuple[str, str]:
+    """Split a label, as of scores, into the name, and settings with what says that actions were drawn; "" for none."""
     found = LABEL.fullmatch(label)
     assert found is not None
-    parts = found["name"].split("/") if ":" in found["name"] else []
-    return ["/".join(parts[:depth]) + found["of"] for depth in range(1, len(parts))]
+    return found["name"], found["of"]
 
 
 def as_text(value: Any) -> str:

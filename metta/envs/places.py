@@ -7,7 +7,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from metta.envs.env_spec import WRAPPERS, EnvName
+from metta.envs.env_spec import WRAPPERS, EnvName, split_label
 from metta.envs.made import Made
 from metta.envs.settings import NO_DEFAULT, arguments_of, checked_settings
 from metta.errors import UserError, enumeration
@@ -81,11 +81,11 @@ def load(name: str) -> tuple[Any, dict[str, Any]]:
     found = PLACE.fullmatch(name)
     assert found is not None
     place, entry = f"{found['module']}:{found['name']}", found["entry"]
-    thing = load_place("env", place, looks_like_one, "environment")
+    thing = load_thing(place)
     if entry is None:
         if isinstance(thing, Mapping):
             raise UserError(
-                f"env={name} is a suite, which `metta sim` plays; one of it is env={name}/{next(iter(thing), '')}"
+                f"env={name} is a suite, which `metta sim` plays; one of it is env={name}/{next(iter(thing))}"
             )
         return thing, {}
     if not isinstance(thing, Mapping):
@@ -93,6 +93,20 @@ def load(name: str) -> tuple[Any, dict[str, Any]]:
     if entry not in thing:
         raise UserError(f"env={name}: no {entry} in {place}; it has {enumeration([*thing])}")
     return entry_of(thing[entry], name, Path(found["module"]).parent)
+
+
+def load_thing(place: str) -> Any:
+    """Load an environment or a suite. UserError for a suite of none, or with a name that is none or another's."""
+    thing = load_place("env", place, looks_like_one, "environment")
+    if isinstance(thing, Mapping):
+        if not thing:
+            raise UserError(f"env={place} is a suite without environments")
+        for name in thing:
+            if not isinstance(name, str):
+                raise UserError(f"env={place}: names in a suite are text, not {name!r}")
+            if end := split_label(name)[1]:
+                raise UserError(f"env={place}: a name in a suite cannot end in {end!r}, as {name!r}: scores' names do")
+    return thing
 
 
 def entry_of(entry: Any, name: str, folder: Path) -> tuple[Any, dict[str, Any]]:

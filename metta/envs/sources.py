@@ -9,7 +9,8 @@ from metta.envs import places
 from metta.envs.env_spec import EnvName
 from metta.envs.made import Made
 from metta.envs.mettagrid.games import GAMES
-from metta.user_code import GIVEN, found_place, import_place, load_place, split_place
+from metta.errors import UserError
+from metta.user_code import GIVEN, found_place, import_place, split_place
 
 
 class Source(Protocol):
@@ -34,8 +35,11 @@ class Games:
         return Made(MettaGridEnv(env, render_mode))
 
 
-def source_of(env: EnvName) -> tuple[Source, EnvName]:
-    """Choose by the name; with the name and settings by which that source knows it, as a suite has them."""
+def source_of(env: EnvName, ways: frozenset[str] = frozenset()) -> tuple[Source, EnvName]:
+    """Choose by the name; with the name and settings by which that source knows it, as a suite has them.
+
+    ways: the suites' entries that led to it. UserError where it is one of them.
+    """
     if env.name in GAMES:
         return Games(), env
     found = places.PLACE.fullmatch(env.name)
@@ -47,7 +51,9 @@ def source_of(env: EnvName) -> tuple[Source, EnvName]:
         return gymnasium_ids, env
     thing, settings = places.load(env.name)
     if isinstance(thing, EnvName):
-        return source_of(thing.with_({**settings, **env.settings}))
+        if (way := places.canonical(env.name)) in ways:
+            raise UserError(f"env={env.short_name} leads to itself")
+        return source_of(thing.with_({**settings, **env.settings}), ways | {way})
     return places, EnvName(env.name, {**settings, **env.settings})
 
 
@@ -56,7 +62,7 @@ def members(env: EnvName) -> list[EnvName]:
     found = places.PLACE.fullmatch(env.name)
     if found is None or found["entry"] is not None or env.name in GIVEN or is_registered(found):
         return [env]
-    suite = load_place("env", env.name, places.looks_like_one, "environment")
+    suite = places.load_thing(env.name)
     return [EnvName(f"{env.name}/{name}", env.settings) for name in suite] if isinstance(suite, Mapping) else [env]
 
 

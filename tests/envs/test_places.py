@@ -385,7 +385,19 @@ def test_a_suite(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert f"mean of the 3 environments of {wrapped}: r" in printed
     assert "mean of the 3 environments of ponds.py:GOOD: r" in printed and "of ponds.py:GOOD/dry: r" in printed
     assert "ponds.py:GOOD/dry" in (folder / "train_dir/report.html").read_text()
+    with (folder / "ponds.py").open("a") as file:
+        file.write(
+            "LOOP = {'x': 'ponds.py:LOOP/y', 'y': 'ponds.py:LOOP/x'}\n"
+            "NONE, NUMBERS = {}, {1: Pond}\n"
+            "DRAWN, SET = {'a': Pond, 'a sampled': Pond}, {'a[wet=0.5]': Pond}\n"
+        )
     for env, said in (
+        ("ponds.py:LOOP", "env=ponds.py:LOOP/x leads to itself"),
+        ("ponds.py:NONE", "env=ponds.py:NONE is a suite without environments"),
+        ("ponds.py:NONE/x", "env=ponds.py:NONE is a suite without environments"),
+        ("ponds.py:NUMBERS", "env=ponds.py:NUMBERS: names in a suite are text, not 1"),
+        ("ponds.py:DRAWN", "a name in a suite cannot end in ' sampled', as 'a sampled': scores' names do"),
+        ("ponds.py:SET", "a name in a suite cannot end in '[wet=0.5]', as 'a[wet=0.5]': scores' names do"),
         ("ponds.py:PONDS", "env.wett is not a setting of ponds.py:PONDS/bad (did you mean wet?)"),
         ("ponds.py:GOOD/wett", "no wett in ponds.py:GOOD; it has dry/small, dry/deep, wet"),
     ):
