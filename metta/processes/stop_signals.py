@@ -22,7 +22,7 @@ class StopSignals:
 
     def __init__(self, first: str = "", second: Callable[[], str] = str):
         """first, second: what the first and the second signal say; "" says nothing."""
-        self._first, self._second = first, second
+        self.first, self._second = first, second
 
     def __enter__(self) -> Self:
         signals = SIGNALS if threading.current_thread() is threading.main_thread() else ()
@@ -42,7 +42,7 @@ class StopSignals:
             say_at_once(self._second())
             os._exit(128 + number)
         self.received = number
-        say_at_once(self._first)
+        say_at_once(self.first)
 
 
 def handle(number: int, handler: Any) -> Any:

@@ -20,6 +20,7 @@ from metta.run_folder import RunFolder
 from metta.user_code import remembered
 
 FINISHING = "finishing the epoch and saving; once more to leave at once"
+LEAVING = "all is saved; leaving, once more to leave at once"
 
 
 def train(
@@ -97,6 +98,7 @@ def run_epochs(
                 saver.save(trainer.agent, trainer.epoch, trainer.state_dict())
             display.saved(trainer.epoch)
     saver.wait()
+    signals.first = LEAVING
     if on_epoch.error is not None:
         raise on_epoch.error
     if was_complete:

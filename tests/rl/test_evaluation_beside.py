@@ -17,7 +17,7 @@ from metta.rl.trainer import train
 from metta.tools.cli.table import score_text
 from tests.helpers.commands import ENVIRONMENT
 from tests.helpers.exact import differences
-from tests.rl.test_on_epoch import STEPS, config, final
+from tests.rl.test_on_epoch import SMALL, STEPS, config, final
 
 
 def evaluators(folder: Path) -> list[int]:
@@ -88,6 +88,20 @@ def test_its_failure_is_said_once(tmp_path: Path, capfd: pytest.CaptureFixture[s
     assert out == "" and err.count("\n") == 1
     assert err.startswith(f"run=r is evaluated no more, and trains on: metta sim: {tmp_path}/folder")
     assert TinyCheckpointManager("r", tmp_path).list_epochs() == [0, 1, 2, 3, 4]
+
+
+def test_ctrl_c_leaves_without_the_last_score(tmp_path: Path) -> None:
+    """Ctrl-C while nothing but a score was left to wait for said that an epoch is finished and saved, and took 6 s."""
+    words = ["run=r", f"train_dir={tmp_path}", "total_timesteps=64", "evaluate=1_000_000"]
+    words += [f"{key}={value}" for key, value in SMALL.items()]
+    command = [sys.executable, "-m", "metta.tools.main", "train", *words]
+    with subprocess.Popen(command, env=ENVIRONMENT, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stderr is not None
+        waits = "run=r waits for the score of epoch 1; Ctrl-C leaves without it\n"
+        assert waits in iter(process.stderr.readline, "")
+        process.send_signal(signal.SIGINT)
+        assert process.stderr.read().split("\n") == ["", "all is saved; leaving, once more to leave at once", ""]
+    assert process.returncode == 130 and evaluators(tmp_path) == []
 
 
 @pytest.mark.parametrize(("number", "status"), [(signal.SIGKILL, -9), (signal.SIGINT, 130)])

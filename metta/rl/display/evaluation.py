@@ -24,7 +24,6 @@ START = (
     "from metta.tools.main import main; sys.exit(main(argv))"
 )
 LOOK_S = 0.1  # from one look for the last score to the next
-CLOSE_S = 5.0  # that it may take to end
 
 
 class EvaluationBeside:
@@ -92,11 +91,8 @@ class EvaluationBeside:
         if self._process is not None:
             assert self._process.stdin is not None
             self._process.stdin.close()
-            try:
-                self._process.wait(CLOSE_S)
-            except subprocess.TimeoutExpired:
-                self._process.kill()
-                self._process.wait()
+            self._process.kill()  # for of lowest priority it may take long to notice
+            self._process.wait()
             self._process = None
             self._said.close()
 
