@@ -32,7 +32,7 @@ class TinyCheckpointManager:
     def file(self, kind: str, epoch: int, must_exist: bool = False) -> Path:
         """Where the "agent" or the "trainer" file of `epoch` is, or would be unless the checkpoint must exist."""
         if must_exist and (epoch not in (have := self.list_epochs()) or isinstance(epoch, float)):
-            raise CheckpointError(f"no checkpoint for epoch={epoch} in {self.folder}: have {str(have)[1:-1] or 'none'}")
+            raise CheckpointError(f"no checkpoint for {epoch=} in {self.folder}: have {str(have)[1:-1] or 'none'}")
         return self.folder / f"{kind}_epoch_{epoch:d}.pt"
 
     def list_epochs(self) -> list[int]:

@@ -189,7 +189,7 @@ class MyAgent(PolicyAgent):
 
 
 def test_agents_of_other_classes_are_refused_by_name(tmp_path):
-    """A class of one's own, loaded without its methods, that acts otherwise than it was trained."""
+    """A class of one's own, loaded without its methods; trust=true recommended for what it refuses as well."""
     save_checkpoint(MyAgent(SPEC), "mine", 0, {}, train_dir=tmp_path)
     cloudpickle.register_pickle_by_value(sys.modules[__name__])
     save_checkpoint(MyAgent(SPEC), "mine", 1, {}, train_dir=tmp_path)
@@ -198,7 +198,7 @@ def test_agents_of_other_classes_are_refused_by_name(tmp_path):
     named = (f"global {__name__}.MyAgent", "an agent of class MyAgent", "an agent of class torch.nn.*Sequential")
     for epoch, name in enumerate(named):
         path = TinyCheckpointManager("mine", tmp_path).file("agent", epoch)
-        with pytest.raises(CheckpointError, match=rf"^refused: {name}.* in {path} \(trust=true"):
+        with pytest.raises(CheckpointError, match=rf"^refused: {name}.* in {path} \(trust=true takes any PolicyAgent "):
             load_agent_file(path)
         assert isinstance(load_agent_file(path, trust=True), nn.Module)
 

@@ -202,7 +202,7 @@ def test_a_folder_that_is_a_link(manager: TinyCheckpointManager, which: str, tmp
 
 
 def test_a_missing_epoch_is_named_with_those_that_exist(manager: TinyCheckpointManager) -> None:
-    """Prevents an answer that leaves the user guessing which epochs there are."""
+    """Prevents an answer that leaves the user guessing which epochs there are, or that says of 7 that it is none."""
     with pytest.raises(CheckpointError) as none:
         manager.load_agent(3)
     assert str(none.value) == f"no checkpoint for epoch=3 in {manager.folder}: have none"
@@ -213,6 +213,8 @@ def test_a_missing_epoch_is_named_with_those_that_exist(manager: TinyCheckpointM
         assert str(some.value) == f"no checkpoint for epoch=3 in {manager.folder}: have 0, 7, 8"
         with pytest.raises(CheckpointError, match=r"^no checkpoint for epoch=7\.0 in .*: have 0, 7, 8$"):
             load(7.0)  # type: ignore[arg-type]
+        with pytest.raises(CheckpointError, match=r"^no checkpoint for epoch='7' in .*: have 0, 7, 8$"):
+            load("7")  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("run", ["", ".", "..", "a/b", "../a", "/a", "a\\b", "a b", "a\n", "é", "a\0", "a=b", "~"])

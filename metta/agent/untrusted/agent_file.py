@@ -57,9 +57,8 @@ def load_agent_file(path: str | Path, trust: bool = False) -> nn.Module:
             return load_untrusted(file)
     except Refused as refused:
         why = one_line(refused)[:MAX_QUOTED]
-        raise CheckpointError(
-            f"refused: {why} in {path} (trust=true loads it anyway: do that only if you trust its author)"
-        ) from None
+        instead = "trust=true takes any PolicyAgent and runs its code: do that only if you trust its author"
+        raise CheckpointError(f"refused: {why} in {path} ({instead})") from None
     except Exception as error:  # torch's and zipfile's code over any numbers: it may raise anything
         why = one_line(error)[:MAX_QUOTED]
         raise CheckpointError(f"{path} is no agent file, or damaged ({why})") from error
