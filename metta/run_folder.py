@@ -16,7 +16,10 @@ RUN_NAME = re.compile(rf"(?!(\.+|{TAKEN})$)[A-Za-z0-9._-]{{1,200}}")  # so that 
 
 def expanded(place: Folder) -> Path:
     """A path in which ~ is the home folder, as in a shell."""
-    return Path(os.path.expanduser(place))
+    try:
+        return Path(os.path.expanduser(place))
+    except TypeError:
+        raise UserError(f"{place!r}: not a path") from None
 
 
 def absolute(place: Folder) -> str:
@@ -41,9 +44,9 @@ class RunFolder:
     """One run's folder, which need not exist. UserError for a name that no run can have."""
 
     def __init__(self, train_dir: Folder, name: str):
-        if not RUN_NAME.fullmatch(name):
+        if not isinstance(name, str) or not RUN_NAME.fullmatch(name):
             why = "use letters, digits, '.', '_' and '-', at most 200"
-            why = "train_dir has a file of that name" if re.fullmatch(TAKEN, name) else why
+            why = "train_dir has a file of that name" if re.fullmatch(TAKEN, str(name)) else why
             raise UserError(f"run={name!r} is not a run name: {why}")
         self.name = name
         self.path = expanded(train_dir) / name

@@ -1,11 +1,15 @@
 """Where the files of a run lie."""
 
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from metta.errors import UserError
 from metta.eval.eval_db import EvalDB
+from metta.eval.policy_evaluator import PolicyEvaluator
+from metta.rl.tiny_checkpoint_manager import TinyCheckpointManager
 from metta.run_folder import RunFolder, TrainDir, absolute
 from tests.helpers.commands import metta_in
 
@@ -25,6 +29,13 @@ def test_a_name_that_leads_elsewhere_is_refused(tmp_path: Path, name: str) -> No
     """Prevents run=../x from reading or writing outside of train_dir, and a name no file can have from a traceback."""
     with pytest.raises(UserError, match="is not a run name"):
         RunFolder(tmp_path, name)
+
+
+@pytest.mark.parametrize("call", [TinyCheckpointManager, EvalDB, PolicyEvaluator, partial(TinyCheckpointManager, "a")])
+def test_what_is_no_path_or_name_gets_one_line(call: Any) -> None:
+    """A TypeError from the depths of os.path over a None that somebody's own code handed on."""
+    with pytest.raises(UserError, match=r"^(None: not a path|run=None is not a run name: .*)$"):
+        call(None)
 
 
 @pytest.mark.parametrize("name", ["eval.db", "Eval.DB", "eval.db-wal", "eval.db-shm", "eval.db-journal", "report.html"])

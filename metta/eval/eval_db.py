@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, TypeAlias, overload
 
 from metta.envs.env_spec import SAMPLED, AnyEnv, EnvName
+from metta.errors import UserError
 from metta.eval import statistics
 from metta.eval.agent_files import AgentFiles
 from metta.eval.databases import COLUMNS, KEY, UPSERT, URL_FORM, Database, EvalDBError
@@ -22,6 +23,8 @@ from metta.eval.sqlite_file import SQLite
 from metta.eval.statistics import Score
 from metta.keys import whole
 from metta.run_folder import Folder, TrainDir, expanded
+
+MOST_REWARD = 1e300  # of an episode: the sums of many are floats too
 
 
 @dataclass(frozen=True)
@@ -52,7 +55,7 @@ class EvalDB:
         """train_dir: where the agent files lie that earned the scores. None: beside the file; of a URL, nowhere."""
         self.path: Path | None = None  # of a file
         self._train_dir = None if train_dir is None else Path(train_dir)
-        if isinstance(where, Path) or "://" not in where:
+        if not isinstance(where, str) or "://" not in where:
             self.path = expanded(where)
             self._database: Database = SQLite(self.path)
             self._train_dir = self._train_dir or self.path.parent
@@ -81,8 +84,10 @@ class EvalDB:
         Rows that another agent file left for the same (run, epoch, env) go in the same transaction; anew: all others.
         sampled: whether actions were drawn where by default they are the likeliest; such scores are apart.
         """
-        key = (run, int(epoch), scored_env(env, sampled))
-        stored = [(*key, row.agent_group, int(row.seed), *_measured(row, key), agent_crc, _json(row)) for row in rows]
+        key = (run, whole("epoch", epoch), scored_env(env, sampled))
+        if "\0" in f"{run}{env}":
+            raise EvalDBError(f"run={run!r} env={env!r}: no name that PostgreSQL can hold has a NUL")
+        stored = [(*key, row.agent_group, *_measured(row, key), agent_crc, _json(row)) for row in rows]
         self._store(run, stored, anew)
 
     def _store(self, run: str, rows: Sequence[tuple[Any, ...]], anew: bool = False) -> None:
@@ -200,7 +205,7 @@ class EvalDB:
     def agents(self, run: str, epoch: int) -> set[str]:
         """The fingerprints of the agent files that earned the scores of an epoch."""
         sql = "SELECT DISTINCT agent_crc FROM episodes WHERE run = ? AND epoch = ?"
-        return {crc for (crc,) in self._database.read(sql, (run, int(epoch)))}
+        return {crc for (crc,) in self._database.read(sql, (run, whole("epoch", epoch)))}
 
     def runs(self) -> list[str]:
         """Names of the runs that have scores, sorted."""
@@ -265,14 +270,18 @@ def open_scores(train_dir: Folder, eval_db: str | Path | None = None) -> EvalDB:
 
 def scored_env(env: AnyEnv, sampled: bool | None) -> str:
     """Name the environment as its scores do: "CartPole-v1 sampled" where actions were drawn on demand."""
+    if not isinstance(sampled, bool | None):
+        raise UserError(f"sampled={sampled!r}: must be True or False")
     label = env if isinstance(env, str) else EnvName.of(env).label
     return f"{label}{SAMPLED}" if sampled else label
 
 
-def _measured(row: EpisodeRow, key: tuple[str, int, str]) -> tuple[float, int]:
-    if not math.isfinite(row.reward):
-        raise EvalDBError(f"run={key[0]} epoch={key[1]} {key[2]}: reward {row.reward} of seed {row.seed} is not finite")
-    return float(row.reward), int(row.length)
+def _measured(row: EpisodeRow, key: tuple[str, int, str]) -> tuple[int, float, int]:
+    reward = float(row.reward)
+    if not abs(reward) <= MOST_REWARD:
+        which = f"run={key[0]} epoch={key[1]} {key[2]}: reward {reward} of seed {row.seed}"
+        raise EvalDBError(f"{which} is not finite, or beyond {MOST_REWARD:g}")
+    return whole("seed", row.seed), reward, int(row.length)
 
 
 def _json(row: EpisodeRow) -> str:

@@ -75,6 +75,9 @@ class PolicyEvaluator:
         self.eval_db = None if eval_db is None else absolute(eval_db)
         if executor is not None and not hasattr(executor, "submit"):
             raise UserError(f"executor={shown(executor)}: not an executor as concurrent.futures has them")
+        for name, value, least in (("num_envs", num_envs, 1), ("num_workers", num_workers, 0)):
+            if value is not None and whole(name, value) < least:
+                raise UserError(f"{name}={value}: must be at least {least}")
         self.executor = executor
         self.device = str(pick_device(device))
         self.num_envs = num_envs

@@ -47,7 +47,7 @@ class PostgreSQL(Database):
                         there = there or self._create(cursor)
                         cursor.execute("SELECT pg_advisory_xact_lock(hashtextextended(%s, 0))", (f"metta {run}",))
                     yield cursor if there else None
-            except (psycopg.IntegrityError, psycopg.DataError):
+            except psycopg.IntegrityError:
                 raise  # a fault of ours, not of the server
             except psycopg.errors.LockNotAvailable as error:
                 raise EvalDBError(

@@ -16,7 +16,7 @@ import numpy as np
 import psycopg
 import pytest
 
-from metta.errors import UserError, one_line
+from metta.errors import MettaError, UserError, one_line
 from metta.eval import databases, sqlite_file, statistics
 from metta.eval.databases import EvalDBError
 from metta.eval.eval_db import EpisodeRow, EvalDB
@@ -433,12 +433,35 @@ def test_scores_of_a_killed_writer_are_not_passed_over_on_a_full_disk(small_disk
     assert link.runs() == ["b"]
 
 
-def test_a_number_of_more_than_64_bits_gets_one_line(file_db):
-    """Prevents OverflowError for an epoch that no database can hold."""
-    file_db.record("a", 1, "arena", rows(1), "crc")
-    for call in (lambda: file_db.get_scores("a", 2**70), lambda: file_db.record("a", 2**70, "arena", rows(1), "crc")):
-        with pytest.raises(EvalDBError, match=r"eval\.db: Python int too large to convert to SQLite INTEGER$"):
-            call()
+@pytest.mark.parametrize("epoch", [2**63, 2**70])
+def test_a_number_of_more_than_64_bits_gets_one_line(db, epoch):
+    """Prevents OverflowError or psycopg's DataError for an epoch that no database can hold."""
+    db.record("a", 1, "arena", rows(1), "crc")
+    said = r": (bigint out of range|Python int too large to convert to SQLite INTEGER)"
+    with pytest.raises(EvalDBError, match=said):
+        db.record("a", epoch, "arena", rows(1), "crc")
+    if db.path is not None:
+        with pytest.raises(EvalDBError, match=said):
+            db.get_scores("a", epoch)
+    assert list(db.get_scores("a")) == [1]
+
+
+HALF: Any = 0.5
+
+
+@pytest.mark.parametrize(("call", "said"), [
+    (lambda db: db.record("a\0", 1, "arena", rows(1), "crc"), r"^run='a\\x00' env='arena': no name .* has a NUL$"),
+    (lambda db: db.record("a", 1, "are\0na", rows(1), "crc"), r"^run='a' env='are\\x00na': no name .* has a NUL$"),
+    (lambda db: db.record("a", 1, "arena", rows(1, 1.7e308), "crc"), r"reward 1.7e\+308 of seed 1 is .*beyond 1e\+300"),
+    (lambda db: db.record("a", 3.7, "arena", rows(1), "crc"), r"^epoch=3\.7: must be a whole number$"),
+    (lambda db: db.record("a", 1, "arena", [EpisodeRow(HALF, 1.0, 1)], "crc"), r"^seed=0\.5: must be a whole number$"),
+    (lambda db: db.record("a", 1, "arena", rows(1), "crc", "false"), r"^sampled='false': must be True or False$"),
+])  # fmt: skip
+def test_what_is_stored_is_what_was_given(db, call, said):
+    """Epoch 3.7 stored as 3, "false" taken for true, a name in SQLite that no copy takes, sums that are infinite."""
+    with pytest.raises(MettaError, match=said):
+        call(db)
+    assert list(db.table()) == []
 
 
 def test_a_folder_in_its_place_gets_one_line(tmp_path):

@@ -283,6 +283,15 @@ def test_what_cannot_be_played_is_no_score(tmp_path: Path, epoch: Any, episodes:
     assert not (tmp_path / "eval.db").exists()
 
 
+def test_a_text_is_neither_true_nor_false(tmp_path: Path) -> None:
+    """Prevents sampled="false", as a script reads it, from drawing actions."""
+    save_agent(tmp_path, "CartPole-v1")
+    text: Any = "false"
+    with PolicyEvaluator(tmp_path) as evaluator, pytest.raises(UserError, match="^sampled='false': must be True or F"):
+        evaluator.evaluate("run", 0, episodes=1, sampled=text)
+    assert not (tmp_path / "eval.db").exists()
+
+
 def test_scores_are_kept_where_a_recording_cannot_be(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Prevents a run folder that may not be written from losing the scores of all episodes, which go elsewhere."""
     save_agent(tmp_path, "CartPole-v1")
@@ -299,6 +308,10 @@ def test_where_nothing_can_play_is_said_at_once() -> None:
         PolicyEvaluator(device="gpu")
     with pytest.raises(UserError, match="^device=cuda:99: torch sees no such GPU here"):
         PolicyEvaluator(device="cuda:99")
+    with pytest.raises(UserError, match="^num_envs=0: must be at least 1$"):
+        PolicyEvaluator(num_envs=0)
+    with pytest.raises(UserError, match="^num_workers=-1: must be at least 0$"):
+        PolicyEvaluator(num_workers=-1)
     executor: Any = "local"
     with pytest.raises(UserError, match="^executor=local: not an executor as concurrent.futures has them$"):
         PolicyEvaluator(executor=executor)
