@@ -56,9 +56,13 @@ class Lengths(gymnasium.Env):
 
 
 class Seeding(CartPoleEnv):
-    """Seeds every global generator with its episode's seed, as many did before Gymnasium had np_random."""
+    """Seeds every global generator with its episode's seed, as many did before Gymnasium had np_random.
+
+    And it leaves gradients switched off, as one that runs a network of its own may.
+    """
 
     def reset(self, *, seed: int | None = None, options: Any = None) -> tuple[np.ndarray, dict[str, Any]]:
+        torch.set_grad_enabled(False)
         random.seed(seed)
         np.random.seed(seed % 2**32 if seed is not None else None)
         torch.manual_seed(seed or 0)

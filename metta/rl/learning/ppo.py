@@ -135,6 +135,7 @@ def backward_alone(
 Gradients = Callable[[PolicyAgent, Minibatch, RunConfig, TwinNetwork | None], Statistics]
 
 
+@torch.enable_grad()  # whatever an environment has switched off
 def update(
     agent: PolicyAgent,
     optimizer: Any,
