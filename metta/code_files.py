@@ -65,7 +65,8 @@ def code_of(thing: Any) -> str:
     def sorted_text(value: Any) -> str:  # a set of texts has another order in each process
         return str(sorted(map(repr, value))) if isinstance(value, frozenset) else repr(value)
 
-    return _digest_of(f"{name} {parts(function.__code__)}" for name, function in _functions(thing))
+    # Sorted: the members of a class that travelled by value are in another order.
+    return _digest_of(sorted(f"{name} {parts(function.__code__)}" for name, function in _functions(thing)))
 
 
 def captured(thing: Any) -> str:

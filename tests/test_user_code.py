@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from metta.code_files import code_of
 from metta.errors import UserError
 from metta.user_code import check_place, load_place, resolved_place
 
@@ -94,3 +95,19 @@ def test_a_file_without_the_name_or_that_fails(code: str, said: str, tmp_path: P
     with pytest.raises(UserError) as error:
         load_place("loss", f"{file}:Mine")
     assert str(error.value) == f"loss={file}:Mine: {said.format(file=file)}"
+
+
+def test_a_class_that_travelled_by_value_is_the_same_version() -> None:
+    """Prevents a script's run, gone on with elsewhere, from being told that its code has changed."""
+
+    def one() -> int:
+        return 1
+
+    def two() -> int:
+        return 2
+
+    made, brought, other = (
+        type("Mine", (), dict(members))
+        for members in ([("b", one), ("a", two)], [("a", two), ("b", one)], [("a", one), ("b", two)])
+    )
+    assert code_of(made) == code_of(brought) != code_of(other)
