@@ -70,7 +70,7 @@ EDGES: dict[str, tuple[float | int, ...]] = {
     "num_shards": (2, 2**16),
     "checkpoint_interval": (1, 10**18),
     "keep_last": (1, 10**18),
-    "evaluate": (1, 10**18),
+    "evaluate": (1, 10**6),
 }
 
 
