@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, nullcontext, suppress
+from contextlib import contextmanager, nullcontext
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -162,15 +162,16 @@ class Evaluation:
         managers = {run: TinyCheckpointManager(run, self.config.train_dir) for run in waiting}
         # What has come since the command began is new; so is a file that takes the place of another.
         last = {run: max(epochs, default=-1) for run, epochs in waiting.items()}
-        seen = {run: {n: f for n, f in agent_files(managers[run]).items() if n <= last[run]} for run in waiting}
+        seen = {run: {n: agent_file(m, n) for n in m.list_epochs() if n <= last[run]} for run, m in managers.items()}
         for manager in managers.values():
             if not manager.exists():
                 say(f"metta sim: waiting for the first checkpoint in {manager.folder}")
         while True:
             for run, epochs in waiting.items():
+                manager = managers[run]
                 for epoch in epochs:
                     self.play_epochs(run, [epoch])
-                    if epoch in (now := agent_files(managers[run])) and now[epoch] != seen[run].get(epoch):
+                    if epoch in manager.list_epochs() and agent_file(manager, epoch) != seen[run].get(epoch):
                         self.rows.clear()  # of a file that another has replaced meanwhile, whose turn will come
                         continue
                     if not self.rows:  # it could not be read, or was deleted meanwhile
@@ -179,7 +180,7 @@ class Evaluation:
                         print(f"run={run} epoch={row.epoch} {row.env} {score_text(row.score)}", flush=True)
                     self.rows.clear()
             for run, manager in managers.items():
-                now = agent_files(manager)
+                now = {epoch: agent_file(manager, epoch) for epoch in manager.list_epochs()}
                 waiting[run] = [epoch for epoch in now if epoch not in seen[run] or now[epoch] != seen[run][epoch]]
                 seen[run] = now
             if not any(waiting.values()):
@@ -199,14 +200,13 @@ class Evaluation:
             say(f"metta sim: {said}")
 
 
-def agent_files(manager: TinyCheckpointManager) -> dict[int, object]:
-    """Inode, size and time of each checkpoint's agent file, by which a change shows; None of a link to nothing."""
-    files: dict[int, object] = dict.fromkeys(manager.list_epochs())
-    for epoch in files:
-        with suppress(FileNotFoundError):
-            found = manager.file("agent", epoch).stat()
-            files[epoch] = found.st_ino, found.st_size, found.st_mtime_ns
-    return files
+def agent_file(manager: TinyCheckpointManager, epoch: int) -> tuple[int, int, int] | None:
+    """Inode, size and time of a checkpoint's agent file, by which a change shows; None of a link to nothing."""
+    try:
+        found = manager.file("agent", epoch).stat()
+    except FileNotFoundError:
+        return None
+    return found.st_ino, found.st_size, found.st_mtime_ns
 
 
 def suite_means(rows: Sequence[Row]) -> list[tuple[str, ...]]:
