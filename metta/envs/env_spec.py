@@ -215,8 +215,9 @@ class EnvSpec:
 
 def check_fit(trained: EnvSpec, other: EnvSpec) -> None:
     """UserError unless an agent trained on one environment can act in the other."""
-    names = ("observation_kind", "observation_shape", "num_actions", "action_shape", "action_sizes", "action_low")
-    for name in (*names, "action_high", "masked", "agents_vary", "tokens", "leaves"):
+    observations = ("observation_kind", "observation_shape")
+    actions = ("num_actions", "action_shape", "action_sizes", "action_low", "action_high", "masked")
+    for name in (*observations, *actions, "agents_vary", "tokens", "leaves"):
         had, has = getattr(trained, name), getattr(other, name)
         if had != has:
             what = name.replace("_", " ")

@@ -54,7 +54,8 @@ def make(env: EnvName, render_mode: str | None) -> Made:
         settings["frameskip"] = 1  # the preprocessing skips them itself
     if render_mode is not None:
         known, takes_any = parameters_of(env.short_name, spec)
-        settings |= {"render_mode": render_mode} if takes_any or "render_mode" in known else {}
+        if takes_any or "render_mode" in known:
+            settings["render_mode"] = render_mode
     with failing(f"env={env.short_name} cannot be made", tell=said):
         made = gymnasium.make(spec, max_episode_steps=-1, disable_env_checker=True, **settings)
         if isinstance(made, gymnasium.wrappers.OrderEnforcing):

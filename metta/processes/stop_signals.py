@@ -9,6 +9,8 @@ from types import FrameType
 from typing import Any, Self
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)  # SIGHUP: the terminal was closed
+BEFORE: dict[int, Any] = {}  # what did each signal's work that `handle` has taken over
+MASK = threading.local()  # .before: the signals that the forking thread had blocked
 
 
 class StopSignals:
@@ -69,8 +71,6 @@ def forget_signals() -> None:
     let_signals_come()
 
 
-BEFORE: dict[int, Any] = {}  # of each signal that `handle` has taken over
-MASK = threading.local()
 os.register_at_fork(before=hold_signals, after_in_parent=let_signals_come, after_in_child=forget_signals)
 
 
